@@ -1,0 +1,1 @@
+"""The `kdant` command line: one file a verb."""

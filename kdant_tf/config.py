@@ -1,0 +1,202 @@
+"""Settings of a training, and where they come from. No TensorFlow here.
+
+Precedence: defaults < what a student takes over from its teacher < preset < configuration file <
+options of the command line.
+"""
+
+import dataclasses
+import difflib
+import tomllib
+import types
+import typing
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from tf_records.errors import KdantError
+
+TEACHER = "teacher"
+STUDENT = "student"
+FEATURE_LOSS_NAMES = ("none", "direct", "unidirectional", "bidirectional")
+TEACHER_VIEWS = ("future", "both")
+
+
+class ConfigError(KdantError):
+    """A setting that is unknown or out of range."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """Everything that decides a training but the records, the teacher and the devices.
+
+    Defaults are the paper's for JHMDB (§4.2) where it gives a value.
+
+    Args:
+        width: float > 0, multiplies I3D's channels.
+        dropout: share dropped before the last layer, in [0, 1).
+        batch_norm_momentum: of the moving statistics, in (0, 1).
+        endpoint: layer whose map is distilled.
+        clip_frames: frames a clip; None takes the records'.
+        crop: pixels of the square the network sees.
+        windows: evenly spaced windows of a segment that evaluation averages over, at most.
+        teacher_view: segments a teacher trains on: "future", or "both" where the action fills both
+            (JHMDB: "all the available frames", §4.2).
+        label_fraction: share of the labelled training pairs whose label is used, in [0, 1] (§4.4).
+        label_seed: draws that share; the same for a teacher and its students.
+        epochs, batch_size: of the training; `batch_size` is over all devices.
+        learning_rate: at the start; multiplied by `decay_factor` at each of `decay_epochs`.
+        momentum: of SGD.
+        weight_decay: L2 factor on kernels.
+        feature_loss: one of FEATURE_LOSS_NAMES (students).
+        feature_weight: the paper's lambda (eq. 3), for reduction "mean".
+        alpha: of the attention pooling; None for 1/sqrt(d).
+        penalty, huber_delta, reduction: see `kdant_tf.losses.features.feature_loss`.
+        seed: of weights, order, crops and dropout.
+    """
+
+    width: float = 1.0
+    dropout: float = 0.5
+    batch_norm_momentum: float = 0.99
+    endpoint: str = "Mixed_4f"
+    clip_frames: int | None = None
+    crop: int = 224
+    windows: int = 5
+    teacher_view: str = "future"
+    label_fraction: float = 1.0
+    label_seed: int = 0
+    epochs: int = 80
+    batch_size: int = 16
+    learning_rate: float = 0.01
+    decay_epochs: tuple[int, ...] = (20,)
+    decay_factor: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-5
+    feature_loss: str = "bidirectional"
+    feature_weight: float = 100.0
+    alpha: float | None = None
+    penalty: str = "huber"
+    huber_delta: float = 1.0
+    reduction: str = "mean"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "windows"):
+            self._require(name, getattr(self, name) >= 1, "at least 1")
+        self._require("crop", self.crop >= 32, "at least 32 pixels, I3D's stride")
+        self._require("clip_frames", self.clip_frames is None or self.clip_frames >= 1, "at least 1")
+        for name in ("width", "learning_rate", "decay_factor", "huber_delta"):
+            self._require(name, getattr(self, name) > 0, "positive")
+        self._require("alpha", self.alpha is None or self.alpha > 0, "positive")
+        for name in ("weight_decay", "feature_weight", "seed", "label_seed"):
+            self._require(name, getattr(self, name) >= 0, "not negative")
+        self._require("label_fraction", 0 <= self.label_fraction <= 1, "from 0 to 1")
+        self._require("dropout", 0 <= self.dropout < 1, "from 0 to below 1")
+        self._require("momentum", 0 <= self.momentum < 1, "from 0 to below 1")
+        self._require("batch_norm_momentum", 0 < self.batch_norm_momentum < 1, "between 0 and 1")
+        self._require("feature_loss", self.feature_loss in FEATURE_LOSS_NAMES, _one_of(FEATURE_LOSS_NAMES))
+        self._require("teacher_view", self.teacher_view in TEACHER_VIEWS, _one_of(TEACHER_VIEWS))
+        self._require("penalty", self.penalty in ("huber", "squared"), "huber or squared")
+        self._require("reduction", self.reduction in ("mean", "sum"), "mean or sum")
+
+    def _require(self, name: str, holds: bool, expected: str) -> None:
+        if not holds:
+            raise ConfigError(f"Setting `{name}` should be {expected}. Received: {getattr(self, name)!r}.")
+
+    def learning_rate_at(self, epoch: int) -> float:
+        """The step-wise decayed rate of `epoch`, counted from 0."""
+        passed = sum(epoch >= decay_epoch for decay_epoch in self.decay_epochs)
+        return self.learning_rate * self.decay_factor**passed
+
+
+def resolve_config(
+    role: str,
+    *,
+    inherited: Mapping[str, Any] = types.MappingProxyType({}),
+    preset: str | None = None,
+    file: Path | None = None,
+    options: Mapping[str, Any] = types.MappingProxyType({}),
+) -> TrainConfig:
+    """Merges all sources of settings for a "teacher" or a "student".
+
+    Args:
+        role: which of the tables [teacher] and [student] of a TOML file applies after its top level.
+        inherited: settings a student takes over from its teacher.
+        preset: name of a TOML file in kdant_tf/presets.
+        file: TOML file of the user.
+        options: given on the command line; None counts as not given.
+
+    Raises:
+        ConfigError: an unknown preset, key or type, a file that cannot be read, a value out of range.
+    """
+    settings = dict(inherited)
+    if preset is not None:
+        settings |= _settings_of(_read_preset(preset), role, f"Preset {preset}")
+    if file is not None:
+        settings |= _settings_of(_read_toml(file), role, str(file))
+    settings |= {name: value for name, value in options.items() if value is not None}
+    return TrainConfig(**settings)
+
+
+def config_from_dict(settings: Mapping[str, Any]) -> TrainConfig:
+    """The TrainConfig that `dataclasses.asdict` and JSON made `settings` from."""
+    return TrainConfig(**{name: _checked(name, value, "config.json") for name, value in settings.items()})
+
+
+def preset_names() -> tuple[str, ...]:
+    """Names of the presets that ship with kdant."""
+    files = resources.files("kdant_tf").joinpath("presets").iterdir()
+    return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
+
+
+def _read_preset(name: str) -> dict[str, Any]:
+    if name not in preset_names():
+        raise ConfigError(
+            f"There is no preset {name!r}.{_suggestion(name, preset_names())} "
+            f"Presets: {', '.join(preset_names())}."
+        )
+    return tomllib.loads(resources.files("kdant_tf").joinpath("presets", f"{name}.toml").read_text("utf-8"))
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"Configuration file {path} cannot be read: {error.strerror}.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Configuration file {path} is not valid TOML: {error}.") from error
+
+
+def _settings_of(tables: dict[str, Any], role: str, where: str) -> dict[str, Any]:
+    """The top level's settings, overridden by those of the role's own table."""
+    shared = {name: value for name, value in tables.items() if name not in (TEACHER, STUDENT)}
+    merged = {**shared, **tables.get(role, {})}
+    return {name: _checked(name, value, where) for name, value in merged.items()}
+
+
+def _checked(name: str, value: Any, where: str) -> Any:
+    """`value` in the type of the field `name`; whole numbers pass for float."""
+    kinds = typing.get_type_hints(TrainConfig)
+    if name not in kinds:
+        raise ConfigError(f"{where} has an unknown setting `{name}`.{_suggestion(name, tuple(kinds))}")
+    kind = kinds[name]
+    if kind == tuple[int, ...]:
+        if isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
+            return tuple(value)
+        raise ConfigError(f"{where}: `{name}` should be a list of whole numbers. Received: {value!r}.")
+    allowed = typing.get_args(kind) or (kind,)
+    if float in allowed and type(value) is int:
+        return float(value)
+    if type(value) not in allowed:
+        names = " or ".join(item.__name__ for item in allowed if item is not types.NoneType)
+        raise ConfigError(f"{where}: `{name}` should be {names}. Received: {value!r}.")
+    return value
+
+
+def _suggestion(name: str, choices: tuple[str, ...]) -> str:
+    close = difflib.get_close_matches(name, choices, n=1)
+    return f" Did you mean `{close[0]}`?" if close else ""
+
+
+def _one_of(choices: tuple[str, ...]) -> str:
+    return f"one of {', '.join(choices)}"

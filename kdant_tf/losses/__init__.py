@@ -1,0 +1,1 @@
+"""Losses: classification (eq. 1, 2) and feature maps (eq. 7-9)."""

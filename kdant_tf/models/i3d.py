@@ -1,0 +1,166 @@
+"""I3D: Inception-v1 inflated to three dimensions (Carreira and Zisserman 2017), for RGB or flow.
+
+Endpoint names, channels, strides, padding and batch normalisation are DeepMind's. A layer's name is
+its scope in DeepMind's checkpoints with dots for slashes: "Mixed_4f.Branch_0.Conv3d_0a_1x1.conv_3d".
+"""
+
+from typing import Any, NamedTuple
+
+import keras
+from keras import layers, ops
+
+BATCH_NORM_EPSILON = 1e-3
+
+
+class _Mixed(NamedTuple):
+    """Channels of an Inception block: 1x1; 1x1 → 3x3; 1x1 → 3x3; pool → 1x1."""
+
+    branch_0: int
+    branch_1: tuple[int, int]
+    branch_2: tuple[int, int]
+    branch_3: int
+
+
+class _Conv(NamedTuple):
+    channels: int
+    kernel: int
+    stride: int = 1
+
+
+class _Pool(NamedTuple):
+    kernel: tuple[int, int, int]
+    stride: tuple[int, int, int]
+
+
+_STAGES: dict[str, _Mixed | _Conv | _Pool] = {
+    "Conv3d_1a_7x7": _Conv(64, 7, 2),
+    "MaxPool3d_2a_3x3": _Pool((1, 3, 3), (1, 2, 2)),
+    "Conv3d_2b_1x1": _Conv(64, 1),
+    "Conv3d_2c_3x3": _Conv(192, 3),
+    "MaxPool3d_3a_3x3": _Pool((1, 3, 3), (1, 2, 2)),
+    "Mixed_3b": _Mixed(64, (96, 128), (16, 32), 32),
+    "Mixed_3c": _Mixed(128, (128, 192), (32, 96), 64),
+    "MaxPool3d_4a_3x3": _Pool((3, 3, 3), (2, 2, 2)),
+    "Mixed_4b": _Mixed(192, (96, 208), (16, 48), 64),
+    "Mixed_4c": _Mixed(160, (112, 224), (24, 64), 64),
+    "Mixed_4d": _Mixed(128, (128, 256), (24, 64), 64),
+    "Mixed_4e": _Mixed(112, (144, 288), (32, 64), 64),
+    "Mixed_4f": _Mixed(256, (160, 320), (32, 128), 128),
+    "MaxPool3d_5a_2x2": _Pool((2, 2, 2), (2, 2, 2)),
+    "Mixed_5b": _Mixed(256, (160, 320), (32, 128), 128),
+    "Mixed_5c": _Mixed(384, (192, 384), (48, 128), 128),
+}
+ENDPOINTS = tuple(_STAGES)
+
+
+def build_i3d(
+    num_classes: int,
+    input_shape: tuple[int | None, ...] = (8, 224, 224, 3),
+    width: float = 1.0,
+    endpoints: tuple[str, ...] = ("Mixed_4f",),
+    dropout: float = 0.5,
+    batch_norm_momentum: float = 0.99,
+    seed: int | None = None,
+) -> keras.Model:
+    """I3D as a functional model with named endpoints.
+
+    Args:
+        num_classes: int >= 1.
+        input_shape: (T, H, W, C); C is 3 for RGB, 2 for flow. H and W may be None, T may not.
+        width: float > 0, multiplies every channel count but the last; 1.0 is the published network.
+        endpoints: names from ENDPOINTS to give out beside the logits.
+        dropout: share dropped before the last layer, while training.
+        batch_norm_momentum: of the moving statistics. DeepMind's 0.999 needs thousands of steps.
+        seed: of the dropout.
+
+    Returns:
+        keras.Model from float `(B, T, H, W, C)` in [-1, 1] to a dict: "logits" float32
+        `(B, num_classes)` and one entry an endpoint. 8x224x224 gives Mixed_4f of `(B, 2, 14, 14, 832)`.
+
+    Raises:
+        ValueError: an unknown endpoint, T of None, or an argument out of range.
+
+    Source: paper.md §4.2; Carreira and Zisserman 2017. Deviations: the last pooling spans the whole
+    map in space, and in time no more than it has, so that other sizes than 224 and clips of 8 frames
+    work; at 16 frames and more of 224x224 it is DeepMind's 2x7x7.
+    """
+    _check_arguments(num_classes, input_shape, width, endpoints)
+    builder = _Builder(width, batch_norm_momentum)
+    clip = layers.Input(input_shape, name="clip")
+    outputs: dict[str, Any] = {}
+    x = clip
+    for name, stage in _STAGES.items():
+        x = builder.add(x, name, stage)
+        if name in endpoints:
+            outputs[name] = x
+    outputs["logits"] = _add_head(x, num_classes, dropout, seed)
+    return keras.Model(clip, outputs, name="i3d")
+
+
+class _Builder:
+    """Adds stages with the width and momentum of one network."""
+
+    def __init__(self, width: float, batch_norm_momentum: float) -> None:
+        self.width = width
+        self.batch_norm_momentum = batch_norm_momentum
+
+    def add(self, x: Any, name: str, stage: _Mixed | _Conv | _Pool) -> Any:
+        if isinstance(stage, _Conv):
+            return self._conv(x, name, *stage)
+        if isinstance(stage, _Pool):
+            return layers.MaxPooling3D(stage.kernel, stage.stride, padding="same", name=name)(x)
+        return self._mixed(x, name, stage)
+
+    def _conv(self, x: Any, name: str, channels: int, kernel: int, stride: int = 1) -> Any:
+        """Convolution without bias, batch norm without scale, ReLU: DeepMind's Unit3D."""
+        x = layers.Conv3D(
+            max(1, round(channels * self.width)),
+            kernel,
+            stride,
+            padding="same",
+            use_bias=False,
+            name=f"{name}.conv_3d",
+        )(x)
+        x = layers.BatchNormalization(
+            momentum=self.batch_norm_momentum,
+            epsilon=BATCH_NORM_EPSILON,
+            scale=False,
+            name=f"{name}.batch_norm",
+        )(x)
+        return layers.ReLU(name=f"{name}.relu")(x)
+
+    def _mixed(self, x: Any, name: str, mixed: _Mixed) -> Any:
+        # DeepMind misnamed one layer, and its checkpoints carry the name.
+        second_3x3 = "Conv3d_0a_3x3" if name == "Mixed_5b" else "Conv3d_0b_3x3"
+        branch_0 = self._conv(x, f"{name}.Branch_0.Conv3d_0a_1x1", mixed.branch_0, 1)
+        branch_1 = self._conv(x, f"{name}.Branch_1.Conv3d_0a_1x1", mixed.branch_1[0], 1)
+        branch_1 = self._conv(branch_1, f"{name}.Branch_1.Conv3d_0b_3x3", mixed.branch_1[1], 3)
+        branch_2 = self._conv(x, f"{name}.Branch_2.Conv3d_0a_1x1", mixed.branch_2[0], 1)
+        branch_2 = self._conv(branch_2, f"{name}.Branch_2.{second_3x3}", mixed.branch_2[1], 3)
+        branch_3 = layers.MaxPooling3D(3, 1, padding="same", name=f"{name}.Branch_3.MaxPool3d_0a_3x3")(x)
+        branch_3 = self._conv(branch_3, f"{name}.Branch_3.Conv3d_0b_1x1", mixed.branch_3, 1)
+        return layers.Concatenate(name=name)([branch_0, branch_1, branch_2, branch_3])
+
+
+def _add_head(x: Any, num_classes: int, dropout: float, seed: int | None) -> Any:
+    """Pooling over space and pairs of time steps, dropout, 1x1x1 convolution, mean over time."""
+    x = ops.mean(x, axis=(2, 3), keepdims=True)
+    x = layers.AveragePooling3D((min(2, x.shape[1]), 1, 1), 1, name="Logits.AvgPool3d_0a")(x)
+    x = layers.Dropout(dropout, seed=seed, name="Logits.Dropout_0b")(x)
+    x = layers.Conv3D(num_classes, 1, dtype="float32", name="Logits.Conv3d_0c_1x1.conv_3d")(x)
+    # (B, T, 1, 1, classes) → (B, classes)
+    return ops.mean(x, axis=(1, 2, 3))
+
+
+def _check_arguments(
+    num_classes: int, input_shape: tuple[int | None, ...], width: float, endpoints: tuple[str, ...]
+) -> None:
+    unknown = [name for name in endpoints if name not in ENDPOINTS]
+    if unknown:
+        raise ValueError(f"`endpoints` should be among {', '.join(ENDPOINTS)}. Received: {unknown}.")
+    if len(input_shape) != 4 or input_shape[0] is None or input_shape[3] is None:
+        raise ValueError(f"`input_shape` should be (T, H, W, C) with T and C known. Received: {input_shape}.")
+    if num_classes < 1 or not width > 0:
+        raise ValueError(
+            f"`num_classes` should be at least 1 and `width` positive. Received: {num_classes}, {width}."
+        )

@@ -1,0 +1,136 @@
+"""The run folder: what a training leaves behind, and how later commands find it. No TensorFlow here."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from kdant_tf.config import TrainConfig, config_from_dict
+from kdant_tf.version import __version__
+from tf_records.errors import KdantError, RunError
+from tf_records.files import write_text_atomically
+from tf_records.schema import MANIFEST_NAME, ClipSpec, Manifest
+
+CONFIG_NAME = "config.json"
+MODEL_NAME = "model.keras"
+METRICS_NAME = "metrics.csv"
+CURVES_NAME = "curves.png"
+EVALUATION_NAME = "evaluation.json"
+CHECKPOINTS_NAME = "checkpoints"
+TENSORBOARD_NAME = "tensorboard"
+_PACKAGES = ("tensorflow", "keras", "numpy", "av")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """What config.json says of a run.
+
+    Args:
+        folder: of the run.
+        role: "teacher" or "student".
+        config: resolved settings.
+        classes: class names in index order.
+        clip: length and offset of the clips it was trained on.
+        modality: of the records.
+        records_sha256: of the manifest of the records it was trained on.
+        teacher: folder of the teacher, for students.
+    """
+
+    folder: Path
+    role: str
+    config: TrainConfig
+    classes: tuple[str, ...]
+    clip: ClipSpec
+    modality: str
+    records_sha256: str
+    teacher: str | None = None
+
+    @property
+    def model_path(self) -> Path:
+        return self.folder / MODEL_NAME
+
+    def to_json(self) -> str:
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}
+        return json.dumps({**fields, "versions": _versions()}, indent=1, ensure_ascii=False) + "\n"
+
+    def save(self) -> None:
+        write_text_atomically(self.folder / CONFIG_NAME, self.to_json())
+
+    def check_records(self, manifest: Manifest, folder: Path) -> None:
+        """Refuses records that this run's network cannot be used on.
+
+        Raises:
+            RunError: other classes, clip length or modality (says both).
+        """
+        if manifest.classes != self.classes:
+            raise RunError(
+                f"Run {self.folder} knows other classes than records {folder}. It knows: "
+                f"{', '.join(self.classes)}. Received: {', '.join(manifest.classes)}. Use the records it "
+                f"was trained on, or train another run."
+            )
+        for what, own, other in (
+            ("clips of {} frames", self.clip.clip_frames, manifest.clip.clip_frames),
+            ("modality {}", self.modality, manifest.modality),
+        ):
+            if own != other:
+                raise RunError(
+                    f"Run {self.folder} wants {what.format(own)}, records {folder} have "
+                    f"{what.format(other)}. Build records that fit."
+                )
+
+
+def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
+    """Reads a run folder's config.json.
+
+    Args:
+        folder: of the run.
+        finished: insist on a trained model as well.
+
+    Raises:
+        RunError: no such folder, no or an unreadable config.json, or no model.
+    """
+    path = Path(folder)
+    if not path.is_dir():
+        raise RunError(f"Run folder {path} does not exist. Train one: kdant train-teacher or kdant distill.")
+    if not (path / CONFIG_NAME).is_file():
+        raise RunError(f"Folder {path} has no {CONFIG_NAME}, so it is no run folder. Give the --out of a training.")
+    try:
+        fields = json.loads((path / CONFIG_NAME).read_text(encoding="utf-8"))
+        fields.pop("versions")
+        run = Run(
+            **{
+                **fields,
+                "folder": path,
+                "config": config_from_dict(fields["config"]),
+                "classes": tuple(fields["classes"]),
+                "clip": ClipSpec(**fields["clip"]),
+            }
+        )
+    except (ValueError, KeyError, TypeError, KdantError) as error:
+        raise RunError(f"{path / CONFIG_NAME} cannot be read: {error}. Train the run again.") from error
+    if finished and not run.model_path.is_file():
+        raise RunError(
+            f"Run folder {path} has no {MODEL_NAME}: its training has not finished. "
+            f"Finish it: add --resume to the command that began it."
+        )
+    return run
+
+
+def manifest_sha256(records: Path) -> str:
+    return hashlib.sha256((records / MANIFEST_NAME).read_bytes()).hexdigest()
+
+
+def record_evaluation(run: Run, view: str, result: dict[str, Any]) -> None:
+    """Adds `result` to the run's evaluation.json, under its view."""
+    path = run.folder / EVALUATION_NAME
+    results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    write_text_atomically(path, json.dumps({**results, view: result}, indent=1, ensure_ascii=False) + "\n")
+
+
+def _versions() -> dict[str, str]:
+    installed = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"kdant": __version__, "python": platform.python_version(), **installed}

@@ -1,0 +1,65 @@
+"""Checkpoints of a run and its metrics.csv, which always ends where the checkpoint does."""
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from kdant_tf.runs import CHECKPOINTS_NAME, METRICS_NAME
+from kdant_tf.training.distiller import Distiller
+from tf_records.files import write_text_atomically
+
+METRICS = ("learning_rate", "loss", "classification_loss", "feature_loss", "accuracy")
+
+
+class RunCheckpoints(keras.callbacks.Callback):
+    """Saves network, optimizer and epoch after every epoch, keeps the last two, and restores.
+
+    Args:
+        folder: of the run.
+        distiller: whose student and optimizer are saved.
+    """
+
+    def __init__(self, folder: Path, distiller: Distiller) -> None:
+        super().__init__()
+        self.metrics_path = folder / METRICS_NAME
+        self.finished_epochs = tf.Variable(0, dtype=tf.int64, trainable=False)
+        checkpoint = tf.train.Checkpoint(
+            network=distiller.student, optimizer=distiller.optimizer, epochs=self.finished_epochs
+        )
+        self.manager = tf.train.CheckpointManager(checkpoint, str(folder / CHECKPOINTS_NAME), max_to_keep=2)
+
+    def restore(self) -> int:
+        """Goes back to the latest checkpoint, if any; returns the number of finished epochs."""
+        if self.manager.latest_checkpoint is not None:
+            self.manager.checkpoint.restore(self.manager.latest_checkpoint).assert_consumed()
+        epochs = int(self.finished_epochs.numpy())
+        self._write_metrics(read_metrics(self.metrics_path)[:epochs])
+        return epochs
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        row = {"epoch": epoch + 1, **{name: (logs or {})[name] for name in METRICS}}
+        self._write_metrics([*read_metrics(self.metrics_path)[:epoch], row])
+        self.finished_epochs.assign(epoch + 1)
+        self.manager.save(checkpoint_number=epoch + 1)
+
+    def _write_metrics(self, rows: list[dict[str, Any]]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ("epoch", *METRICS), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_text_atomically(self.metrics_path, text.getvalue())
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Rows of a metrics.csv, one an epoch; empty where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return [
+            {name: int(value) if name == "epoch" else float(value) for name, value in row.items()}
+            for row in csv.DictReader(file)
+        ]

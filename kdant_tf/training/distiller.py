@@ -1,0 +1,135 @@
+"""The one definition of a training step, for teachers and students."""
+
+from typing import Any
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from kdant_tf.layers.compilation import compile_with_xla
+from kdant_tf.losses.classification import classification_loss
+from kdant_tf.losses.features import feature_loss
+
+
+@keras.saving.register_keras_serializable(package="kdant")
+class Distiller(keras.Model):
+    """A network that learns from labels, and from a frozen teacher where one is given (paper eq. 2, 3).
+
+    Without a teacher it is plain supervised training, as of the teacher itself.
+
+    Args:
+        student: model from a clip to a dict with "logits" and `endpoint`, paper symbol A.
+        teacher: the same for R, or None. It is frozen.
+        view: the clip `student` sees, "observed" or "future".
+        feature_loss: name of the feature loss, see `kdant_tf.losses.features`.
+        feature_weight: paper symbol lambda.
+        endpoint: map that the feature loss compares.
+        alpha, penalty, delta, reduction: of the feature loss.
+        weight_decay: L2 factor on kernels, added to their gradients.
+
+    Call Args:
+        clip: float `(B, T, H, W, C)`.
+
+    Output:
+        The student's dict.
+
+    Raises:
+        ValueError: a feature loss other than "none" without a teacher, or channels that differ
+            between the two maps (says both).
+
+    Source: paper.md eq. 1-3. Deviations: none.
+    """
+
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model | None = None,
+        *,
+        view: str = "observed",
+        feature_loss: str = "none",
+        feature_weight: float = 0.0,
+        endpoint: str = "Mixed_4f",
+        alpha: float | None = None,
+        penalty: str = "huber",
+        delta: float = 1.0,
+        reduction: str = "mean",
+        weight_decay: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        if teacher is None and feature_loss != "none":
+            raise ValueError(f"`feature_loss` should be none without a teacher. Received: {feature_loss}.")
+        self.student = student
+        self.teacher = teacher
+        if teacher is not None:
+            teacher.trainable = False
+        self.view = view
+        self.feature_loss_name = feature_loss
+        self.feature_weight = feature_weight
+        self.endpoint = endpoint
+        self.weight_decay = weight_decay
+        self._feature_options = {"alpha": alpha, "penalty": penalty, "delta": delta, "reduction": reduction}
+        self._feature_loss = compile_with_xla(self._compute_feature_loss)
+        if feature_loss != "none":
+            self._check_maps()
+
+    def call(self, clip: Any, training: bool = False) -> dict[str, Any]:
+        return self.student(clip, training=training)
+
+    def compute_losses(self, batch: dict[str, Any], training: bool = True) -> dict[str, Any]:
+        """Losses and counts of one batch, as float32 scalars.
+
+        Args:
+            batch: the view's clips, "future" clips where there is a teacher, and "label" `(B,)`.
+            training: as for a Keras layer.
+
+        Returns:
+            dict: "loss" = "classification_loss" + lambda · "feature_loss", all means over the batch;
+            "correct" and "labeled", counts.
+        """
+        outputs = self.student(batch[self.view], training=training)
+        seen = None if self.teacher is None else self.teacher(batch["future"], training=False)
+        probabilities = None if seen is None else ops.softmax(ops.cast(seen["logits"], "float32"))
+        classification = classification_loss(outputs["logits"], batch["label"], probabilities)
+        features = ops.zeros((), "float32")
+        if seen is not None and self.feature_loss_name != "none":
+            features = self._feature_loss(outputs[self.endpoint], seen[self.endpoint])
+        right = ops.equal(ops.argmax(outputs["logits"], axis=-1), ops.cast(batch["label"], "int64"))
+        return {
+            "loss": classification + self.feature_weight * features,
+            "classification_loss": classification,
+            "feature_loss": features,
+            "correct": ops.sum(ops.cast(right, "float32")),
+            "labeled": ops.sum(ops.cast(batch["label"] >= 0, "float32")),
+        }
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """One step of the optimizer on this replica's share of a batch; returns `compute_losses`."""
+        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        variables = self.student.trainable_variables
+        with tf.GradientTape() as tape:
+            losses = self.compute_losses(batch)
+            # The optimizer adds the replicas' gradients up.
+            scaled = losses["loss"] / replicas
+        gradients = tape.gradient(scaled, [variable.value for variable in variables])
+        decay = self.weight_decay / replicas
+        gradients = [
+            gradient + decay * variable if variable.path.endswith("/kernel") else gradient
+            for gradient, variable in zip(gradients, variables, strict=True)
+        ]
+        self.optimizer.apply(gradients, variables)
+        return losses
+
+    def test_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        return self.compute_losses(batch, training=False)
+
+    def _compute_feature_loss(self, student_map: Any, teacher_map: Any) -> Any:
+        return feature_loss(self.feature_loss_name, student_map, teacher_map, **self._feature_options)
+
+    def _check_maps(self) -> None:
+        shapes = [network.output[self.endpoint].shape for network in (self.student, self.teacher)]
+        if shapes[0][-1] != shapes[1][-1]:
+            raise ValueError(
+                f"{self.endpoint} should have the same channels in student and teacher. Received: "
+                f"{shapes[0][-1]} and {shapes[1][-1]}. Use the teacher's width."
+            )

@@ -1,0 +1,86 @@
+"""What happens to frames between a record and a network; the same functions train, evaluate and serve.
+
+A crop is a square of 7/8 of the frame's shorter side (224 of 256, §4.2), scaled to the crop size asked
+for: 224 of records with short side 256, and 112 of short side 128, are cut without any scaling. One
+`Decision` is drawn for a pair and shared by both clips.
+"""
+
+from fractions import Fraction
+from typing import NamedTuple
+
+import tensorflow as tf
+
+CROP_FRACTION = Fraction(7, 8)
+
+
+class Decision(NamedTuple):
+    """Random numbers of one sample: `start`, `top`, `left` float32 in [0, 1), `flip` bool."""
+
+    start: tf.Tensor
+    top: tf.Tensor
+    left: tf.Tensor
+    flip: tf.Tensor
+
+
+def draw_decision(seed: int, epoch: int | tf.Tensor, index: tf.Tensor) -> Decision:
+    """The decision of record `index` in `epoch`: a function of its arguments and of nothing else."""
+    key = tf.random.fold_in(tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)]), index)
+    start, top, left, flip = tf.unstack(tf.random.stateless_uniform((4,), seed=key))
+    return Decision(start, top, left, flip < 0.5)
+
+
+def clip_indices(num_frames: tf.Tensor, start: tf.Tensor, clip_frames: int) -> tf.Tensor:
+    """Frame numbers of a clip: int32 `(clip_frames,)`; a shorter segment repeats in time order."""
+    return (start + tf.range(clip_frames)) % num_frames
+
+
+def window_starts(num_frames: tf.Tensor, clip_frames: int, windows: int) -> tf.Tensor:
+    """Starts of evenly spaced windows, without repeats: int32 `(n,)`, 1 <= n <= `windows`.
+
+    One window is the middle one.
+    """
+    last = tf.maximum(num_frames - clip_frames, 0)
+    if windows == 1:
+        return tf.reshape(last // 2, (1,))
+    count = tf.minimum(windows, last + 1)
+    return tf.range(count) * last // tf.maximum(count - 1, 1)
+
+
+def decode_frames(encoded: tf.Tensor, indices: tf.Tensor, clip_frames: int) -> tf.Tensor:
+    """JPEG strings `(N,)` → uint8 `(clip_frames, H, W, 3)`, decoding only the frames asked for."""
+    chosen = tf.gather(encoded, indices)
+    return tf.stack(
+        [
+            tf.io.decode_jpeg(chosen[i], channels=3, dct_method="INTEGER_ACCURATE")
+            for i in range(clip_frames)
+        ]
+    )
+
+
+def crop_randomly(frames: tf.Tensor, decision: Decision, crop: int) -> tf.Tensor:
+    """uint8 `(T, H, W, C)` → float32 `(T, crop, crop, C)` in [-1, 1], cut and flipped as decided."""
+    cut = _cut_square(frames, decision.top, decision.left, crop)
+    return tf.where(decision.flip, tf.reverse(cut, axis=[2]), cut)
+
+
+def crop_centrally(frames: tf.Tensor, crop: int) -> tf.Tensor:
+    """uint8 `(T, H, W, C)` → float32 `(T, crop, crop, C)` in [-1, 1], the square in the middle."""
+    middle = tf.constant(0.5)
+    return _cut_square(frames, middle, middle, crop)
+
+
+def _cut_square(frames: tf.Tensor, top: tf.Tensor, left: tf.Tensor, crop: int) -> tf.Tensor:
+    height, width = tf.shape(frames)[1], tf.shape(frames)[2]
+    shorter = tf.minimum(height, width)
+    side = (shorter * CROP_FRACTION.numerator + CROP_FRACTION.denominator // 2) // CROP_FRACTION.denominator
+    # A share in [0, 1) of the side + 1 places; 0.5 of 33 places is place 16, the middle one.
+    y = tf.cast(top * tf.cast(height - side + 1, tf.float32), tf.int32)
+    x = tf.cast(left * tf.cast(width - side + 1, tf.float32), tf.int32)
+    square = frames[:, y : y + side, x : x + side, :]
+    scaled = tf.cond(
+        tf.equal(side, crop),
+        lambda: tf.cast(square, tf.float32),
+        lambda: tf.image.resize(square, (crop, crop), method="bilinear", antialias=True),
+    )
+    scaled = tf.ensure_shape(scaled, (frames.shape[0], crop, crop, frames.shape[3]))
+    return scaled / 127.5 - 1.0

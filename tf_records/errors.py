@@ -1,0 +1,21 @@
+"""What a user can mend. Only these become one-line messages on the command line."""
+
+
+class KdantError(Exception):
+    """A problem the user can mend: one sentence saying what, what was received, what to do."""
+
+
+class VideoError(KdantError):
+    """A video that cannot be opened, or not to its end."""
+
+
+class AnnotationError(KdantError):
+    """An annotation that cannot be right; the message names the file and the line."""
+
+
+class RecordError(KdantError):
+    """A record folder that is missing, damaged, or does not fit what is asked of it."""
+
+
+class RunError(KdantError):
+    """A run folder that is missing, incomplete, or does not fit what is asked of it."""

@@ -1,0 +1,86 @@
+"""From an action in a video to the two frame windows of a record. Pure functions on frame numbers.
+
+A window is half open, [first, stop), in frames of the video. Clips are drawn from the windows by the
+reader, both with the same start, so that x_{t-tau} and x_t stay `offset_frames` apart.
+"""
+
+import dataclasses
+import math
+from fractions import Fraction
+from typing import NamedTuple
+
+from tf_records.schema import ClipSpec
+
+
+class Window(NamedTuple):
+    """Frames [first, stop)."""
+
+    first: int
+    stop: int
+
+    @property
+    def frames(self) -> int:
+        return self.stop - self.first
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Pair:
+    """The observed and the future segment of one record.
+
+    `offset_frames` is the true distance of two clips drawn with the same start; it is below the
+    ClipSpec's, and `shortened` says so, where the video leaves no room. `repeated` marks a segment
+    shorter than a clip.
+    """
+
+    observed: Window
+    future: Window
+    offset_frames: int
+    shortened: bool
+    repeated: bool
+
+
+def pair_for_training(num_frames: int, action: Window, clip: ClipSpec) -> Pair:
+    """Segments from which training draws clips anew each epoch.
+
+    Future clips lie in the action, observed clips `offset_frames` earlier. An action shorter than a
+    clip is widened to one. Where the offset reaches back beyond the video's first frame the future
+    segment starts later, and if no clip is left then, the future clip moves back to end with the
+    action and the offset shrinks.
+    """
+    action = _widen_to_clip(num_frames, action, clip.clip_frames)
+    last_start = action.stop - clip.clip_frames
+    first = max(action.first, min(clip.offset_frames, last_start))
+    offset_frames = min(clip.offset_frames, first)
+    observed = Window(first - offset_frames, action.stop - offset_frames)
+    return _pair(observed, Window(first, action.stop), offset_frames, clip)
+
+
+def pair_for_anticipation(num_frames: int, action: Window, clip: ClipSpec) -> Pair:
+    """Segments of a test record: one observed clip, before the action as far as the video allows."""
+    training = pair_for_training(num_frames, action, clip)
+    first = training.observed.first
+    observed = Window(first, min(first + clip.clip_frames, training.observed.stop))
+    return _pair(observed, training.future, training.offset_frames, clip)
+
+
+def pair_for_prefix(num_frames: int, fraction: float, clip: ClipSpec) -> Pair:
+    """Segments of a JHMDB test record: the first `fraction` of the frames, rounded up, and all of them."""
+    observed_frames = math.ceil(Fraction(str(fraction)) * num_frames)
+    return _pair(Window(0, observed_frames), Window(0, num_frames), 0, clip, shortened=False)
+
+
+def _widen_to_clip(num_frames: int, action: Window, clip_frames: int) -> Window:
+    stop = min(max(action.stop, action.first + clip_frames), num_frames)
+    return Window(max(0, min(action.first, stop - clip_frames)), stop)
+
+
+def _pair(
+    observed: Window, future: Window, offset_frames: int, clip: ClipSpec, shortened: bool | None = None
+) -> Pair:
+    return Pair(
+        observed=observed,
+        future=future,
+        offset_frames=offset_frames,
+        shortened=offset_frames < clip.offset_frames if shortened is None else shortened,
+        repeated=min(observed.frames, future.frames) < clip.clip_frames,
+    )

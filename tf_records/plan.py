@@ -1,0 +1,118 @@
+"""Which sample goes into which shard, decided before any frame is read. No TensorFlow."""
+
+import dataclasses
+import hashlib
+import json
+import math
+from typing import Any
+
+from tf_records.errors import RecordError
+from tf_records.schema import SPLITS, ClipSpec, Manifest, SplitInfo
+from tf_records.sources.sample import Annotations, Sample
+
+RECORDS_PER_SHARD = 64
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BuildOptions:
+    """How frames are cut, resized and stored.
+
+    Args:
+        clip: length of a clip and offset of a pair.
+        short_side: pixels, int >= 16; every frame is resized once so that its shorter side has them.
+        jpeg_quality: 1 to 100.
+        shards: shards a split, or None for one every 64 samples.
+    """
+
+    clip: ClipSpec = dataclasses.field(default_factory=ClipSpec)
+    short_side: int = 256
+    jpeg_quality: int = 95
+    shards: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.short_side < 16:
+            raise RecordError(f"`short_side` should be at least 16 pixels. Received: {self.short_side}.")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise RecordError(f"`jpeg_quality` should be from 1 to 100. Received: {self.jpeg_quality}.")
+        if self.shards is not None and self.shards < 1:
+            raise RecordError(f"`shards` should be at least 1. Received: {self.shards}.")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ShardTask:
+    """All that a worker needs to write one shard."""
+
+    split: str
+    file: str
+    samples: tuple[Sample, ...]
+    classes: tuple[str, ...]
+    options: BuildOptions
+
+    def digest(self) -> str:
+        """Changes when anything that decides the shard's bytes changes, but for the videos' own bytes."""
+        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def plan_shards(annotations: Annotations, options: BuildOptions) -> tuple[ShardTask, ...]:
+    """Deals the samples out to shards.
+
+    Training samples are ordered by a hash of their id, so that any stretch of a shard mixes the
+    classes; the order of the others is the source's.
+    """
+    tasks = []
+    for split in SPLITS:
+        samples = [sample for sample in annotations.samples if sample.split == split]
+        if split == "train":
+            samples.sort(key=lambda sample: hashlib.sha256(sample.id.encode()).digest())
+        wanted = options.shards or math.ceil(len(samples) / RECORDS_PER_SHARD)
+        count = min(wanted, len(samples))
+        for index in range(count):
+            first, stop = index * len(samples) // count, (index + 1) * len(samples) // count
+            tasks.append(
+                ShardTask(
+                    split=split,
+                    file=f"{split}-{index:05d}-of-{count:05d}.tfrecord",
+                    samples=tuple(samples[first:stop]),
+                    classes=annotations.classes,
+                    options=options,
+                )
+            )
+    return tuple(tasks)
+
+
+def empty_manifest(annotations: Annotations, options: BuildOptions) -> Manifest:
+    """The manifest as far as it is known before any video is decoded."""
+    return Manifest(
+        dataset=annotations.dataset,
+        clip=options.clip,
+        classes=annotations.classes,
+        splits={},
+        options=annotations.options,
+        fps=None,
+        short_side=options.short_side,
+        jpeg_quality=options.jpeg_quality,
+        skipped=annotations.skipped,
+        absent=annotations.absent,
+    )
+
+
+def dry_run_summary(annotations: Annotations, options: BuildOptions) -> dict[str, Any]:
+    """`Manifest.summary` of what would be built; `bytes` are 0, as nothing is written."""
+    splits: dict[str, SplitInfo] = {}
+    shards: dict[str, int] = {}
+    for task in plan_shards(annotations, options):
+        labeled = sum(sample.label is not None for sample in task.samples)
+        before = splits.get(task.split)
+        shards[task.split] = shards.get(task.split, 0) + 1
+        splits[task.split] = SplitInfo(
+            labeled=labeled + (before.labeled if before else 0),
+            unlabeled=len(task.samples) - labeled + (before.unlabeled if before else 0),
+            shortened_offset=0,
+            repeated=0,
+            shards=(),
+        )
+    summary = dataclasses.replace(empty_manifest(annotations, options), splits=splits).summary()
+    for split, count in shards.items():
+        summary["splits"][split]["shards"] = count
+    return summary

@@ -1,0 +1,217 @@
+"""From a record folder to batches. Every batch is a function of (seed, epoch), whatever the machine.
+
+Training draws one start, one crop and one flip for both clips of a pair, keyed by the record's number
+in its split; evaluation cuts evenly spaced windows and the central crop.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from tf_records import augment, schema
+from tf_records.errors import RecordError
+from tf_records.schema import FUTURE, OBSERVED, Manifest, SplitInfo, load_manifest
+
+SHUFFLE_RECORDS = 256
+_CONTEXT = {
+    schema.LABEL_INDEX: tf.io.FixedLenFeature((), tf.int64),
+    schema.CLIP_ID: tf.io.FixedLenFeature((), tf.string),
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Records:
+    """An opened record folder, checked against its manifest."""
+
+    folder: Path
+    manifest: Manifest
+
+    @classmethod
+    def open(
+        cls, folder: str | os.PathLike[str], *, clip_frames: int | None = None, modality: str = "rgb"
+    ) -> "Records":
+        """Reads the manifest and checks each shard's presence and size.
+
+        Raises:
+            RecordError: no finished record folder, a shard missing or of the wrong size, or records
+                of another clip length or modality than asked for.
+        """
+        records = cls(Path(folder), load_manifest(folder))
+        manifest = records.manifest
+        if clip_frames is not None and manifest.clip.clip_frames != clip_frames:
+            raise RecordError(
+                f"{folder} has clips of {manifest.clip.clip_frames} frames, the run wants {clip_frames}. "
+                f"Build records with --clip-frames {clip_frames}."
+            )
+        if manifest.modality != modality:
+            raise RecordError(
+                f"{folder} has modality {manifest.modality!r}, the run wants {modality!r}. "
+                f"Give records of that modality."
+            )
+        for split in manifest.splits.values():
+            for shard in split.shards:
+                records._check_size(shard)
+        return records
+
+    def split(self, name: str) -> SplitInfo:
+        """Raises RecordError where the folder has no such split, or an empty one."""
+        info = self.manifest.splits.get(name)
+        if info is None or info.records == 0:
+            raise RecordError(
+                f"{self.folder} has no records in split {name!r}. It has: "
+                f"{', '.join(self.manifest.splits) or 'none'}."
+            )
+        return info
+
+    def paths(self, split: str) -> list[str]:
+        return [str(self.folder / shard.file) for shard in self.split(split).shards]
+
+    def labels(self, split: str) -> np.ndarray:
+        """Label indices of a split in record order: int64 `(records,)`. Reads every shard once."""
+        dataset = tf.data.TFRecordDataset(self.paths(split)).map(
+            _parse_context, num_parallel_calls=tf.data.AUTOTUNE
+        )
+        labels = [context[schema.LABEL_INDEX] for context in dataset.as_numpy_iterator()]
+        return np.array(labels, dtype=np.int64)
+
+    def _check_size(self, shard: schema.ShardInfo) -> None:
+        path = self.folder / shard.file
+        size = path.stat().st_size if path.is_file() else None
+        if size != shard.bytes:
+            found = "is missing" if size is None else f"has {size} bytes, the manifest says {shard.bytes}"
+            raise RecordError(
+                f"Shard {path} {found}. Rebuild the records: kdant build-records … --out {self.folder} "
+                f"--overwrite."
+            )
+
+
+def training_batches(
+    records: Records,
+    *,
+    views: tuple[str, ...],
+    batch_size: int,
+    crop: int,
+    seed: int,
+    epoch: int,
+    labels: np.ndarray | None = None,
+    labeled_only: bool = False,
+) -> tf.data.Dataset:
+    """One epoch of training batches; the last, incomplete batch is dropped.
+
+    Args:
+        records: an opened record folder.
+        views: which of "observed" and "future" to decode.
+        batch_size: records a batch.
+        crop: pixels of the square that the network sees.
+        seed, epoch: decide order, starts, crops and flips.
+        labels: int64 `(records,)` in record order, in place of the recorded labels.
+        labeled_only: leave out records whose label is -1.
+
+    Returns:
+        Dataset of dicts: each view float32 `(batch, T, crop, crop, 3)` in [-1, 1], and `label` int32
+        `(batch,)`, -1 where unlabelled.
+    """
+    clip_frames = records.manifest.clip.clip_frames
+    dataset = _numbered_records(records, seed, epoch)
+
+    def parse_label(index: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        recorded = _parse_context(serialized)[schema.LABEL_INDEX]
+        label = recorded if labels is None else tf.gather(tf.constant(labels), index)
+        return index, serialized, label
+
+    dataset = dataset.map(parse_label, num_parallel_calls=tf.data.AUTOTUNE)
+    if labeled_only:
+        dataset = dataset.filter(lambda index, serialized, label: label >= 0)
+    order_seed = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+    dataset = dataset.shuffle(SHUFFLE_RECORDS, seed=order_seed, reshuffle_each_iteration=False)
+
+    def decode(index: tf.Tensor, serialized: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
+        decision = augment.draw_decision(seed, epoch, index)
+        clips = _pair_of_clips(serialized, decision, views, clip_frames, crop)
+        return {**clips, "label": tf.cast(label, tf.int32)}
+
+    dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def evaluation_batches(
+    records: Records, *, split: str, view: str, batch_size: int, crop: int, windows: int
+) -> tf.data.Dataset:
+    """All windows of a split in record order; a record gives as many as its segment has, up to `windows`.
+
+    Returns:
+        Dataset of dicts: `clip` float32 `(batch, T, crop, crop, 3)`, `index` int64 `(batch,)` (the
+        record's number in the split) and `label` int32 `(batch,)`. The last batch may be smaller.
+    """
+    clip_frames = records.manifest.clip.clip_frames
+    images_key = schema.VIEW_IMAGES[view]
+
+    def cut_windows(index: tf.Tensor, serialized: tf.Tensor) -> tf.data.Dataset:
+        context, lists = _parse(serialized, (view,))
+        encoded = lists[images_key]
+        starts = augment.window_starts(tf.size(encoded), clip_frames, windows)
+
+        def cut(start: tf.Tensor) -> dict[str, tf.Tensor]:
+            indices = augment.clip_indices(tf.size(encoded), start, clip_frames)
+            frames = augment.decode_frames(encoded, indices, clip_frames)
+            clip = augment.crop_centrally(frames, crop)
+            return {"clip": clip, "index": index, "label": tf.cast(context[schema.LABEL_INDEX], tf.int32)}
+
+        return tf.data.Dataset.from_tensor_slices(starts).map(cut)
+
+    dataset = tf.data.TFRecordDataset(records.paths(split)).enumerate()
+    dataset = dataset.interleave(
+        cut_windows, cycle_length=4, block_length=windows, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+    )
+    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def _numbered_records(records: Records, seed: int, epoch: int) -> tf.data.Dataset:
+    """(number in the split, serialized record), with the shards in an order drawn from (seed, epoch)."""
+    shards = records.split("train").shards
+    first = np.cumsum([0] + [shard.records for shard in shards])[:-1].astype(np.int64)
+    order = np.random.default_rng((seed, epoch)).permutation(len(shards))
+    paths = np.array(records.paths("train"))
+    files = tf.data.Dataset.from_tensor_slices((paths[order], first[order]))
+    return files.interleave(
+        lambda path, number: tf.data.TFRecordDataset(path).enumerate(start=number),
+        cycle_length=4,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
+    )
+
+
+def _pair_of_clips(
+    serialized: tf.Tensor, decision: augment.Decision, views: tuple[str, ...], clip_frames: int, crop: int
+) -> dict[str, tf.Tensor]:
+    """Clips of the views, cut with the same start, square and flip."""
+    _, lists = _parse(serialized, (OBSERVED, FUTURE))
+    lengths = [tf.size(lists[key]) for key in (schema.OBSERVED_IMAGES, schema.FUTURE_IMAGES)]
+    starts = tf.maximum(tf.minimum(*lengths) - clip_frames + 1, 1)
+    start = tf.cast(decision.start * tf.cast(starts, tf.float32), tf.int32)
+    clips = {}
+    for view in views:
+        encoded = lists[schema.VIEW_IMAGES[view]]
+        indices = augment.clip_indices(tf.size(encoded), start, clip_frames)
+        frames = augment.decode_frames(encoded, indices, clip_frames)
+        clips[view] = augment.crop_randomly(frames, decision, crop)
+    return clips
+
+
+def _parse_context(serialized: tf.Tensor) -> dict[str, Any]:
+    context, _ = tf.io.parse_single_sequence_example(serialized, context_features=_CONTEXT)
+    return context
+
+
+def _parse(serialized: tf.Tensor, views: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+    return tf.io.parse_single_sequence_example(
+        serialized,
+        context_features=_CONTEXT,
+        sequence_features={
+            schema.VIEW_IMAGES[view]: tf.io.FixedLenSequenceFeature((), tf.string) for view in views
+        },
+    )

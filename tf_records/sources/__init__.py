@@ -1,0 +1,1 @@
+"""Annotations of video data sets, turned into ordered samples. No TensorFlow here."""

@@ -1,0 +1,78 @@
+"""JHMDB: a folder a class of .avi files, and splits/CLASS_test_splitN.txt.
+
+928 clips of 21 actions, each an action from its first frame to its last. The protocol (§4.1) shows the
+anticipation network the first 20 % of a test video. Layout and line format are the official ones: a
+line of a split file is `NAME.avi 1` (training) or `NAME.avi 2` (test).
+"""
+
+from pathlib import Path
+
+from tf_records.errors import AnnotationError
+from tf_records.sources.sample import Annotations, Sample, select_classes
+
+OBSERVED_FRACTION = 0.2
+_SPLIT_OF_MARK = {"1": "train", "2": "test"}
+
+
+def read_jhmdb(root: Path, split: int = 1, classes: tuple[str, ...] = ()) -> Annotations:
+    """Reads the split files under `root` and finds the videos they list.
+
+    A partial copy is normal: classes without a folder and listed videos without a file are counted
+    and named under `absent`.
+
+    Raises:
+        AnnotationError: no split files, a line that is not `NAME.avi 1|2`, or no video at all.
+    """
+    suffix = f"_test_split{split}.txt"
+    lists = sorted((root / "splits").glob(f"*{suffix}"))
+    if not lists:
+        raise AnnotationError(
+            f"Found no splits/*{suffix} under {root}. Give the folder that holds JHMDB's class folders "
+            f"and `splits`, and a split of 1, 2 or 3."
+        )
+    listed = {path.name.removesuffix(suffix): path for path in lists}
+    present = {name for name in listed if (root / name).is_dir()}
+    samples: list[Sample] = []
+    absent_videos: list[str] = []
+    wanted = select_classes(present, classes)
+    for name in wanted:
+        for video, part in _read_split_file(listed[name]):
+            path = root / name / video
+            if not path.is_file():
+                absent_videos.append(f"{name}/{video}")
+                continue
+            samples.append(_sample(f"{name}/{video}", path, part, name))
+    if not samples:
+        raise AnnotationError(f"None of the videos that {root / 'splits'} lists is under {root}.")
+    return Annotations(
+        dataset="jhmdb",
+        samples=tuple(samples),
+        classes=wanted,
+        options={"split": split, "observed_fraction": OBSERVED_FRACTION},
+        absent={"classes": sorted(set(listed) - present), "videos": absent_videos},
+    )
+
+
+def _sample(video: str, path: Path, split: str, label: str) -> Sample:
+    return Sample(
+        id=video.removesuffix(".avi"),
+        video=video,
+        path=str(path),
+        split=split,
+        label=label,
+        observed_fraction=OBSERVED_FRACTION if split == "test" else None,
+    )
+
+
+def _read_split_file(path: Path) -> list[tuple[str, str]]:
+    """(file name, "train" or "test") for each line; other marks (0, unused) are left out."""
+    rows = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        video, _, mark = line.strip().rpartition(" ")
+        if not video or mark not in ("0", *_SPLIT_OF_MARK):
+            raise AnnotationError(f"{path}:{number} should read `NAME.avi 1` or `NAME.avi 2`. Received: {line!r}.")
+        if mark in _SPLIT_OF_MARK:
+            rows.append((video, _SPLIT_OF_MARK[mark]))
+    return rows
