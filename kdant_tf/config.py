@@ -73,7 +73,7 @@ class TrainConfig:
     momentum: float = 0.9
     weight_decay: float = 1e-5
     feature_loss: str = "bidirectional"
-    feature_weight: float = 100.0
+    feature_weight: float = 10.0
     alpha: float | None = None
     penalty: str = "huber"
     huber_delta: float = 1.0

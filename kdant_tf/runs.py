@@ -120,6 +120,12 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
     return run
 
 
+def inherited_settings(teacher: Run) -> dict[str, Any]:
+    """What a student takes over from its teacher unless told otherwise."""
+    names = ("width", "crop", "batch_norm_momentum", "windows", "endpoint")
+    return {name: getattr(teacher.config, name) for name in names}
+
+
 def manifest_sha256(records: Path) -> str:
     return hashlib.sha256((records / MANIFEST_NAME).read_bytes()).hexdigest()
 

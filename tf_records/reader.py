@@ -6,6 +6,8 @@ in its split; evaluation cuts evenly spaced windows and the central crop.
 
 import dataclasses
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import tensorflow as tf
 
 from tf_records import augment, schema
 from tf_records.errors import RecordError
-from tf_records.schema import FUTURE, OBSERVED, Manifest, SplitInfo, load_manifest
+from tf_records.schema import EITHER, FUTURE, OBSERVED, Manifest, SplitInfo, load_manifest
 
 SHUFFLE_RECORDS = 256
 _CONTEXT = {
@@ -32,9 +34,18 @@ class Records:
 
     @classmethod
     def open(
-        cls, folder: str | os.PathLike[str], *, clip_frames: int | None = None, modality: str = "rgb"
+        cls,
+        folder: str | os.PathLike[str],
+        *,
+        clip_frames: int | None = None,
+        modality: str | None = "rgb",
     ) -> "Records":
         """Reads the manifest and checks each shard's presence and size.
+
+        Args:
+            folder: of the records.
+            clip_frames: that the records should have, or None for any.
+            modality: the same.
 
         Raises:
             RecordError: no finished record folder, a shard missing or of the wrong size, or records
@@ -47,7 +58,7 @@ class Records:
                 f"{folder} has clips of {manifest.clip.clip_frames} frames, the run wants {clip_frames}. "
                 f"Build records with --clip-frames {clip_frames}."
             )
-        if manifest.modality != modality:
+        if modality is not None and manifest.modality != modality:
             raise RecordError(
                 f"{folder} has modality {manifest.modality!r}, the run wants {modality!r}. "
                 f"Give records of that modality."
@@ -89,6 +100,18 @@ class Records:
             )
 
 
+@contextmanager
+def naming_damage() -> Iterator[None]:
+    """Turns what TensorFlow says of a damaged record, while reading, into a RecordError."""
+    try:
+        yield
+    except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
+        raise RecordError(
+            f"A record is damaged: {error.message.splitlines()[0]}. Find its shard with "
+            f"`kdant inspect REC --verify`, and build the records again with --overwrite."
+        ) from error
+
+
 def training_batches(
     records: Records,
     *,
@@ -104,7 +127,7 @@ def training_batches(
 
     Args:
         records: an opened record folder.
-        views: which of "observed" and "future" to decode.
+        views: which clips to give: "observed", "future", or "either", a clip of either segment.
         batch_size: records a batch.
         crop: pixels of the square that the network sees.
         seed, epoch: decide order, starts, crops and flips.
@@ -190,16 +213,26 @@ def _pair_of_clips(
 ) -> dict[str, tf.Tensor]:
     """Clips of the views, cut with the same start, square and flip."""
     _, lists = _parse(serialized, (OBSERVED, FUTURE))
-    lengths = [tf.size(lists[key]) for key in (schema.OBSERVED_IMAGES, schema.FUTURE_IMAGES)]
-    starts = tf.maximum(tf.minimum(*lengths) - clip_frames + 1, 1)
-    start = tf.cast(decision.start * tf.cast(starts, tf.float32), tf.int32)
+    observed, future = lists[schema.OBSERVED_IMAGES], lists[schema.FUTURE_IMAGES]
+    starts = [tf.maximum(tf.size(encoded) - clip_frames + 1, 1) for encoded in (observed, future)]
+    shared = _draw_start(decision, tf.minimum(*starts))
+    drawn = _draw_start(decision, starts[0] + starts[1])
     clips = {}
     for view in views:
-        encoded = lists[schema.VIEW_IMAGES[view]]
+        if view == EITHER:
+            in_future = drawn >= starts[0]
+            encoded = tf.cond(in_future, lambda: future, lambda: observed)
+            start = tf.where(in_future, drawn - starts[0], drawn)
+        else:
+            encoded, start = lists[schema.VIEW_IMAGES[view]], shared
         indices = augment.clip_indices(tf.size(encoded), start, clip_frames)
         frames = augment.decode_frames(encoded, indices, clip_frames)
         clips[view] = augment.crop_randomly(frames, decision, crop)
     return clips
+
+
+def _draw_start(decision: augment.Decision, starts: tf.Tensor) -> tf.Tensor:
+    return tf.cast(decision.start * tf.cast(starts, tf.float32), tf.int32)
 
 
 def _parse_context(serialized: tf.Tensor) -> dict[str, Any]:

@@ -32,6 +32,7 @@ FUTURE_IMAGES = "future/image/encoded"
 
 OBSERVED = "observed"
 FUTURE = "future"
+EITHER = "either"
 VIEW_IMAGES = {OBSERVED: OBSERVED_IMAGES, FUTURE: FUTURE_IMAGES}
 SPLITS = ("train", "val", "test")
 

@@ -8,6 +8,7 @@ import keras
 import tensorflow as tf
 
 from kdant_tf.training.distiller import Distiller
+from tf_records.reader import naming_damage
 
 COUNTS = ("correct", "labeled")
 
@@ -66,7 +67,8 @@ class _EpochMeter:
         iterator = iter(batches)
         while True:
             asked_s = time.perf_counter()
-            batch = next(iterator, None)
+            with naming_damage():
+                batch = next(iterator, None)
             self.waited_s += time.perf_counter() - asked_s
             if batch is None:
                 return

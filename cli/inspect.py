@@ -1,0 +1,59 @@
+"""kdant inspect"""
+
+from pathlib import Path
+
+import click
+
+from .command import KdantCommand
+from .options import FOLDER, json_option
+
+
+@click.command("inspect", cls=KdantCommand)
+@click.argument("records", type=FOLDER)
+@click.option("--verify", is_flag=True, help="Also compare every byte with the manifest's checksums.")
+@json_option
+def inspect(records: Path, verify: bool, as_json: bool) -> None:
+    """Show what a record folder holds, and whether it is whole."""
+    from .output import print_fields, print_json, print_table
+
+    if verify:
+        from tf_records.reader import Records
+        from tf_records.verify import verify_records
+
+        opened = Records.open(records, modality=None)
+        verify_records(opened)
+        manifest = opened.manifest
+    else:
+        from tf_records.schema import load_manifest
+
+        manifest = load_manifest(records)
+    summary = manifest.summary()
+    if as_json:
+        print_json(summary)
+        return
+    clip = manifest.clip
+    print_fields(
+        f"{records}",
+        {
+            "data set": f"{manifest.dataset} {manifest.options or ''}".strip(),
+            "clips": f"{clip.clip_frames} frames, offset {clip.offset_frames}, {manifest.fps or 'mixed'} fps",
+            "frames": f"{manifest.modality}, short side {manifest.short_side}, JPEG {manifest.jpeg_quality}",
+            "classes": ", ".join(manifest.classes),
+            "skipped": ", ".join(item.video for item in manifest.skipped) or "none",
+            "checked": "every byte" if verify else "the manifest alone; --verify checks every byte",
+        },
+    )
+    columns = ("split", "labelled", "unlabelled", "offset shortened", "repeated", "shards", "MB")
+    rows = [
+        (
+            name,
+            split.labeled,
+            split.unlabeled,
+            split.shortened_offset,
+            split.repeated,
+            len(split.shards),
+            f"{sum(shard.bytes for shard in split.shards) / 1e6:.1f}",
+        )
+        for name, split in manifest.splits.items()
+    ]
+    print_table("", columns, rows)

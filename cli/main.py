@@ -1,0 +1,30 @@
+"""The `kdant` command."""
+
+import click
+
+from kdant_tf.version import __version__
+
+from .build_records import build_records
+from .demo import demo
+from .distill import distill
+from .evaluate import evaluate
+from .export import export
+from .inspect import inspect
+from .train_teacher import train_teacher
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="kdant")
+def main() -> None:
+    """Train a network to name an action before it happens.
+
+    It learns from labels where there are any, and from a network that sees the action itself.
+
+    \b
+    See it work:        kdant demo
+    Use your videos:    kdant build-records → train-teacher → distill → evaluate → export
+    """
+
+
+for _command in (build_records, inspect, train_teacher, distill, evaluate, export, demo):
+    main.add_command(_command)

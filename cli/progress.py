@@ -1,0 +1,97 @@
+"""Progress on stderr: rich bars on a terminal, plain lines when piped."""
+
+import time
+from typing import Any
+
+import keras
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+
+def make_progress(console: Console | None = None) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=console or Console(stderr=True),
+        transient=True,
+    )
+
+
+class CountProgress:
+    """A bar for a known number of things; use as a context manager. Silent when piped."""
+
+    def __init__(self, what: str, total: int | None) -> None:
+        console = Console(stderr=True)
+        self.progress = make_progress(console)
+        self.progress.disable = not console.is_terminal
+        self.task = self.progress.add_task(what, total=total, note="")
+
+    def __enter__(self) -> "CountProgress":
+        self.progress.start()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.progress.stop()
+
+    def advance(self, count: int) -> None:
+        self.progress.advance(self.task, count)
+
+
+class TrainingProgress(keras.callbacks.Callback):
+    """Loss, accuracy, clips a second, share of time waiting for data, time left.
+
+    Args:
+        epochs: of the whole training.
+        name: shown before the numbers.
+    """
+
+    def __init__(self, epochs: int, name: str = "training") -> None:
+        super().__init__()
+        self.epochs = epochs
+        self.name = name
+        self.console = Console(stderr=True)
+        self.progress = make_progress(self.console)
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self.began_s = time.monotonic()
+        self.first_epoch: int | None = None
+        self.task = self.progress.add_task(self.name, total=self.epochs, note="")
+        if self.console.is_terminal:
+            self.progress.start()
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if self.first_epoch is None:
+            self.first_epoch = epoch
+        self.progress.update(self.task, completed=epoch)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        self.progress.update(self.task, note=_describe(logs or {}))
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.progress.update(self.task, completed=epoch + 1)
+        if not self.console.is_terminal:
+            done = epoch + 1 - (self.first_epoch or 0)
+            left_s = (time.monotonic() - self.began_s) / done * (self.epochs - epoch - 1)
+            self.console.out(
+                f"{self.name}: epoch {epoch + 1}/{self.epochs}, {_describe(logs or {})}, {_clock(left_s)} left",
+                highlight=False,
+            )
+
+    def on_train_end(self, logs: dict[str, float] | None = None) -> None:
+        self.progress.stop()
+
+
+def _describe(logs: dict[str, float]) -> str:
+    features = f" (features {logs['feature_loss']:.4f})" if logs.get("feature_loss") else ""
+    return (
+        f"loss {logs['loss']:.3f}{features}, accuracy {logs['accuracy']:.0%}, "
+        f"{logs['clips_per_second']:.1f} clips/s, {logs['data_wait_share']:.0%} waiting for data"
+    )
+
+
+def _clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -1,0 +1,52 @@
+"""From a run to a SavedModel that TensorFlow Serving loads."""
+
+import shutil
+from pathlib import Path
+
+import keras
+import tensorflow as tf
+
+from kdant_tf.runs import Run
+from kdant_tf.training.train import load_network
+from tf_records.augment import crop_centrally
+from tf_records.errors import KdantError
+from tf_records.files import claim_folder
+
+
+def export_run(run: Run, out: Path) -> Path:
+    """Writes `out`/1, a SavedModel with the preprocessing inside.
+
+    Its signature `serving_default` takes uint8 `clips` `(B, T, H, W, 3)`, RGB, any H and W of at
+    least 32, and gives float32 `probabilities` `(B, classes)`. The central square of 7/8 of the
+    shorter side is cut and scaled as in evaluation.
+
+    Raises:
+        KdantError: `out`/1 exists, or `out` cannot be written.
+    """
+    network = load_network(run)
+    version = out / "1"
+    if version.exists():
+        raise KdantError(f"{version} exists. Export to another folder: kdant export {run.folder} --out DIR.")
+    claim_folder(out, resume=True)
+    crop, frames = run.config.crop, run.clip.clip_frames
+
+    def serve(clips: tf.Tensor) -> dict[str, tf.Tensor]:
+        shape = tf.shape(clips)
+        # (B, T, H, W, 3) → (B·T, H, W, 3) → (B, T, crop, crop, 3)
+        images = tf.reshape(clips, tf.concat([[-1], shape[2:]], axis=0))
+        images = crop_centrally(tf.ensure_shape(images, (None, None, None, 3)), crop)
+        inputs = tf.reshape(images, (shape[0], frames, crop, crop, 3))
+        return {"probabilities": tf.nn.softmax(network(inputs, training=False)["logits"])}
+
+    archive = keras.export.ExportArchive()
+    archive.track(network)
+    archive.add_endpoint(
+        name="serving_default",
+        fn=serve,
+        input_signature=[tf.TensorSpec((None, frames, None, None, 3), tf.uint8, name="clips")],
+    )
+    temporary = out / ".tmp-1"
+    shutil.rmtree(temporary, ignore_errors=True)
+    archive.write_out(str(temporary), verbose=False)
+    temporary.rename(version)
+    return version
