@@ -1,3 +1,41 @@
+"""kdant demo"""
+
+from pathlib import Path
+
 import click
-@click.command("demo")
-def demo(): pass
+
+from .command import KdantCommand
+from .options import FOLDER
+
+
+@click.command("demo", cls=KdantCommand)
+@click.option("--size", type=click.Choice(["small", "tiny"]), default="small", show_default=True)
+@click.option("--out", type=FOLDER, default="kdant-demo", show_default=True)
+@click.option("--overwrite", is_flag=True, help="Replace what an earlier demo left in --out.")
+def demo(size: str, out: Path, overwrite: bool) -> None:
+    """See an anticipation network learn from a recognition network, on videos made on the spot.
+
+    small takes some minutes, tiny about one; tiny's networks learn next to nothing.
+    """
+    from kdant_tf.demo import run_demo
+
+    from .output import percent, print_table
+    from .progress import TrainingProgress
+
+    result = run_demo(
+        out,
+        size,
+        overwrite=overwrite,
+        on_stage=lambda stage: click.echo(f"{stage} …", err=True),
+        make_callbacks=lambda epochs, name: [TrainingProgress(epochs, name)],
+    )
+    rows = [
+        (name, e.view, percent(e.top1), percent(e.mean_class_accuracy), f"{e.top1 / result.chance:.2f}")
+        for name, e in result.evaluations.items()
+    ]
+    samples = next(iter(result.evaluations.values())).samples
+    title = f"{samples} test videos; chance is {percent(result.chance)}"
+    print_table(title, ("network", "sees", "top-1", "mean class accuracy", "times chance"), rows)
+    click.echo(f"Pictures: {result.pictures}")
+    click.echo(f"SavedModel: {result.exported}")
+    click.echo(f"Next: kdant evaluate {out / 'teacher'} --records {out / 'records'} --view observed")

@@ -1,0 +1,101 @@
+"""The whole loop on rendered videos: records, teacher, three students, evaluation, pictures, export."""
+
+import dataclasses
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import keras
+
+from kdant_tf.config import STUDENT, TEACHER, resolve_config
+from kdant_tf.evaluation.heat_maps import draw_heat_maps
+from kdant_tf.evaluation.plots import plot_curves
+from kdant_tf.evaluation.protocols import Evaluation, evaluate_run
+from kdant_tf.runs import METRICS_NAME, Run, inherited_settings, load_run
+from kdant_tf.serving.export import export_run
+from kdant_tf.training.checkpoint import read_metrics
+from kdant_tf.training.train import train
+from tf_records.files import claim_folder
+from tf_records.plan import BuildOptions
+from tf_records.reader import Records
+from tf_records.schema import ClipSpec
+from tf_records.sources.synthetic import HEIGHT, OFFSET_FRAMES, SyntheticSpec, read_synthetic
+from tf_records.writer import build_records
+
+SIZES = {
+    "small": SyntheticSpec(train=160, unlabeled=80, test=100),
+    "tiny": SyntheticSpec(train=24, unlabeled=8, test=12),
+}
+FEATURE_LOSSES = ("none", "direct", "bidirectional")
+_FOLDERS = ("videos", "records", "teacher", *(f"student-{name}" for name in FEATURE_LOSSES), "pictures", "export")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class DemoResult:
+    """Evaluations by name of the network, and where the rest lies."""
+
+    evaluations: dict[str, Evaluation]
+    chance: float
+    pictures: Path
+    exported: Path
+
+
+def run_demo(
+    out: Path,
+    size: str,
+    *,
+    overwrite: bool = False,
+    on_stage: Callable[[str], None] = lambda stage: None,
+    make_callbacks: Callable[[int, str], Sequence[keras.callbacks.Callback]] = lambda epochs, name: (),
+) -> DemoResult:
+    """Runs everything into `out`.
+
+    Args:
+        out: folder, made if need be; not empty only with `overwrite`.
+        size: a key of SIZES.
+        overwrite: replace what an earlier demo left; other files stay.
+        on_stage: told what begins.
+        make_callbacks: (epochs, name of the network) → callbacks of its training.
+    """
+    claim_folder(out, overwrite=overwrite)
+    for name in _FOLDERS:
+        shutil.rmtree(out / name, ignore_errors=True)
+    on_stage("rendering and encoding videos, building records")
+    annotations = read_synthetic(out / "videos", SIZES[size])
+    clip = ClipSpec(clip_frames=8, offset_frames=OFFSET_FRAMES)
+    build_records(annotations, out / "records", BuildOptions(clip=clip, short_side=HEIGHT))
+    records = Records.open(out / "records")
+    teacher = _train(out, size, None, "none", make_callbacks)
+    students = {name: _train(out, size, teacher, name, make_callbacks) for name in FEATURE_LOSSES}
+    on_stage("evaluating, drawing, exporting")
+    evaluations = {"teacher": evaluate_run(teacher, records)}
+    evaluations |= {f"student, {name}": evaluate_run(run, records) for name, run in students.items()}
+    pictures = out / "pictures"
+    pictures.mkdir()
+    runs = {"teacher": teacher, **students}
+    plot_curves({name: read_metrics(run.folder / METRICS_NAME) for name, run in runs.items()}, pictures / "curves.png")
+    draw_heat_maps(teacher, students, records, pictures / "heat_maps.png")
+    return DemoResult(
+        evaluations=evaluations,
+        chance=1 / len(records.manifest.classes),
+        pictures=pictures,
+        exported=export_run(students["bidirectional"], out / "export"),
+    )
+
+
+def _train(
+    out: Path,
+    size: str,
+    teacher: Run | None,
+    feature_loss: str,
+    make_callbacks: Callable[[int, str], Sequence[keras.callbacks.Callback]],
+) -> Run:
+    preset = f"demo-{size}"
+    if teacher is None:
+        name, config = "teacher", resolve_config(TEACHER, preset=preset)
+    else:
+        name = f"student-{feature_loss}"
+        options = {"feature_loss": feature_loss}
+        config = resolve_config(STUDENT, inherited=inherited_settings(teacher), preset=preset, options=options)
+    train(out / "records", out / name, config, teacher=teacher, callbacks=make_callbacks(config.epochs, name))
+    return load_run(out / name)

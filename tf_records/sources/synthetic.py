@@ -1,0 +1,153 @@
+"""Real video files of moving shapes, for the demo and for tests that need video anywhere.
+
+In each video a yellow ring drifts sideways among coloured distractors. From `ACTION_START_S` on it
+rises, falls, grows or shrinks; before that it does so already, but so slowly that the hint is easily
+missed. None of the classes changes its meaning in a mirror. Some training videos carry no label.
+"""
+
+import csv
+import dataclasses
+import io
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image, ImageDraw
+
+from tf_records.errors import AnnotationError
+from tf_records.files import atomic_path, write_text_atomically
+from tf_records.sources.csv_manifest import COLUMNS, read_csv
+from tf_records.sources.sample import Annotations
+
+CLASSES = ("fall", "grow", "rise", "shrink")
+ANNOTATIONS_NAME = "annotations.csv"
+FPS = 20
+FRAMES = 40
+HEIGHT, WIDTH = 64, 88
+ACTION_START_S = 1.2
+OFFSET_FRAMES = 16
+_HINT = 0.25
+_PIXELS_PER_FRAME = {"rise": (-1.5, 0.0), "fall": (1.5, 0.0), "grow": (0.0, 0.45), "shrink": (0.0, -0.3)}
+_DISTRACTORS = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SyntheticSpec:
+    """How many videos to render: labelled and unlabelled training ones, and test ones."""
+
+    train: int = 160
+    unlabeled: int = 80
+    test: int = 80
+    seed: int = 0
+
+
+def read_synthetic(
+    root: Path, spec: SyntheticSpec | None = None, classes: tuple[str, ...] = ()
+) -> Annotations:
+    """Reads the videos in `root`, rendering them first where there are none.
+
+    Raises:
+        AnnotationError: `root` holds other things than rendered videos.
+    """
+    annotations = root / ANNOTATIONS_NAME
+    if not annotations.is_file():
+        if root.exists() and not root.is_dir():
+            raise AnnotationError(f"{root} is a file; give a folder for the rendered videos.")
+        if root.is_dir() and any(path.suffix != ".mp4" for path in root.iterdir()):
+            raise AnnotationError(
+                f"Folder {root} holds other things than rendered videos. Give a new or empty folder."
+            )
+        render_videos(root, spec or SyntheticSpec())
+    return dataclasses.replace(read_csv(annotations, classes), dataset="synthetic")
+
+
+def render_videos(root: Path, spec: SyntheticSpec) -> None:
+    """Encodes the videos of `spec` and, last, their annotations. The same spec gives the same frames."""
+    root.mkdir(parents=True, exist_ok=True)
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    groups = (("train", spec.train, True), ("train", spec.unlabeled, False), ("test", spec.test, True))
+    number = 0
+    for split, count, labeled in groups:
+        for index in range(count):
+            label = CLASSES[index % len(CLASSES)]
+            name = f"{number:05d}.mp4"
+            rng = np.random.default_rng((spec.seed, number))
+            _encode(root / name, render_frames(label, rng))
+            writer.writerow((name, ACTION_START_S, FRAMES / FPS, label if labeled else "", split))
+            number += 1
+    write_text_atomically(root / ANNOTATIONS_NAME, text.getvalue())
+
+
+def render_frames(label: str, rng: np.random.Generator) -> np.ndarray:
+    """One video: uint8 `(FRAMES, HEIGHT, WIDTH, 3)`."""
+    background = _background(rng)
+    distractors = [_Distractor.draw(rng) for _ in range(_DISTRACTORS)]
+    speed_y, speed_radius = _PIXELS_PER_FRAME[label]
+    y, x = HEIGHT / 2 + rng.uniform(-6, 6), WIDTH / 2 + rng.uniform(-14, 14)
+    radius = rng.uniform(8, 10)
+    drift = rng.uniform(0.2, 0.7) * rng.choice((-1, 1))
+    frames = []
+    for number in range(FRAMES):
+        share = 1.0 if number >= ACTION_START_S * FPS else _HINT
+        y, radius = y + share * speed_y, radius + share * speed_radius
+        x += drift
+        image = background.copy()
+        canvas = ImageDraw.Draw(image)
+        for distractor in distractors:
+            distractor.paint(canvas, number)
+        jitter = rng.normal(0, 0.3, 2)
+        _paint_ring(canvas, y + jitter[0], x + jitter[1], max(radius, 2.0))
+        frames.append(np.asarray(image))
+    return np.stack(frames)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Distractor:
+    """A square or disc that keeps its course."""
+
+    start: tuple[float, float]
+    speed: tuple[float, float]
+    size: float
+    colour: tuple[int, ...]
+    square: bool
+
+    @classmethod
+    def draw(cls, rng: np.random.Generator) -> "_Distractor":
+        return cls(
+            start=(rng.uniform(0, HEIGHT), rng.uniform(0, WIDTH)),
+            speed=(rng.uniform(-1, 1), rng.uniform(-1, 1)),
+            size=rng.uniform(3, 7),
+            colour=tuple(int(value) for value in rng.integers(30, 200, 3)),
+            square=bool(rng.integers(2)),
+        )
+
+    def paint(self, canvas: ImageDraw.ImageDraw, number: int) -> None:
+        y = (self.start[0] + number * self.speed[0]) % HEIGHT
+        x = (self.start[1] + number * self.speed[1]) % WIDTH
+        box = (x - self.size, y - self.size, x + self.size, y + self.size)
+        (canvas.rectangle if self.square else canvas.ellipse)(box, fill=self.colour)
+
+
+def _background(rng: np.random.Generator) -> Image.Image:
+    coarse = rng.integers(40, 140, (4, 5, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR)
+
+
+def _paint_ring(canvas: ImageDraw.ImageDraw, y: float, x: float, radius: float) -> None:
+    for share, colour in ((1.0, (250, 220, 40)), (0.5, (30, 30, 30))):
+        size = radius * share
+        canvas.ellipse((x - size, y - size, x + size, y + size), fill=colour)
+
+
+def _encode(path: Path, frames: np.ndarray) -> None:
+    with atomic_path(path) as temporary, av.open(str(temporary), "w") as container:
+        stream = container.add_stream("mpeg4", rate=FPS)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        stream.bit_rate = 800_000
+        stream.codec_context.thread_count = 1
+        for frame in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        container.mux(stream.encode())
