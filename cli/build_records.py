@@ -5,12 +5,16 @@ from typing import Any
 
 import click
 
+from tf_records.quiet import start_tensorflow
+
 from .command import KdantCommand, split_names
 from .options import FOLDER, folder_options, json_option
 
 
 @click.command("build-records", cls=KdantCommand)
-@click.option("--source", required=True, type=click.Choice(["jhmdb", "csv", "synthetic"]), help="Kind of --input.")
+@click.option(
+    "--source", required=True, type=click.Choice(["jhmdb", "csv", "synthetic"]), help="Kind of --input."
+)
 @click.option(
     "--input",
     "input_path",
@@ -23,8 +27,12 @@ from .options import FOLDER, folder_options, json_option
 @click.option("--split", default=1, show_default=True, help="JHMDB's split: 1, 2 or 3.")
 @click.option("--classes", callback=split_names, help="Only these classes: a,b,c.")
 @click.option("--clip-frames", default=8, show_default=True, help="Frames a clip.")
-@click.option("--offset-frames", default=15, show_default=True, help="From one clip's first frame to the other's.")
-@click.option("--short-side", default=256, show_default=True, help="Pixels of the shorter side of stored frames.")
+@click.option(
+    "--offset-frames", default=15, show_default=True, help="From one clip's first frame to the other's."
+)
+@click.option(
+    "--short-side", default=256, show_default=True, help="Pixels of the shorter side of stored frames."
+)
 @click.option("--jpeg-quality", default=95, show_default=True)
 @click.option("--shards", type=int, help="Shards a split; default: one every 64 samples.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
@@ -80,6 +88,7 @@ def _read_source(source: str, path: Path, split: int, classes: tuple[str, ...]) 
 
 
 def _build(annotations: Any, build_options: Any, options: dict[str, Any]) -> Any:
+    start_tensorflow()
     from tf_records.writer import build_records as build
 
     from .progress import CountProgress

@@ -3,7 +3,7 @@
 import logging
 import os
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
@@ -16,7 +16,9 @@ class KdantCommand(click.Command):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.params.append(
-            click.Option(["--verbose"], is_flag=True, help="Show TensorFlow's logs, and tracebacks on errors.")
+            click.Option(
+                ["--verbose"], is_flag=True, help="Show TensorFlow's logs, and tracebacks on errors."
+            )
         )
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -35,12 +37,8 @@ class KdantCommand(click.Command):
             message, cause = f"The system refused{where}: {error.strerror or error}.", error
         if verbose:
             raise cause
-        _fail(message)
-
-
-def _fail(message: str) -> NoReturn:
-    click.echo(f"Error: {message}", err=True)
-    raise click.exceptions.Exit(1)
+        click.echo(f"Error: {message}", err=True)
+        raise click.exceptions.Exit(1)
 
 
 def _configure_logs(verbose: bool) -> None:

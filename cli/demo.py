@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from tf_records.quiet import start_tensorflow
+
 from .command import KdantCommand
 from .options import FOLDER
 
@@ -17,6 +19,7 @@ def demo(size: str, out: Path, overwrite: bool) -> None:
 
     small takes some minutes, tiny about one; tiny's networks learn next to nothing.
     """
+    start_tensorflow()
     from kdant_tf.demo import run_demo
 
     from .output import percent, print_table

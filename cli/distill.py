@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from tf_records.quiet import start_tensorflow
+
 from .command import KdantCommand
 from .options import FOLDER, distillation_options, print_training, training_options
 
@@ -36,18 +38,20 @@ def distill(
     config = resolve_config(
         STUDENT, inherited=inherited_settings(run), preset=preset, file=config_file, options=options
     )
+    start_tensorflow()
     from kdant_tf.training.train import train
 
     from .progress import TrainingProgress
 
-    result = train(
-        records,
-        out,
-        config,
-        teacher=run,
-        devices=devices,
-        resume=resume,
-        overwrite=overwrite,
-        callbacks=[TrainingProgress(config.epochs, f"student ({config.feature_loss})")],
-    )
+    with TrainingProgress(config.epochs, f"student ({config.feature_loss})") as progress:
+        result = train(
+            records,
+            out,
+            config,
+            teacher=run,
+            devices=devices,
+            resume=resume,
+            overwrite=overwrite,
+            callbacks=[progress],
+        )
     print_training(result, as_json, f"kdant evaluate {out} --records {records}")

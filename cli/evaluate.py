@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from tf_records.quiet import start_tensorflow
+
 from .command import KdantCommand
 from .options import FOLDER, json_option, records_option
 
@@ -23,6 +25,7 @@ def evaluate(run: Path, records: Path, view: str | None, split: str, as_json: bo
     from kdant_tf.runs import load_run
 
     loaded = load_run(run)
+    start_tensorflow()
     from kdant_tf.evaluation.protocols import evaluate_run
     from tf_records.reader import Records
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from tf_records.quiet import start_tensorflow
+
 from .command import KdantCommand
 from .options import FOLDER
 
@@ -16,6 +18,7 @@ def export(run: Path, out: Path) -> None:
     from kdant_tf.runs import load_run
 
     loaded = load_run(run)
+    start_tensorflow()
     from kdant_tf.serving.export import export_run
 
     from .output import print_fields
@@ -25,7 +28,9 @@ def export(run: Path, out: Path) -> None:
         f"Exported {run}",
         {
             "folder": str(version),
-            "signature": f"serving_default: uint8 clips (B, {loaded.clip.clip_frames}, H, W, 3) → probabilities",
+            "signature": "serving_default",
+            "input": f"clips: uint8 (B, {loaded.clip.clip_frames}, H, W, 3), RGB, any size",
+            "output": f"probabilities: float32 (B, {len(loaded.classes)})",
             "classes": ", ".join(loaded.classes),
         },
     )

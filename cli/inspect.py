@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from tf_records.quiet import start_tensorflow
+
 from .command import KdantCommand
 from .options import FOLDER, json_option
 
@@ -17,6 +19,7 @@ def inspect(records: Path, verify: bool, as_json: bool) -> None:
     from .output import print_fields, print_json, print_table
 
     if verify:
+        start_tensorflow()
         from tf_records.reader import Records
         from tf_records.verify import verify_records
 

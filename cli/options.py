@@ -6,11 +6,29 @@ from typing import Any
 import click
 
 from kdant_tf.config import FEATURE_LOSS_NAMES
+from kdant_tf.version import __version__
+
 from .command import add_options
 
-FOLDER = click.Path(path_type=Path)
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON object in place of a table.")
+class _LocalPath(click.Path):
+    """A path of this machine; `s3://…` and the like are refused rather than misread as folders."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if "://" in str(value):
+            self.fail(
+                f"{value!r} is no local path; kdant {__version__} reads and writes local paths only.",
+                param,
+                ctx,
+            )
+        return super().convert(value, param, ctx)
+
+
+FOLDER = _LocalPath(path_type=Path)
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object in place of a table."
+)
 records_option = click.option("--records", required=True, type=FOLDER, help="Folder made by build-records.")
 
 folder_options = add_options(
@@ -22,7 +40,9 @@ training_options = add_options(
     records_option,
     click.option("--out", required=True, type=FOLDER, help="Run folder to make."),
     click.option("--preset", help="Settings that ship with kdant, such as jhmdb-small."),
-    click.option("--config", "config_file", type=FOLDER, help="TOML file with settings; see kdant_tf/presets."),
+    click.option(
+        "--config", "config_file", type=FOLDER, help="TOML file with settings; see kdant_tf/presets."
+    ),
     click.option("--epochs", type=int),
     click.option("--batch-size", type=int, help="Pairs a step, over all devices."),
     click.option("--crop", type=int, help="Pixels of the square that the network sees."),

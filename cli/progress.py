@@ -43,6 +43,8 @@ class CountProgress:
 class TrainingProgress(keras.callbacks.Callback):
     """Loss, accuracy, clips a second, share of time waiting for data, time left.
 
+    Use as a context manager, so that an error gives the terminal back.
+
     Args:
         epochs: of the whole training.
         name: shown before the numbers.
@@ -54,6 +56,13 @@ class TrainingProgress(keras.callbacks.Callback):
         self.name = name
         self.console = Console(stderr=True)
         self.progress = make_progress(self.console)
+
+    def __enter__(self) -> "TrainingProgress":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        if self.console.is_terminal:
+            self.progress.stop()
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self.began_s = time.monotonic()
@@ -75,13 +84,11 @@ class TrainingProgress(keras.callbacks.Callback):
         if not self.console.is_terminal:
             done = epoch + 1 - (self.first_epoch or 0)
             left_s = (time.monotonic() - self.began_s) / done * (self.epochs - epoch - 1)
-            self.console.out(
-                f"{self.name}: epoch {epoch + 1}/{self.epochs}, {_describe(logs or {})}, {_clock(left_s)} left",
-                highlight=False,
-            )
+            numbers = f"{_describe(logs or {})}, {_clock(left_s)} left"
+            self.console.out(f"{self.name}: epoch {epoch + 1}/{self.epochs}, {numbers}", highlight=False)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
-        self.progress.stop()
+        self.__exit__()
 
 
 def _describe(logs: dict[str, float]) -> str:

@@ -5,6 +5,8 @@ from typing import Any
 
 import click
 
+from tf_records.quiet import start_tensorflow
+
 from .command import KdantCommand
 from .options import print_training, training_options
 
@@ -26,17 +28,19 @@ def train_teacher(
     from kdant_tf.config import TEACHER, resolve_config
 
     config = resolve_config(TEACHER, preset=preset, file=config_file, options=options)
+    start_tensorflow()
     from kdant_tf.training.train import train
 
     from .progress import TrainingProgress
 
-    result = train(
-        records,
-        out,
-        config,
-        devices=devices,
-        resume=resume,
-        overwrite=overwrite,
-        callbacks=[TrainingProgress(config.epochs, "teacher")],
-    )
+    with TrainingProgress(config.epochs, "teacher") as progress:
+        result = train(
+            records,
+            out,
+            config,
+            devices=devices,
+            resume=resume,
+            overwrite=overwrite,
+            callbacks=[progress],
+        )
     print_training(result, as_json, f"kdant distill --records {records} --teacher {out} --out student")

@@ -57,7 +57,7 @@ class TrainConfig:
 
     width: float = 1.0
     dropout: float = 0.5
-    batch_norm_momentum: float = 0.99
+    batch_norm_momentum: float = 0.9
     endpoint: str = "Mixed_4f"
     clip_frames: int | None = None
     crop: int = 224

@@ -27,7 +27,14 @@ SIZES = {
     "tiny": SyntheticSpec(train=24, unlabeled=8, test=12),
 }
 FEATURE_LOSSES = ("none", "direct", "bidirectional")
-_FOLDERS = ("videos", "records", "teacher", *(f"student-{name}" for name in FEATURE_LOSSES), "pictures", "export")
+_FOLDERS = (
+    "videos",
+    "records",
+    "teacher",
+    *(f"student-{name}" for name in FEATURE_LOSSES),
+    "pictures",
+    "export",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,7 +80,9 @@ def run_demo(
     pictures = out / "pictures"
     pictures.mkdir()
     runs = {"teacher": teacher, **students}
-    plot_curves({name: read_metrics(run.folder / METRICS_NAME) for name, run in runs.items()}, pictures / "curves.png")
+    plot_curves(
+        {name: read_metrics(run.folder / METRICS_NAME) for name, run in runs.items()}, pictures / "curves.png"
+    )
     draw_heat_maps(teacher, students, records, pictures / "heat_maps.png")
     return DemoResult(
         evaluations=evaluations,
@@ -96,6 +105,8 @@ def _train(
     else:
         name = f"student-{feature_loss}"
         options = {"feature_loss": feature_loss}
-        config = resolve_config(STUDENT, inherited=inherited_settings(teacher), preset=preset, options=options)
+        config = resolve_config(
+            STUDENT, inherited=inherited_settings(teacher), preset=preset, options=options
+        )
     train(out / "records", out / name, config, teacher=teacher, callbacks=make_callbacks(config.epochs, name))
     return load_run(out / name)

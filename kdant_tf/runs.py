@@ -36,6 +36,7 @@ class Run:
         classes: class names in index order.
         clip: length and offset of the clips it was trained on.
         modality: of the records.
+        short_side: pixels, of the frames it was trained on.
         records_sha256: of the manifest of the records it was trained on.
         teacher: folder of the teacher, for students.
     """
@@ -46,6 +47,7 @@ class Run:
     classes: tuple[str, ...]
     clip: ClipSpec
     modality: str
+    short_side: int
     records_sha256: str
     teacher: str | None = None
 
@@ -61,10 +63,10 @@ class Run:
         write_text_atomically(self.folder / CONFIG_NAME, self.to_json())
 
     def check_records(self, manifest: Manifest, folder: Path) -> None:
-        """Refuses records that this run's network cannot be used on.
+        """Refuses records that this run's network cannot be used on, or not with comparable numbers.
 
         Raises:
-            RunError: other classes, clip length or modality (says both).
+            RunError: other classes, clip length, modality or frame size (says both).
         """
         if manifest.classes != self.classes:
             raise RunError(
@@ -75,6 +77,7 @@ class Run:
         for what, own, other in (
             ("clips of {} frames", self.clip.clip_frames, manifest.clip.clip_frames),
             ("modality {}", self.modality, manifest.modality),
+            ("frames with a short side of {} pixels", self.short_side, manifest.short_side),
         ):
             if own != other:
                 raise RunError(
@@ -97,7 +100,9 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
     if not path.is_dir():
         raise RunError(f"Run folder {path} does not exist. Train one: kdant train-teacher or kdant distill.")
     if not (path / CONFIG_NAME).is_file():
-        raise RunError(f"Folder {path} has no {CONFIG_NAME}, so it is no run folder. Give the --out of a training.")
+        raise RunError(
+            f"Folder {path} has no {CONFIG_NAME}, so it is no run folder. Give the --out of a training."
+        )
     try:
         fields = json.loads((path / CONFIG_NAME).read_text(encoding="utf-8"))
         fields.pop("versions")

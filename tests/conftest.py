@@ -6,10 +6,11 @@ from pathlib import Path
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
-import kdant_tf  # noqa: F401  (before TensorFlow: it turns oneDNN on)
 import pytest
 import tensorflow as tf
 from hypothesis import settings
+
+import kdant_tf  # noqa: F401  (before TensorFlow: it turns oneDNN on)
 from tf_records.plan import BuildOptions
 from tf_records.schema import ClipSpec
 from tf_records.sources.synthetic import OFFSET_FRAMES, SyntheticSpec, read_synthetic
@@ -47,3 +48,28 @@ def record_folder(videos: Path) -> Path:
     options = BuildOptions(clip=ClipSpec(clip_frames=8, offset_frames=OFFSET_FRAMES), short_side=64)
     build_records(read_synthetic(videos), out, options)
     return out
+
+
+@pytest.fixture(scope="session")
+def finished_run(record_folder: Path) -> Path:
+    """A teacher's run folder with an untrained network, for what does not depend on its weights."""
+    from kdant_tf.config import TrainConfig
+    from kdant_tf.models.i3d import build_i3d
+    from kdant_tf.runs import Run, manifest_sha256
+    from tf_records.schema import load_manifest
+
+    manifest = load_manifest(record_folder)
+    run = Run(
+        folder=record_folder.parent / "run",
+        role="teacher",
+        config=TrainConfig(width=0.0625, crop=32, epochs=1, batch_size=4),
+        classes=manifest.classes,
+        clip=manifest.clip,
+        modality=manifest.modality,
+        short_side=manifest.short_side,
+        records_sha256=manifest_sha256(record_folder),
+    )
+    run.folder.mkdir()
+    run.save()
+    build_i3d(len(run.classes), (8, 32, 32, 3), width=0.0625).save(run.model_path)
+    return run.folder

@@ -50,10 +50,7 @@ def decode_frames(encoded: tf.Tensor, indices: tf.Tensor, clip_frames: int) -> t
     """JPEG strings `(N,)` → uint8 `(clip_frames, H, W, 3)`, decoding only the frames asked for."""
     chosen = tf.gather(encoded, indices)
     return tf.stack(
-        [
-            tf.io.decode_jpeg(chosen[i], channels=3, dct_method="INTEGER_ACCURATE")
-            for i in range(clip_frames)
-        ]
+        [tf.io.decode_jpeg(chosen[i], channels=3, dct_method="INTEGER_ACCURATE") for i in range(clip_frames)]
     )
 
 

@@ -20,7 +20,9 @@ def claim_folder(folder: Path, *, resume: bool = False, overwrite: bool = False)
         folder.mkdir(parents=True, exist_ok=True)
         occupied = any(folder.iterdir())
     except OSError as error:
-        raise KdantError(f"Output folder {folder} cannot be made: {error.strerror}. Choose another.") from error
+        raise KdantError(
+            f"Output folder {folder} cannot be made: {error.strerror}. Choose another."
+        ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise KdantError(f"Output folder {folder} cannot be written: permission denied. Choose another.")
     if occupied and not (resume or overwrite):

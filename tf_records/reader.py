@@ -188,7 +188,11 @@ def evaluation_batches(
 
     dataset = tf.data.TFRecordDataset(records.paths(split)).enumerate()
     dataset = dataset.interleave(
-        cut_windows, cycle_length=4, block_length=windows, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True
+        cut_windows,
+        cycle_length=4,
+        block_length=windows,
+        num_parallel_calls=tf.data.AUTOTUNE,
+        deterministic=True,
     )
     return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 

@@ -35,7 +35,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
     try:
         with av.open(os.fspath(path)) as container:
             stream = _video_stream(container, path)
-            fps, duration_s = float(stream.average_rate), _duration_s(container, stream)
+            fps, duration_s = float(_frame_rate(stream)), _duration_s(container, stream)
     except (av.FFmpegError, OSError) as error:
         raise VideoError(f"{path} cannot be opened as a video: {_reason(error)}.") from error
     if duration_s is None:
@@ -95,16 +95,15 @@ def _decode(path: str | os.PathLike[str], start_s: float) -> Iterator[tuple[floa
         with av.open(os.fspath(path)) as container:
             stream = _video_stream(container, path)
             stream.thread_type = "AUTO"
-            origin = Fraction(stream.start_time or 0) * stream.time_base
+            tick_s, rate = _time_base(stream), _frame_rate(stream)
+            origin_s = (stream.start_time or 0) * tick_s
             duration_s = _duration_s(container, stream)
             if start_s > 0:
-                target = int((Fraction(start_s) + origin) / stream.time_base)
+                target = int((Fraction(start_s) + origin_s) / tick_s)
                 container.seek(target, stream=stream, backward=True)
             for number, frame in enumerate(container.decode(stream)):
-                time_s = float(number / stream.average_rate)
-                if frame.pts is not None:
-                    time_s = float(frame.pts * stream.time_base - origin)
-                end_s = max(end_s, time_s + 1 / float(stream.average_rate))
+                time_s = float(number / rate if frame.pts is None else frame.pts * tick_s - origin_s)
+                end_s = max(end_s, time_s + 1 / float(rate))
                 yield time_s, frame
     except (av.FFmpegError, OSError) as error:
         raise VideoError(f"{path} cannot be decoded: {_reason(error)}.") from error
@@ -127,9 +126,19 @@ def _video_stream(
     return stream
 
 
+def _frame_rate(stream: av.video.stream.VideoStream) -> Fraction:
+    """Mean frames per second; `_video_stream` has made sure of it."""
+    return Fraction(stream.average_rate or 1)
+
+
+def _time_base(stream: av.video.stream.VideoStream) -> Fraction:
+    """Seconds a tick of the stream's time stamps."""
+    return Fraction(stream.time_base or 1)
+
+
 def _duration_s(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> float | None:
     if stream.duration:
-        return float(stream.duration * stream.time_base)
+        return float(stream.duration * _time_base(stream))
     if container.duration:
         return container.duration / av.time_base
     return None

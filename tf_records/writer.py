@@ -21,6 +21,7 @@ from tf_records.encode import read_segments, to_example
 from tf_records.errors import RecordError, VideoError
 from tf_records.files import atomic_path, claim_folder, write_text_atomically
 from tf_records.plan import BuildOptions, ShardTask, empty_manifest, plan_shards
+from tf_records.quiet import start_tensorflow
 from tf_records.schema import Manifest, ShardInfo, Skipped, SplitInfo
 from tf_records.sources.sample import Annotations
 
@@ -134,7 +135,9 @@ def _write_shards(tasks: tuple[ShardTask, ...], out: Path, workers: int) -> Iter
         yield from (write_shard(task, out) for task in tasks)
         return
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
+    with concurrent.futures.ProcessPoolExecutor(
+        min(workers, len(tasks)), mp_context=context, initializer=start_tensorflow
+    ) as pool:
         try:
             yield from pool.map(write_shard, tasks, [out] * len(tasks))
         except BaseException:

@@ -14,7 +14,9 @@ from tf_records.reader import Records, evaluation_batches
 from tf_records.schema import FUTURE, OBSERVED
 
 
-def draw_heat_maps(teacher: Run, students: Mapping[str, Run], records: Records, path: Path, rows: int = 4) -> None:
+def draw_heat_maps(
+    teacher: Run, students: Mapping[str, Run], records: Records, path: Path, rows: int = 4
+) -> None:
     """Draws a row for the first test sample of each class, up to `rows`.
 
     Columns: the observed clip, the teacher on it, each student on it, the teacher on the future clip.

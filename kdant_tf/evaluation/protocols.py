@@ -59,7 +59,12 @@ def evaluate_run(
     if view is None:
         view = FUTURE if run.role == TEACHER else OBSERVED
     batches = evaluation_batches(
-        records, split=split, view=view, batch_size=BATCH_SIZE, crop=run.config.crop, windows=run.config.windows
+        records,
+        split=split,
+        view=view,
+        batch_size=BATCH_SIZE,
+        crop=run.config.crop,
+        windows=run.config.windows,
     )
     probabilities, labels = predict(load_network(run), batches, records.split(split).records, on_batch)
     result = Evaluation(

@@ -25,7 +25,7 @@ def attention_pool(queries: Any, keys: Any, alpha: float | None = None) -> Any:
     Raises:
         ValueError: a map is not 3-D or the channels differ (says both).
 
-    Source: paper.md eq. 5. Deviations: none.
+    Source: Tran et al. 2019, eq. 5. Deviations: none.
     """
     queries, keys = _as_float32(queries, keys)
     scale = _resolve_alpha(alpha, keys.shape[-1])
@@ -49,7 +49,7 @@ def bidirectional_attention_pool(observed: Any, future: Any, alpha: float | None
     Raises:
         ValueError: a map is not 3-D or the channels differ (says both).
 
-    Source: paper.md eq. 4-6. Deviations: none.
+    Source: Tran et al. 2019, eq. 4-6. Deviations: none.
     """
     a, r = _as_float32(observed, future)
     scale = _resolve_alpha(alpha, a.shape[-1])
@@ -85,7 +85,7 @@ class BidirectionalAttentionPooling(keras.layers.Layer):
         >>> pooled["r_in_a"].shape  # amounts of the teacher's vectors in the student's map
         (2, 392, 832)
 
-    Source: paper.md eq. 4-6. Deviations: none.
+    Source: Tran et al. 2019, eq. 4-6. Deviations: none.
     """
 
     def __init__(self, alpha: float | None = None, **kwargs: Any) -> None:

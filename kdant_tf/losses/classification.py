@@ -15,7 +15,7 @@ def classification_targets(labels: Any, teacher_probabilities: Any) -> Any:
     Returns:
         float32 `(B, classes)`, rows that sum to 1; no gradient reaches the teacher.
 
-    Source: paper.md eq. 1, 2. Deviations: none.
+    Source: Tran et al. 2019, eq. 1, 2. Deviations: none.
     """
     probabilities = ops.stop_gradient(ops.cast(teacher_probabilities, "float32"))
     labels = ops.convert_to_tensor(labels)
@@ -38,7 +38,7 @@ def kl_divergence(targets: Any, logits: Any) -> Any:
     Raises:
         ValueError: shapes differ (says both).
 
-    Source: paper.md eq. 1, 2, §4.2. Deviations: none.
+    Source: Tran et al. 2019, eq. 1, 2, §4.2. Deviations: none.
     """
     targets, logits = ops.convert_to_tensor(targets), ops.convert_to_tensor(logits)
     if targets.shape[-1] != logits.shape[-1]:
@@ -63,7 +63,7 @@ def classification_loss(logits: Any, labels: Any, teacher_probabilities: Any | N
     Returns:
         float32 scalar, the mean over the batch.
 
-    Source: paper.md eq. 1, 2. Deviations: none.
+    Source: Tran et al. 2019, eq. 1, 2. Deviations: none.
     """
     if teacher_probabilities is None:
         targets = ops.one_hot(labels, logits.shape[-1], dtype="float32")

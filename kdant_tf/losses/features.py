@@ -47,7 +47,7 @@ def feature_loss(
     Raises:
         ValueError: an unknown name, penalty or reduction, or maps that do not fit (says both shapes).
 
-    Source: paper.md eq. 7-9. Deviations: "mean" is ours.
+    Source: Tran et al. 2019, eq. 7-9. Deviations: "mean" is ours.
     """
     _check_choice("name", name, FEATURE_LOSSES)
     _check_choice("penalty", penalty, PENALTIES)

@@ -59,7 +59,7 @@ def build_i3d(
     width: float = 1.0,
     endpoints: tuple[str, ...] = ("Mixed_4f",),
     dropout: float = 0.5,
-    batch_norm_momentum: float = 0.99,
+    batch_norm_momentum: float = 0.9,
     seed: int | None = None,
 ) -> keras.Model:
     """I3D as a functional model with named endpoints.
@@ -80,7 +80,7 @@ def build_i3d(
     Raises:
         ValueError: an unknown endpoint, T of None, or an argument out of range.
 
-    Source: paper.md §4.2; Carreira and Zisserman 2017. Deviations: the last pooling spans the whole
+    Source: Tran et al. 2019, §4.2; Carreira and Zisserman 2017. Deviations: the last pooling spans the whole
     map in space, and in time no more than it has, so that other sizes than 224 and clips of 8 frames
     work; at 16 frames and more of 224x224 it is DeepMind's 2x7x7.
     """

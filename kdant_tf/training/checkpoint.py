@@ -27,8 +27,14 @@ class RunCheckpoints(keras.callbacks.Callback):
         super().__init__()
         self.metrics_path = folder / METRICS_NAME
         self.finished_epochs = tf.Variable(0, dtype=tf.int64, trainable=False)
+        # TensorFlow's checkpoints do not see the state of Keras' dropout seeds by themselves.
+        variables = distiller.student.variables
+        seeds = [variable.value for variable in variables if variable.path.endswith("seed_generator_state")]
         checkpoint = tf.train.Checkpoint(
-            network=distiller.student, optimizer=distiller.optimizer, epochs=self.finished_epochs
+            network=distiller.student,
+            optimizer=distiller.optimizer,
+            seeds=seeds,
+            epochs=self.finished_epochs,
         )
         self.manager = tf.train.CheckpointManager(checkpoint, str(folder / CHECKPOINTS_NAME), max_to_keep=2)
 

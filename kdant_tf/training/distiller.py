@@ -1,5 +1,6 @@
 """The one definition of a training step, for teachers and students."""
 
+import functools
 from typing import Any
 
 import keras
@@ -7,8 +8,8 @@ import tensorflow as tf
 from keras import ops
 
 from kdant_tf.layers.compilation import compile_with_xla
+from kdant_tf.losses import features as feature_losses
 from kdant_tf.losses.classification import classification_loss
-from kdant_tf.losses.features import feature_loss
 
 
 @keras.saving.register_keras_serializable(package="kdant")
@@ -37,7 +38,7 @@ class Distiller(keras.Model):
         ValueError: a feature loss other than "none" without a teacher, or channels that differ
             between the two maps (says both).
 
-    Source: paper.md eq. 1-3. Deviations: none.
+    Source: Tran et al. 2019, eq. 1-3. Deviations: none.
     """
 
     def __init__(
@@ -68,10 +69,18 @@ class Distiller(keras.Model):
         self.feature_weight = feature_weight
         self.endpoint = endpoint
         self.weight_decay = weight_decay
-        self._feature_options = {"alpha": alpha, "penalty": penalty, "delta": delta, "reduction": reduction}
-        self._feature_loss = compile_with_xla(self._compute_feature_loss)
-        if feature_loss != "none":
-            self._check_maps()
+        self._compute_feature_loss = compile_with_xla(
+            functools.partial(
+                feature_losses.feature_loss,
+                feature_loss,
+                alpha=alpha,
+                penalty=penalty,
+                delta=delta,
+                reduction=reduction,
+            )
+        )
+        if teacher is not None and feature_loss != "none":
+            _check_maps(student, teacher, endpoint)
 
     def call(self, clip: Any, training: bool = False) -> dict[str, Any]:
         return self.student(clip, training=training)
@@ -93,7 +102,7 @@ class Distiller(keras.Model):
         classification = classification_loss(outputs["logits"], batch["label"], probabilities)
         features = ops.zeros((), "float32")
         if seen is not None and self.feature_loss_name != "none":
-            features = self._feature_loss(outputs[self.endpoint], seen[self.endpoint])
+            features = self._compute_feature_loss(outputs[self.endpoint], seen[self.endpoint])
         right = ops.equal(ops.argmax(outputs["logits"], axis=-1), ops.cast(batch["label"], "int64"))
         return {
             "loss": classification + self.feature_weight * features,
@@ -123,13 +132,11 @@ class Distiller(keras.Model):
     def test_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         return self.compute_losses(batch, training=False)
 
-    def _compute_feature_loss(self, student_map: Any, teacher_map: Any) -> Any:
-        return feature_loss(self.feature_loss_name, student_map, teacher_map, **self._feature_options)
 
-    def _check_maps(self) -> None:
-        shapes = [network.output[self.endpoint].shape for network in (self.student, self.teacher)]
-        if shapes[0][-1] != shapes[1][-1]:
-            raise ValueError(
-                f"{self.endpoint} should have the same channels in student and teacher. Received: "
-                f"{shapes[0][-1]} and {shapes[1][-1]}. Use the teacher's width."
-            )
+def _check_maps(student: keras.Model, teacher: keras.Model, endpoint: str) -> None:
+    channels = [network.output[endpoint].shape[-1] for network in (student, teacher)]
+    if channels[0] != channels[1]:
+        raise ValueError(
+            f"{endpoint} should have the same channels in student and teacher. Received: {channels[0]} "
+            f"and {channels[1]}. Use the teacher's width."
+        )

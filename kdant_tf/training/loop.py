@@ -1,5 +1,6 @@
 """The training loop: batches of an epoch through `strategy.run`, ordinary Keras callbacks around it."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -8,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from kdant_tf.training.distiller import Distiller
+from tf_records.errors import KdantError
 from tf_records.reader import naming_damage
 
 COUNTS = ("correct", "labeled")
@@ -44,7 +46,9 @@ def fit(
         meter = _EpochMeter()
         for number, batch in enumerate(meter.timed(strategy.experimental_distribute_dataset(batches(epoch)))):
             callbacks.on_train_batch_begin(number)
-            meter.add({name: float(value) for name, value in step(batch).items()}, _batch_size(strategy, batch))
+            losses = {name: float(value) for name, value in step(batch).items()}
+            _check_finite(losses, epoch, number)
+            meter.add(losses, _batch_size(strategy, batch))
             callbacks.on_train_batch_end(number, meter.logs())
         logs = {**meter.logs(), "learning_rate": learning_rate(epoch)}
         callbacks.on_epoch_end(epoch, logs)
@@ -90,6 +94,15 @@ class _EpochMeter:
             "clips_per_second": self.clips / elapsed_s,
             "data_wait_share": self.waited_s / elapsed_s,
         }
+
+
+def _check_finite(losses: dict[str, float], epoch: int, step: int) -> None:
+    if not math.isfinite(losses["loss"]):
+        raise KdantError(
+            f"The loss is no longer finite in epoch {epoch + 1}, step {step + 1} (classification "
+            f"{losses['classification_loss']}, features {losses['feature_loss']}). Lower --learning-rate or "
+            f"--feature-weight; checkpoints hold the epochs before."
+        )
 
 
 def _compile_step(distiller: Distiller, strategy: tf.distribute.Strategy) -> Callable[[Any], dict[str, Any]]:

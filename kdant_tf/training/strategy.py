@@ -33,7 +33,9 @@ def make_strategy(devices: str = "auto") -> tf.distribute.Strategy:
         found = len(tf.config.list_physical_devices("GPU"))
         count = int(number or found)
         if count > found or count == 0:
-            raise KdantError(f"`--devices {devices}` asks for more GPUs than TensorFlow sees, which are {found}.")
+            raise KdantError(
+                f"`--devices {devices}` asks for more GPUs than TensorFlow sees, which are {found}."
+            )
     return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(count)])
 
 

@@ -13,7 +13,15 @@ from absl import logging
 from kdant_tf.config import STUDENT, TEACHER, TrainConfig
 from kdant_tf.evaluation.plots import plot_curves
 from kdant_tf.models.i3d import build_i3d
-from kdant_tf.runs import CHECKPOINTS_NAME, CURVES_NAME, METRICS_NAME, TENSORBOARD_NAME, Run, load_run, manifest_sha256
+from kdant_tf.runs import (
+    CHECKPOINTS_NAME,
+    CURVES_NAME,
+    METRICS_NAME,
+    TENSORBOARD_NAME,
+    Run,
+    load_run,
+    manifest_sha256,
+)
 from kdant_tf.training.checkpoint import RunCheckpoints, read_metrics
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.loop import fit
@@ -146,6 +154,7 @@ def _prepare(records: Records, out: Path, config: TrainConfig, teacher: Run | No
         classes=manifest.classes,
         clip=manifest.clip,
         modality=manifest.modality,
+        short_side=manifest.short_side,
         records_sha256=manifest_sha256(records.folder),
         teacher=None if teacher is None else str(teacher.folder),
     )
@@ -176,7 +185,9 @@ def _claim_run_folder(run: Run, *, resume: bool, overwrite: bool) -> None:
 
 def _check_same_run(before: Run, now: Run) -> None:
     old, new = dataclasses.asdict(before), dataclasses.asdict(now)
-    settings = {name: (old["config"][name], new["config"][name]) for name in new["config"] if name != "epochs"}
+    settings = {
+        name: (old["config"][name], new["config"][name]) for name in new["config"] if name != "epochs"
+    }
     fields = {name: (old[name], new[name]) for name in ("role", "classes", "records_sha256", "teacher")}
     changed = [f"{name} {a!r} → {b!r}" for name, (a, b) in {**settings, **fields}.items() if a != b]
     if changed:

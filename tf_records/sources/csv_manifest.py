@@ -30,7 +30,7 @@ def read_csv(path: Path, classes: tuple[str, ...] = ()) -> Annotations:
     rows = _read_rows(path)
     skipped: list[Skipped] = []
     infos = _probe_videos(path.parent, rows, skipped)
-    samples = {}
+    samples: dict[str, tuple[str, Sample]] = {}
     for where, row in rows:
         if row["video"] not in infos:
             continue

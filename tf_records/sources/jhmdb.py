@@ -72,7 +72,9 @@ def _read_split_file(path: Path) -> list[tuple[str, str]]:
             continue
         video, _, mark = line.strip().rpartition(" ")
         if not video or mark not in ("0", *_SPLIT_OF_MARK):
-            raise AnnotationError(f"{path}:{number} should read `NAME.avi 1` or `NAME.avi 2`. Received: {line!r}.")
+            raise AnnotationError(
+                f"{path}:{number} should read `NAME.avi 1` or `NAME.avi 2`. Received: {line!r}."
+            )
         if mark in _SPLIT_OF_MARK:
             rows.append((video, _SPLIT_OF_MARK[mark]))
     return rows

@@ -5,9 +5,13 @@ import os
 from collections.abc import Iterator
 
 
-def import_tensorflow_quietly() -> None:
-    """Imports TensorFlow and starts its runtime with file descriptor 2 closed off; errors still raise."""
-    with _no_stderr():
+def start_tensorflow() -> None:
+    """Imports TensorFlow and starts its runtime, silently where TF_CPP_MIN_LOG_LEVEL is 3.
+
+    Its first lines on file descriptor 2 heed no log level, so the descriptor is closed off meanwhile.
+    Exceptions still raise.
+    """
+    with _no_stderr() if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3" else contextlib.nullcontext():
         import tensorflow as tf
 
         tf.config.list_physical_devices()

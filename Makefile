@@ -1,0 +1,35 @@
+# Everything runs in .venv, which the first target that needs it makes. PYTHON picks the interpreter.
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+
+.PHONY: demo test check format wheel clean
+
+demo: $(INSTALLED)  ## the whole loop on rendered videos
+	$(BIN)/kdant demo --overwrite
+
+test: $(INSTALLED)  ## the test suite
+	$(BIN)/python -m pytest
+
+check: $(INSTALLED)  ## format, lint, types, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+format: $(INSTALLED)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+wheel: $(INSTALLED)
+	rm -rf build dist
+	$(BIN)/python -m build --wheel
+
+clean:
+	rm -rf .venv build dist kdant_tf.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@

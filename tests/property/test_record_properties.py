@@ -1,0 +1,131 @@
+"""What is written is what is read: manifests, records, and the windows cut from them."""
+
+import json
+import string
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tf_records.augment import clip_indices, window_starts
+from tf_records.encode import Segments, to_example
+from tf_records.errors import RecordError
+from tf_records.pairing import Window, pair_for_training
+from tf_records.schema import ClipSpec, Manifest, ShardInfo, Skipped, SplitInfo, load_manifest
+from tf_records.sources.sample import Sample
+
+WORDS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
+COUNTS = st.integers(0, 10**12)
+JSON = st.recursive(
+    st.one_of(st.none(), st.booleans(), st.integers(), WORDS),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(WORDS, inner, max_size=3)),
+    max_leaves=5,
+)
+SHARDS = st.builds(ShardInfo, file=WORDS, records=COUNTS, bytes=COUNTS, sha256=st.text(string.hexdigits))
+SPLITS = st.builds(
+    SplitInfo,
+    labeled=COUNTS,
+    unlabeled=COUNTS,
+    shortened_offset=COUNTS,
+    repeated=COUNTS,
+    shards=st.lists(SHARDS, max_size=2).map(tuple),
+)
+MANIFESTS = st.builds(
+    Manifest,
+    dataset=WORDS,
+    clip=st.builds(ClipSpec, clip_frames=st.integers(1, 99), offset_frames=st.integers(1, 99)),
+    classes=st.lists(WORDS, max_size=4).map(tuple),
+    splits=st.dictionaries(st.sampled_from(["train", "val", "test"]), SPLITS),
+    options=st.dictionaries(WORDS, st.one_of(st.integers(), st.floats(allow_nan=False), WORDS), max_size=2),
+    fps=st.one_of(st.none(), st.floats(1, 240)),
+    short_side=st.integers(16, 999),
+    jpeg_quality=st.integers(1, 100),
+    skipped=st.lists(st.builds(Skipped, video=WORDS, reason=WORDS), max_size=2).map(tuple),
+    absent=st.dictionaries(WORDS, st.lists(WORDS, max_size=2), max_size=2),
+    modality=st.sampled_from(["rgb", "flow"]),
+)
+
+
+@given(MANIFESTS)
+def test_a_manifest_comes_back_as_it_was(manifest: Manifest) -> None:
+    assert Manifest.from_json(manifest.to_json()) == manifest
+
+
+@given(MANIFESTS)
+def test_the_same_manifest_is_the_same_text(manifest: Manifest) -> None:
+    assert Manifest.from_json(manifest.to_json()).to_json() == manifest.to_json()
+
+
+@settings(max_examples=200)
+@given(manifest=MANIFESTS, data=st.data())
+def test_a_manifest_with_any_one_field_spoilt_is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, manifest: Manifest, data: st.DataObject
+) -> None:
+    folder = tmp_path_factory.getbasetemp() / "spoilt"
+    folder.mkdir(exist_ok=True)
+    fields = json.loads(manifest.to_json())
+    fields[data.draw(st.sampled_from(sorted(fields)))] = data.draw(JSON)
+    (folder / "manifest.json").write_text(json.dumps(fields), encoding="utf-8")
+    try:
+        load_manifest(folder)
+    except RecordError as error:
+        message = str(error)
+    else:
+        message = "manifest.json"
+    assert "manifest.json" in message
+
+
+@given(
+    frames=st.integers(1, 60),
+    clip=st.builds(ClipSpec, clip_frames=st.integers(1, 16), offset_frames=st.integers(1, 30)),
+    fps=st.floats(1, 120),
+    label=st.one_of(st.none(), st.sampled_from(["bow", "wave"])),
+    name=WORDS,
+)
+def test_a_record_gives_back_frames_times_and_label(
+    frames: int, clip: ClipSpec, fps: float, label: str | None, name: str
+) -> None:
+    pair = pair_for_training(frames, Window(0, frames), clip)
+    segments = Segments(pair=pair, jpegs={n: b"%d" % n for n in range(frames)}, fps=fps, height=48, width=64)
+    sample = Sample(id=name, video=name, path="/x", split="train", label=label)
+    text = to_example(sample, segments, ("bow", "wave")).SerializeToString()
+    example = tf.train.SequenceExample.FromString(text)
+    context = example.context.feature
+    for view, window in (("observed", pair.observed), ("future", pair.future)):
+        listed = example.feature_lists.feature_list[f"{view}/image/encoded"].feature
+        assert [int(feature.bytes_list.value[0]) for feature in listed] == list(range(*window))
+        assert context[f"{view}/start_s"].float_list.value[0] == pytest.approx(window.first / fps)
+    assert context["clip/id"].bytes_list.value[0].decode() == name
+    assert context["clip/label/index"].int64_list.value[0] == {None: -1, "bow": 0, "wave": 1}[label]
+    assert context["clip/offset_frames"].int64_list.value[0] == pair.offset_frames
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 200), st.integers(1, 64), st.integers(1, 12))
+def test_windows_rise_fit_and_reach_both_ends(frames: int, clip_frames: int, windows: int) -> None:
+    starts = window_starts(tf.constant(frames), clip_frames, windows).numpy()
+    last = max(frames - clip_frames, 0)
+    assert len(starts) == min(windows, last + 1)
+    assert np.all(np.diff(starts) > 0)
+    if windows > 1:
+        assert starts[0] == 0
+        assert starts[-1] == last
+        assert len(starts) == 1 or np.ptp(np.diff(starts)) <= 1
+    else:
+        assert abs(2 * starts[0] - last) <= 1
+
+
+@settings(max_examples=40)
+@given(st.integers(1, 100), st.integers(1, 64), st.data())
+def test_clips_run_forward_and_stay_inside_the_segment(
+    frames: int, clip_frames: int, data: st.DataObject
+) -> None:
+    start = data.draw(st.integers(0, max(frames - clip_frames, 0)))
+    indices = clip_indices(tf.constant(frames), tf.constant(start), clip_frames).numpy()
+    assert indices.min() >= 0
+    assert indices.max() < frames
+    assert np.all((np.diff(indices) == 1) | ((indices[1:] == 0) & (indices[:-1] == frames - 1)))
+    if frames >= clip_frames:
+        assert indices.tolist() == list(range(start, start + clip_frames))

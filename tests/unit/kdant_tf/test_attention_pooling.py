@@ -1,0 +1,227 @@
+"""Properties of attention pooling (DESIGN.md section 5), and the layer as a Keras citizen."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from hypothesis import given
+from hypothesis import strategies as st
+from keras import ops
+
+from kdant_tf.layers.attention_pooling import (
+    BidirectionalAttentionPooling,
+    attention_pool,
+    bidirectional_attention_pool,
+    flatten_positions,
+)
+from kdant_tf.training.strategy import make_strategy
+
+NAMES = ("a_in_r", "a_in_a", "r_in_a", "r_in_r")
+
+
+def random_map(seed: int, *shape: int) -> np.ndarray:
+    return np.abs(np.random.default_rng(seed).standard_normal(shape)).astype(np.float32)
+
+
+@given(seed=st.integers(0, 2**32 - 1), positions=st.integers(2, 6), channels=st.integers(1, 6))
+def test_alpha_near_zero_is_average_pooling(seed, positions, channels):
+    queries, keys = random_map(seed, 2, 3, channels), random_map(seed + 1, 2, positions, channels)
+    pooled = ops.convert_to_numpy(attention_pool(queries, keys, 1e-8))
+    mean = np.broadcast_to(keys.mean(axis=1, keepdims=True), pooled.shape)
+    np.testing.assert_allclose(pooled, mean, rtol=1e-5, atol=1e-6)
+
+
+@given(seed=st.integers(0, 2**32 - 1), positions=st.integers(2, 6))
+def test_large_alpha_picks_the_most_similar_vector(seed, positions):
+    # One-hot queries of length 1 and distinct integer keys: the runner-up is at least 1 behind.
+    rng = np.random.default_rng(seed)
+    keys = np.stack([rng.permutation(positions) for _ in range(3)], axis=-1)[None].astype(np.float32)
+    queries = np.eye(3, dtype=np.float32)[None]
+    pooled = ops.convert_to_numpy(attention_pool(queries, keys, 1e3))
+    expected = [keys[0, np.argmax(keys[0, :, channel])] for channel in range(3)]
+    np.testing.assert_allclose(pooled[0], expected, atol=1e-5)
+
+
+@given(seed=st.integers(0, 2**32 - 1), alpha=st.floats(0.01, 100.0))
+def test_pooled_vectors_stay_within_the_keys(seed, alpha):
+    queries, keys = random_map(seed, 1, 3, 4), random_map(seed + 1, 1, 5, 4)
+    pooled = ops.convert_to_numpy(attention_pool(queries, keys, alpha))
+    assert (pooled <= keys.max(axis=1, keepdims=True) + 1e-5).all()
+    assert (pooled >= keys.min(axis=1, keepdims=True) - 1e-5).all()
+
+
+def test_the_default_alpha_is_one_over_the_root_of_the_channels():
+    queries, keys = random_map(1, 1, 3, 16), random_map(2, 1, 4, 16)
+    default, explicit = attention_pool(queries, keys), attention_pool(queries, keys, 0.25)
+    np.testing.assert_array_equal(ops.convert_to_numpy(default), ops.convert_to_numpy(explicit))
+    other = ops.convert_to_numpy(attention_pool(queries, keys, 0.5))
+    assert not np.allclose(ops.convert_to_numpy(default), other)
+
+
+def test_a_map_with_one_position_pools_to_that_position():
+    """As Mixed_5c of a 32-pixel clip of 8 frames has; without a warning about softmax."""
+    queries, keys = random_map(1, 2, 3, 4), random_map(2, 2, 1, 4)
+    pooled = ops.convert_to_numpy(attention_pool(queries, keys))
+    np.testing.assert_allclose(pooled, np.repeat(keys, 3, axis=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_any_float_input_gives_float32(dtype):
+    first, second = ops.cast(random_map(1, 1, 3, 4), dtype), ops.cast(random_map(2, 1, 5, 4), dtype)
+    assert attention_pool(first, second).dtype == tf.float32
+    assert {v.dtype for v in bidirectional_attention_pool(first, second).values()} == {tf.float32}
+
+
+def test_half_precision_input_is_pooled_in_float32():
+    first = random_map(1, 1, 3, 4).astype(np.float16)
+    second = random_map(2, 1, 5, 4).astype(np.float16)
+    pooled = ops.convert_to_numpy(attention_pool(first, second))
+    exact = ops.convert_to_numpy(attention_pool(first.astype(np.float32), second.astype(np.float32)))
+    np.testing.assert_array_equal(pooled, exact)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_huge_values_stay_finite(dtype):
+    first = ops.cast(1e4 * random_map(1, 1, 3, 64), dtype)
+    second = ops.cast(1e4 * random_map(2, 1, 5, 64), dtype)
+    for values in bidirectional_attention_pool(first, second).values():
+        assert np.isfinite(ops.convert_to_numpy(values)).all()
+
+
+def test_maps_that_do_not_fit_are_refused_with_both_sizes():
+    with pytest.raises(ValueError, match=r"channels.*4 and 5"):
+        attention_pool(random_map(1, 1, 3, 4), random_map(2, 1, 3, 5))
+    with pytest.raises(ValueError, match=r"channels.*4 and 5"):
+        bidirectional_attention_pool(random_map(1, 1, 3, 4), random_map(2, 1, 3, 5))
+    with pytest.raises(ValueError, match=r"\(B, N, d\)"):
+        attention_pool(random_map(1, 3, 4), random_map(2, 1, 3, 4))
+
+
+def test_positions_are_flattened_in_row_order():
+    feature_map = np.arange(2 * 2 * 3 * 4 * 5, dtype=np.float32).reshape(2, 2, 3, 4, 5)
+    flat = ops.convert_to_numpy(flatten_positions(ops.convert_to_tensor(feature_map)))
+    assert flat.shape == (2, 24, 5)
+    np.testing.assert_array_equal(flat[1, (1 * 3 + 2) * 4 + 3], feature_map[1, 1, 2, 3])
+
+
+@pytest.mark.parametrize("shape", [(2, 3), (2, 3, 4, 5), (1, 1, 1, 1, 1, 1)])
+def test_maps_of_other_ranks_are_refused(shape):
+    with pytest.raises(ValueError, match="feature map should be"):
+        flatten_positions(np.zeros(shape, np.float32))
+
+
+@pytest.mark.parametrize("alpha", [None, 0.3, 2])
+def test_layer_is_rebuilt_from_its_config(alpha):
+    layer = BidirectionalAttentionPooling(alpha, name="pooling")
+    config = layer.get_config()
+    copy = BidirectionalAttentionPooling.from_config(config)
+    assert (copy.alpha, copy.name) == (alpha, "pooling")
+    assert copy.get_config() == config
+
+
+@pytest.mark.parametrize("alpha", [0, 0.0, -1.0, float("nan")])
+def test_layer_refuses_an_alpha_that_is_not_positive(alpha):
+    with pytest.raises(ValueError, match=r"`alpha` should be positive or None\. Received"):
+        BidirectionalAttentionPooling(alpha)
+
+
+def test_layer_refuses_differing_channels():
+    with pytest.raises(ValueError, match="4 and 5"):
+        BidirectionalAttentionPooling()([random_map(1, 1, 3, 4), random_map(2, 1, 3, 5)])
+
+
+def test_layer_refuses_differing_channels_while_a_model_is_built():
+    inputs = [keras.Input((3, 4)), keras.Input((3, 5))]
+    with pytest.raises(ValueError, match="4 and 5"):
+        BidirectionalAttentionPooling()(inputs)
+
+
+@pytest.mark.parametrize(
+    ("observed", "future"), [((2, 3, 4), (2, 5, 4)), ((2, 1, 2, 3, 4), (2, 2, 2, 1, 4)), ((1, 3, 4),) * 2]
+)
+def test_layer_computes_the_shapes_that_its_call_gives(observed, future):
+    layer = BidirectionalAttentionPooling()
+    outputs = layer([random_map(1, *observed), random_map(2, *future)])
+    shapes = layer.compute_output_shape([observed, future])
+    assert tuple(shapes) == NAMES
+    assert {name: tuple(values.shape) for name, values in outputs.items()} == shapes
+    spec = layer.compute_output_spec([keras.KerasTensor(observed), keras.KerasTensor(future)])
+    assert {name: (value.shape, value.dtype) for name, value in spec.items()} == {
+        name: (shape, "float32") for name, shape in shapes.items()
+    }
+    assert layer.weights == []
+
+
+def test_layer_leaves_unknown_sizes_unknown():
+    layer = BidirectionalAttentionPooling()
+    shapes = layer.compute_output_shape([(None, 2, None, None, 8), (None, 2, 3, 3, 8)])
+    assert shapes["a_in_r"] == (None, None, 8)
+    assert shapes["r_in_a"] == (None, 18, 8)
+
+
+@pytest.fixture(scope="module")
+def pooling_model() -> keras.Model:
+    observed, future = keras.Input((1, 2, 2, 4)), keras.Input((1, 2, 3, 4))
+    return keras.Model([observed, future], BidirectionalAttentionPooling(0.3)([observed, future]))
+
+
+def test_layer_comes_back_from_a_saved_model(pooling_model, tmp_path):
+    pooling_model.save(tmp_path / "pooling.keras")
+    loaded = keras.saving.load_model(tmp_path / "pooling.keras")
+    clips = [random_map(1, 2, 1, 2, 2, 4), random_map(2, 2, 1, 2, 3, 4)]
+    before, after = pooling_model(clips), loaded(clips)
+    for name in NAMES:
+        np.testing.assert_array_equal(before[name], after[name])
+
+
+def test_layer_runs_in_a_function_of_unknown_sizes(pooling_model):
+    layer = pooling_model.layers[-1]
+    signature = [tf.TensorSpec((None, None, None, None, 4))] * 2
+    function = tf.function(lambda observed, future: layer([observed, future]), input_signature=signature)
+    maps = [tf.constant(random_map(1, 2, 1, 2, 2, 4)), tf.constant(random_map(2, 2, 1, 2, 3, 4))]
+    eager = layer(maps)
+    for name, values in function(*maps).items():
+        np.testing.assert_allclose(values.numpy(), eager[name].numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_layer_runs_on_two_devices():
+    layer = BidirectionalAttentionPooling()
+    observed, future = random_map(1, 2, 3, 4), random_map(2, 2, 5, 4)
+    strategy = make_strategy("cpu:2")
+
+    @tf.function
+    def run(first, second):
+        return strategy.run(lambda a, r: layer([a, r])["r_in_a"], args=(first, second))
+
+    def one_row_each(values):
+        return strategy.experimental_distribute_values_from_function(
+            lambda context: tf.constant(
+                values[context.replica_id_in_sync_group : context.replica_id_in_sync_group + 1]
+            )
+        )
+
+    replicas = strategy.experimental_local_results(run(one_row_each(observed), one_row_each(future)))
+    whole = layer([observed, future])["r_in_a"].numpy()
+    np.testing.assert_allclose(np.concatenate(replicas), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_flow_through_the_layer_to_both_maps():
+    observed, future = tf.Variable(random_map(1, 1, 3, 4)), tf.Variable(random_map(2, 1, 5, 4))
+    layer = BidirectionalAttentionPooling()
+
+    def gradients(pool):
+        with tf.GradientTape() as tape:
+            total = tf.add_n([tf.reduce_sum(values**2) for values in pool(observed, future).values()])
+        return tape.gradient(total, [observed, future])
+
+    compiled = gradients(lambda a, r: layer([a, r]))
+    plain = gradients(bidirectional_attention_pool)
+    for gradient, expected in zip(compiled, plain, strict=True):
+        assert np.abs(expected.numpy()).max() > 0
+        np.testing.assert_allclose(gradient.numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_layer_gives_float32_under_a_half_precision_policy():
+    layer = BidirectionalAttentionPooling(dtype="mixed_bfloat16")
+    outputs = layer([random_map(1, 1, 3, 4), random_map(2, 1, 5, 4)])
+    assert {values.dtype for values in outputs.values()} == {tf.float32}

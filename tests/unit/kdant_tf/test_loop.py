@@ -1,0 +1,132 @@
+"""The loop around the step: logs, learning rates, checkpoints and going on from them."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+
+from kdant_tf.training.checkpoint import METRICS, RunCheckpoints, read_metrics
+from kdant_tf.training.distiller import Distiller
+from kdant_tf.training.loop import fit
+from kdant_tf.training.strategy import make_strategy
+
+RATES = (0.1, 0.05, 0.02)
+
+
+def tiny_distiller(strategy: tf.distribute.Strategy) -> Distiller:
+    keras.utils.set_random_seed(0)
+    with strategy.scope():
+        clip = layers.Input((4,))
+        student = keras.Model(clip, {"logits": layers.Dense(2)(clip)})
+        distiller = Distiller(student)
+        distiller.compile(optimizer=keras.optimizers.SGD(0.1, momentum=0.9))
+        distiller.optimizer.build(student.trainable_variables)
+    return distiller
+
+
+def batches(epoch: int) -> tf.data.Dataset:
+    rng = np.random.default_rng(epoch)
+    clips = rng.standard_normal((8, 4)).astype(np.float32)
+    samples = {"observed": clips, "label": (clips[:, 0] > 0).astype(np.int64)}
+    return tf.data.Dataset.from_tensor_slices(samples).batch(4, drop_remainder=True)
+
+
+def run_epochs(distiller, strategy, epochs: range, *callbacks: keras.callbacks.Callback) -> dict[str, float]:
+    return fit(
+        distiller,
+        strategy,
+        batches,
+        epochs=epochs,
+        learning_rate=lambda epoch: RATES[epoch],
+        callbacks=keras.callbacks.CallbackList(list(callbacks), model=distiller),
+    )
+
+
+class Recorder(keras.callbacks.Callback):
+    """Keeps the logs of every epoch and the rate the optimizer had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epochs: list[dict[str, float]] = []
+        self.rates: list[float] = []
+        self.batches = 0
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.batches += 1
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append(dict(logs))
+        self.rates.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
+
+
+@pytest.mark.parametrize("devices", ["cpu:1", "cpu:2"])
+def test_logs_are_means_over_an_epoch(devices):
+    strategy = make_strategy(devices)
+    distiller, recorder = tiny_distiller(strategy), Recorder()
+    kernel = distiller.student.weights[0].numpy()
+    fit(
+        distiller,
+        strategy,
+        batches,
+        epochs=range(1),
+        learning_rate=lambda epoch: 0.0,
+        callbacks=keras.callbacks.CallbackList([recorder], model=distiller),
+    )
+    np.testing.assert_array_equal(distiller.student.weights[0].numpy(), kernel)
+    losses = [distiller.compute_losses(batch, training=False) for batch in batches(0)]
+    (logs,) = recorder.epochs
+    assert recorder.batches == 2
+    np.testing.assert_allclose(logs["loss"], np.mean([float(loss["loss"]) for loss in losses]), rtol=1e-5)
+    assert logs["accuracy"] == sum(float(loss["correct"]) for loss in losses) / 8
+    assert 0 <= logs["data_wait_share"] <= 1
+    assert set(METRICS) <= set(logs)
+
+
+def test_each_epoch_has_its_learning_rate():
+    strategy = make_strategy("cpu")
+    recorder = Recorder()
+    logs = run_epochs(tiny_distiller(strategy), strategy, range(3), recorder)
+    np.testing.assert_allclose(recorder.rates, RATES, rtol=1e-6)
+    assert [epoch["learning_rate"] for epoch in recorder.epochs] == list(RATES)
+    assert logs == recorder.epochs[-1]
+
+
+def test_a_resumed_training_ends_where_an_unbroken_one_does(tmp_path):
+    strategy = make_strategy("cpu")
+    (tmp_path / "whole").mkdir()
+    (tmp_path / "broken").mkdir()
+    whole = tiny_distiller(strategy)
+    run_epochs(whole, strategy, range(3), RunCheckpoints(tmp_path / "whole", whole))
+
+    first = tiny_distiller(strategy)
+    run_epochs(first, strategy, range(2), RunCheckpoints(tmp_path / "broken", first))
+    second = tiny_distiller(strategy)
+    checkpoints = RunCheckpoints(tmp_path / "broken", second)
+    assert checkpoints.restore() == 2
+    run_epochs(second, strategy, range(2, 3), checkpoints)
+
+    for weight, expected in zip(second.student.weights, whole.student.weights, strict=True):
+        np.testing.assert_array_equal(weight.numpy(), expected.numpy())
+    rows = read_metrics(tmp_path / "broken" / "metrics.csv")
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows == read_metrics(tmp_path / "whole" / "metrics.csv")
+
+
+def test_metrics_beyond_the_checkpoint_are_cut_off(tmp_path):
+    strategy = make_strategy("cpu")
+    distiller = tiny_distiller(strategy)
+    run_epochs(distiller, strategy, range(1), RunCheckpoints(tmp_path, distiller))
+    metrics = tmp_path / "metrics.csv"
+    lines = metrics.read_text().splitlines()
+    metrics.write_text("\n".join([*lines, lines[1].replace("1,", "2,", 1)]) + "\n")
+    assert len(read_metrics(metrics)) == 2
+    assert RunCheckpoints(tmp_path, tiny_distiller(strategy)).restore() == 1
+    assert [row["epoch"] for row in read_metrics(metrics)] == [1]
+
+
+def test_a_new_run_has_nothing_to_restore(tmp_path):
+    distiller = tiny_distiller(make_strategy("cpu"))
+    assert RunCheckpoints(tmp_path, distiller).restore() == 0
+    assert read_metrics(tmp_path / "metrics.csv") == []
+    assert read_metrics(tmp_path / "absent.csv") == []

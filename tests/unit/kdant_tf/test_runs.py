@@ -1,0 +1,151 @@
+"""The run folder: what is written can be read, and what cannot is refused in one sentence."""
+
+import dataclasses
+import json
+
+import pytest
+
+from kdant_tf.config import TrainConfig
+from kdant_tf.runs import Run, inherited_settings, load_run, manifest_sha256, record_evaluation
+from tf_records.errors import RunError
+from tf_records.schema import ClipSpec, Manifest
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    """A finished run, as far as its files tell."""
+    run = Run(
+        folder=tmp_path / "run",
+        role="student",
+        config=TrainConfig(width=0.5, crop=64, decay_epochs=(3, 5)),
+        classes=("clap", "größer"),
+        clip=ClipSpec(clip_frames=8, offset_frames=16),
+        modality="rgb",
+        short_side=64,
+        records_sha256="0" * 64,
+        teacher="runs/teacher",
+    )
+    run.folder.mkdir()
+    run.save()
+    run.model_path.write_bytes(b"model")
+    return run
+
+
+def manifest(**changes) -> Manifest:
+    fields = {
+        "dataset": "synthetic",
+        "clip": ClipSpec(clip_frames=8, offset_frames=16),
+        "classes": ("clap", "größer"),
+        "splits": {},
+        "options": {},
+        "fps": None,
+        "short_side": 64,
+        "jpeg_quality": 95,
+    }
+    return Manifest(**{**fields, **changes})
+
+
+def test_a_saved_run_is_loaded_as_it_was(run):
+    assert load_run(run.folder) == run
+    assert load_run(str(run.folder)) == run
+
+
+def test_config_json_names_the_versions(run):
+    fields = json.loads((run.folder / "config.json").read_text("utf-8"))
+    assert {"kdant", "python", "tensorflow", "keras", "numpy", "av"} <= set(fields["versions"])
+    assert "folder" not in fields
+
+
+def test_a_missing_folder_is_refused(tmp_path):
+    with pytest.raises(RunError, match=r"Run folder .*absent does not exist\. Train one"):
+        load_run(tmp_path / "absent")
+
+
+def test_a_folder_without_config_is_refused(tmp_path):
+    with pytest.raises(RunError, match=r"has no config\.json, so it is no run folder"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", '{"role": "student"}', "[]", "null", "3", '"text"', "\x00"],
+)
+def test_a_damaged_config_is_refused(run, text):
+    (run.folder / "config.json").write_text(text)
+    with pytest.raises(RunError, match=r"config\.json cannot be read: .*Train the run again"):
+        load_run(run.folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"config": {"epochs": -1}},
+        {"config": {"unknown": 1}},
+        {"config": []},
+        {"config": None},
+        {"clip": {"clip_frames": 0}},
+        {"clip": 8},
+        {"classes": None},
+        {"surplus": 1},
+    ],
+)
+def test_a_config_with_impossible_fields_is_refused(run, change):
+    path = run.folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text("utf-8")), **change}))
+    with pytest.raises(RunError, match=r"config\.json cannot be read"):
+        load_run(run.folder)
+
+
+def test_a_run_without_model_is_refused_unless_that_is_expected(run):
+    run.model_path.unlink()
+    with pytest.raises(RunError, match=r"no model\.keras: its training has not finished.*--resume"):
+        load_run(run.folder)
+    assert load_run(run.folder, finished=False) == run
+
+
+def test_a_student_inherits_the_networks_shape(run):
+    config = run.config
+    assert inherited_settings(run) == {
+        "width": 0.5,
+        "crop": 64,
+        "batch_norm_momentum": config.batch_norm_momentum,
+        "windows": config.windows,
+        "endpoint": config.endpoint,
+    }
+
+
+def test_records_that_fit_are_accepted(run):
+    run.check_records(manifest(clip=ClipSpec(clip_frames=8, offset_frames=30)), run.folder)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": ("größer", "clap")}, r"other classes.*clap, größer\. Received: größer, clap"),
+        ({"clip": ClipSpec(clip_frames=16)}, r"wants clips of 8 frames, records .* have clips of 16 frames"),
+        ({"modality": "flow"}, r"wants modality rgb, records .* have modality flow"),
+        ({"short_side": 128}, r"short side of 64 pixels, records .* short side of 128 pixels"),
+    ],
+)
+def test_records_that_do_not_fit_are_refused(run, change, message):
+    with pytest.raises(RunError, match=message):
+        run.check_records(manifest(**change), run.folder)
+
+
+def test_the_hash_is_of_the_manifests_bytes(tmp_path):
+    (tmp_path / "manifest.json").write_bytes(b"abc")
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert manifest_sha256(tmp_path) == expected
+
+
+def test_evaluations_of_both_views_are_kept(run):
+    record_evaluation(run, "future", {"top1": 0.5})
+    record_evaluation(run, "observed", {"top1": 0.25})
+    record_evaluation(run, "future", {"top1": 0.75})
+    results = json.loads((run.folder / "evaluation.json").read_text("utf-8"))
+    assert results == {"future": {"top1": 0.75}, "observed": {"top1": 0.25}}
+
+
+def test_runs_cannot_be_changed(run):
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        run.role = "teacher"

@@ -1,0 +1,25 @@
+"""What a training refuses before it builds a network or touches its output folder."""
+
+import pytest
+
+from kdant_tf.config import TrainConfig
+from kdant_tf.training.train import train
+from tf_records.errors import KdantError
+
+
+@pytest.mark.parametrize(
+    ("settings", "devices", "message"),
+    [
+        ({"batch_size": 7}, "cpu:2", r"Batch size 7 should be a multiple of the 2 devices"),
+        ({"batch_size": 17}, "cpu", r"Batch size 17 is larger than the 16 training samples"),
+        ({"label_fraction": 0.25}, "cpu", r"Batch size 8 is larger than the 4 training samples"),
+        ({"clip_frames": 9}, "cpu", r"9"),
+        ({"endpoint": "Mixed_4g"}, "cpu", r"`endpoint`.*Mixed_4f.*Mixed_4g"),
+        ({}, "tpu", r"`--devices` should be"),
+    ],
+)
+def test_what_does_not_fit_is_refused(record_folder, tmp_path, settings, devices, message):
+    config = TrainConfig(**{"crop": 32, "width": 0.0625, "batch_size": 8, "epochs": 1, **settings})
+    with pytest.raises(KdantError, match=message):
+        train(record_folder, tmp_path / "run", config, devices=devices)
+    assert not (tmp_path / "run").exists()

@@ -1,0 +1,82 @@
+"""Files are whole or absent, and a folder in use is not taken."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tf_records.errors import KdantError
+from tf_records.files import atomic_path, claim_folder, write_text_atomically
+
+
+def test_a_new_folder_is_made_with_its_parents(tmp_path: Path) -> None:
+    claim_folder(tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    claim_folder(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_occupied_folder_is_refused_and_kept(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("kept")
+    with pytest.raises(KdantError, match=r"is not empty\. Choose another, or add --resume .* or --overwrite"):
+        claim_folder(tmp_path)
+    claim_folder(tmp_path, resume=True)
+    claim_folder(tmp_path, overwrite=True)
+    assert (tmp_path / "mine").read_text() == "kept"
+
+
+def test_resume_and_overwrite_exclude_each_other(tmp_path: Path) -> None:
+    with pytest.raises(KdantError, match="both --resume and --overwrite"):
+        claim_folder(tmp_path / "new", resume=True, overwrite=True)
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(KdantError, match="cannot be made: "):
+        claim_folder(tmp_path / "file")
+    with pytest.raises(KdantError, match="cannot be made: "):
+        claim_folder(tmp_path / "file" / "below")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(KdantError, match="cannot be written: permission denied"):
+        claim_folder(tmp_path)
+    tmp_path.chmod(0o700)
+
+
+def test_a_written_file_replaces_the_old_one_and_leaves_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "note.txt"
+    write_text_atomically(path, "old")
+    write_text_atomically(path, "neu: ä")
+    assert path.read_text(encoding="utf-8") == "neu: ä"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_failed_write_leaves_the_old_file_alone(tmp_path: Path) -> None:
+    path = tmp_path / "note.txt"
+    path.write_text("old")
+
+    def fail_halfway() -> None:
+        with atomic_path(path) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail_halfway()
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_temporary_file_lies_beside_the_final_one_with_its_suffix(tmp_path: Path) -> None:
+    with atomic_path(tmp_path / "clip.mp4") as temporary:
+        assert (temporary.parent, temporary.suffix) == (tmp_path, ".mp4")
+        assert temporary.name != "clip.mp4"
+        temporary.write_bytes(b"whole")
+        assert not (tmp_path / "clip.mp4").exists()
+    assert (tmp_path / "clip.mp4").read_bytes() == b"whole"

@@ -1,0 +1,411 @@
+"""From a record folder to batches: the same on every run, and a sentence for every damage."""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tf_records import augment
+from tf_records.encode import Segments, to_example
+from tf_records.errors import RecordError
+from tf_records.pairing import Pair, Window
+from tf_records.reader import Records, evaluation_batches, naming_damage, training_batches
+from tf_records.schema import (
+    EITHER,
+    FUTURE,
+    OBSERVED,
+    ClipSpec,
+    Manifest,
+    ShardInfo,
+    SplitInfo,
+)
+from tf_records.sources.sample import Sample
+from tf_records.verify import verify_records
+
+CLIP = 4
+CROP = 28
+LATER = 10
+
+
+def jpeg(picture: np.ndarray) -> bytes:
+    return tf.io.encode_jpeg(picture, quality=100).numpy()
+
+
+def flat(number: int) -> bytes:
+    """A grey picture that tells its number: grey 4 times as bright."""
+    return jpeg(np.full((32, 40, 3), 4 * number, np.uint8))
+
+
+def write_folder(folder: Path, windows: list[tuple[int, int]], frames: list[bytes], shards: int = 1) -> Path:
+    """Training and test records of one video, with observed and future segments of the given lengths.
+
+    Observed segments start at frame 0, future ones at frame LATER.
+    """
+    folder.mkdir()
+    splits = {}
+    for split in ("train", "test"):
+        infos = []
+        for shard in range(shards):
+            path = folder / f"{split}-{shard:05d}-of-{shards:05d}.tfrecord"
+            numbers = range(len(windows))[shard::shards]
+            with tf.io.TFRecordWriter(str(path)) as writer:
+                for number in numbers:
+                    observed, future = windows[number]
+                    pair = Pair(
+                        observed=Window(0, observed),
+                        future=Window(LATER, LATER + future),
+                        offset_frames=LATER,
+                        shortened=False,
+                        repeated=min(observed, future) < CLIP,
+                    )
+                    sample = Sample(id=f"r{number}", video="v", path="v", split=split, label="ab"[number % 2])
+                    segments = Segments(
+                        pair=pair, jpegs=dict(enumerate(frames)), fps=25.0, height=32, width=40
+                    )
+                    writer.write(to_example(sample, segments, ("a", "b")).SerializeToString())
+            data = path.read_bytes()
+            digest = hashlib.sha256(data).hexdigest()
+            infos.append(ShardInfo(file=path.name, records=len(numbers), bytes=len(data), sha256=digest))
+        splits[split] = SplitInfo(
+            labeled=len(windows), unlabeled=0, shortened_offset=0, repeated=0, shards=tuple(infos)
+        )
+    manifest = Manifest(
+        dataset="made",
+        clip=ClipSpec(clip_frames=CLIP, offset_frames=LATER),
+        classes=("a", "b"),
+        splits=splits,
+        options={},
+        fps=25.0,
+        short_side=32,
+        jpeg_quality=100,
+    )
+    (folder / "manifest.json").write_text(manifest.to_json())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory: pytest.TempPathFactory) -> Records:
+    """Eight records of grey pictures that tell their frame number."""
+    folder = tmp_path_factory.mktemp("reader") / "numbered"
+    return Records.open(write_folder(folder, [(9, 9)] * 8, [flat(n) for n in range(20)]))
+
+
+@pytest.fixture(scope="module")
+def still(tmp_path_factory: pytest.TempPathFactory) -> Records:
+    """Twelve records of one still, lopsided picture: clips differ by crop and flip alone."""
+    picture = np.random.default_rng(0).integers(0, 256, (32, 40, 3), dtype=np.uint8)
+    folder = tmp_path_factory.mktemp("reader") / "still"
+    return Records.open(write_folder(folder, [(9, 9)] * 12, [jpeg(picture)] * 20))
+
+
+@pytest.fixture
+def copy(record_folder: Path, tmp_path: Path) -> Path:
+    """A record folder that a test may spoil."""
+    return Path(shutil.copytree(record_folder, tmp_path / "copy"))
+
+
+def batches(records: Records, **changes: object) -> list[dict[str, np.ndarray]]:
+    arguments = {"views": (OBSERVED, FUTURE), "batch_size": 4, "crop": CROP, "seed": 0, "epoch": 0}
+    return list(training_batches(records, **{**arguments, **changes}).as_numpy_iterator())
+
+
+def clips(records: Records, view: str, **changes: object) -> np.ndarray:
+    return np.concatenate([batch[view] for batch in batches(records, **changes)])
+
+
+def numbers(clip: np.ndarray) -> np.ndarray:
+    """Frame numbers `(B, T)` of clips of `flat` pictures."""
+    return np.round((clip.mean(axis=(2, 3, 4)) + 1) * 127.5 / 4).astype(int)
+
+
+def same(first: list[dict[str, np.ndarray]], second: list[dict[str, np.ndarray]]) -> bool:
+    return len(first) == len(second) and all(
+        np.array_equal(a[key], b[key]) for a, b in zip(first, second, strict=True) for key in a
+    )
+
+
+def test_batches_have_the_promised_shapes_types_and_range(record_folder: Path) -> None:
+    got = batches(Records.open(record_folder), crop=56)
+    assert len(got) == 5
+    for batch in got:
+        assert set(batch) == {OBSERVED, FUTURE, "label"}
+        for view in (OBSERVED, FUTURE):
+            assert (batch[view].shape, batch[view].dtype) == ((4, 8, 56, 56, 3), np.float32)
+            assert -1 <= batch[view].min() < -0.5 < 0.5 < batch[view].max() <= 1
+        assert (batch["label"].shape, batch["label"].dtype) == ((4,), np.int32)
+    labels = np.concatenate([batch["label"] for batch in got])
+    assert sorted(labels.tolist()) == [-1] * 4 + sorted([0, 1, 2, 3] * 4)
+
+
+def test_an_incomplete_batch_is_dropped(still: Records) -> None:
+    assert len(batches(still, batch_size=5)) == 2
+
+
+def test_the_static_shape_is_known(still: Records) -> None:
+    spec = training_batches(still, views=(OBSERVED,), batch_size=4, crop=CROP, seed=0, epoch=0).element_spec
+    assert spec[OBSERVED].shape == (4, CLIP, CROP, CROP, 3)
+
+
+def test_an_epoch_is_a_function_of_seed_and_epoch(record_folder: Path) -> None:
+    records = Records.open(record_folder)
+    first = batches(records, crop=56, seed=1, epoch=2)
+    assert same(first, batches(records, crop=56, seed=1, epoch=2))
+    assert not same(first, batches(records, crop=56, seed=1, epoch=3))
+    assert not same(first, batches(records, crop=56, seed=2, epoch=2))
+
+
+def test_a_dataset_read_twice_is_the_same_epoch(still: Records) -> None:
+    dataset = training_batches(still, views=(OBSERVED,), batch_size=4, crop=CROP, seed=0, epoch=0)
+    assert same(list(dataset.as_numpy_iterator()), list(dataset.as_numpy_iterator()))
+
+
+@pytest.mark.parametrize("epoch", [0, 1, 2])
+def test_every_record_comes_once_an_epoch_in_another_order(tmp_path: Path, epoch: int) -> None:
+    folder = write_folder(tmp_path / "many", [(CLIP, CLIP)] * 12, [flat(n) for n in range(20)], shards=5)
+    orders = [
+        np.concatenate(
+            [batch["label"] for batch in batches(Records.open(folder), epoch=e, labels=np.arange(12))]
+        )
+        for e in (epoch, epoch + 1)
+    ]
+    assert [sorted(order.tolist()) for order in orders] == [list(range(12))] * 2
+    assert not np.array_equal(*orders)
+
+
+def test_both_clips_of_a_pair_share_crop_and_flip(still: Records) -> None:
+    seen = set()
+    for epoch in range(3):
+        for batch in batches(still, epoch=epoch):
+            np.testing.assert_array_equal(batch[OBSERVED], batch[FUTURE])
+            seen |= {clip.tobytes() for clip in batch[OBSERVED][:, 0]}
+    assert len(seen) > 20
+
+
+def test_both_clips_of_a_pair_start_the_offset_apart(numbered: Records) -> None:
+    starts = set()
+    for epoch in range(4):
+        for batch in batches(numbered, epoch=epoch):
+            observed, future = numbers(batch[OBSERVED]), numbers(batch[FUTURE])
+            np.testing.assert_array_equal(future, observed + LATER)
+            np.testing.assert_array_equal(np.diff(observed, axis=1), 1)
+            assert observed.max() < 9
+            starts |= set(observed[:, 0].tolist())
+    assert starts == set(range(6))
+
+
+def test_training_crops_are_those_of_the_drawn_decision(still: Records) -> None:
+    """Record numbers, given as labels, name the decision that the clip must have been cut by."""
+    record = next(iter(tf.data.TFRecordDataset(still.paths("train"))))
+    encoded = tf.train.SequenceExample.FromString(record.numpy()).feature_lists.feature_list
+    first = encoded["observed/image/encoded"].feature[0].bytes_list.value[0]
+    picture = tf.io.decode_jpeg(first, dct_method="INTEGER_ACCURATE")[None]
+    for batch in batches(still, seed=5, epoch=3, labels=np.arange(12)):
+        for clip, number in zip(batch[OBSERVED], batch["label"], strict=True):
+            decision = augment.draw_decision(5, 3, tf.constant(number, tf.int64))
+            expected = augment.crop_randomly(picture, decision, CROP).numpy()
+            np.testing.assert_array_equal(clip, np.repeat(expected, CLIP, axis=0))
+
+
+def test_a_view_alone_gives_the_same_clips_as_in_company(numbered: Records) -> None:
+    for view in (OBSERVED, FUTURE):
+        np.testing.assert_array_equal(clips(numbered, view), clips(numbered, view, views=(view,)))
+
+
+def test_either_view_takes_clips_of_both_segments_and_never_across(numbered: Records) -> None:
+    drawn = np.concatenate([numbers(clips(numbered, EITHER, views=(EITHER,), epoch=e)) for e in range(5)])
+    assert drawn.shape == (40, CLIP)
+    np.testing.assert_array_equal(np.diff(drawn, axis=1), 1)
+    starts = set(drawn[:, 0].tolist())
+    assert starts <= {*range(6), *range(LATER, LATER + 6)}
+    assert len(starts) > 8
+    assert 10 < np.sum(drawn[:, 0] >= LATER) < 30
+
+
+def test_a_segment_shorter_than_a_clip_repeats_in_time_order(tmp_path: Path) -> None:
+    frames = [flat(n) for n in range(20)]
+    records = Records.open(write_folder(tmp_path / "short", [(3, 3)] * 4, frames))
+    (batch,) = batches(records)
+    assert numbers(batch[OBSERVED]).tolist() == [[0, 1, 2, 0]] * 4
+    assert numbers(batch[FUTURE]).tolist() == [[10, 11, 12, 10]] * 4
+
+
+def test_labeled_only_leaves_out_the_unlabelled(record_folder: Path) -> None:
+    got = batches(Records.open(record_folder), crop=56, labeled_only=True)
+    labels = np.concatenate([batch["label"] for batch in got])
+    assert sorted(labels.tolist()) == sorted([0, 1, 2, 3] * 4)
+
+
+def test_given_labels_replace_the_recorded_ones_in_record_order(record_folder: Path) -> None:
+    records = Records.open(record_folder)
+    recorded = records.labels("train")
+    numbers_of = [batch["label"] for batch in batches(records, crop=56, labels=np.arange(20))]
+    plain = [batch["label"] for batch in batches(records, crop=56)]
+    np.testing.assert_array_equal(recorded[np.concatenate(numbers_of)], np.concatenate(plain))
+
+
+def test_given_labels_decide_what_labeled_only_leaves_out(record_folder: Path) -> None:
+    labels = np.where(np.arange(20) < 8, np.arange(20), -1)
+    got = batches(Records.open(record_folder), crop=56, labels=labels, labeled_only=True)
+    assert sorted(np.concatenate([batch["label"] for batch in got]).tolist()) == list(range(8))
+
+
+def test_labels_are_read_in_record_order(record_folder: Path, numbered: Records) -> None:
+    records = Records.open(record_folder)
+    assert records.labels("train").dtype == np.int64
+    assert np.sum(records.labels("train") == -1) == 4
+    assert records.labels("test").tolist() == [0, 1, 2, 3] * 2
+    assert numbered.labels("test").tolist() == [0, 1] * 4
+
+
+def evaluate(records: Records, view: str, windows: int, batch_size: int = 3) -> dict[str, np.ndarray]:
+    dataset = evaluation_batches(
+        records, split="test", view=view, batch_size=batch_size, crop=CROP, windows=windows
+    )
+    got = list(dataset.as_numpy_iterator())
+    assert all(len(batch["label"]) == batch_size for batch in got[:-1])
+    return {key: np.concatenate([batch[key] for batch in got]) for key in got[0]}
+
+
+def test_evaluation_gives_evenly_spaced_windows_in_record_order(numbered: Records) -> None:
+    got = evaluate(numbered, FUTURE, windows=3)
+    assert got["index"].tolist() == [n for n in range(8) for _ in range(3)]
+    assert numbers(got["clip"])[:, 0].tolist() == [10, 12, 15] * 8
+    assert got["label"].tolist() == [0, 0, 0, 1, 1, 1] * 4
+    assert (got["clip"].dtype, got["label"].dtype, got["index"].dtype) == (np.float32, np.int32, np.int64)
+
+
+def test_one_window_is_the_middle_one(numbered: Records) -> None:
+    got = evaluate(numbered, OBSERVED, windows=1)
+    assert numbers(got["clip"]).tolist() == [[2, 3, 4, 5]] * 8
+
+
+@pytest.mark.parametrize("windows", [1, 3, 10])
+def test_records_of_different_lengths_stay_in_order_with_as_many_windows_as_they_have(
+    tmp_path: Path, windows: int
+) -> None:
+    lengths = [1, 9, 4, 5, 9, 7, 3, 6, 9, 4, 8, 2]
+    frames = [flat(n) for n in range(20)]
+    folder = write_folder(tmp_path / "mixed", [(9, n) for n in lengths], frames)
+    got = evaluate(Records.open(folder), FUTURE, windows)
+    each = [min(windows, max(1, n - CLIP + 1)) for n in lengths]
+    assert got["index"].tolist() == [number for number, count in enumerate(each) for _ in range(count)]
+    shown = numbers(got["clip"])
+    assert shown[0].tolist() == [10] * CLIP
+    assert shown.min() == LATER
+
+
+def test_evaluation_crops_centrally_and_never_flips(still: Records) -> None:
+    record = next(iter(tf.data.TFRecordDataset(still.paths("test"))))
+    lists = tf.train.SequenceExample.FromString(record.numpy()).feature_lists.feature_list
+    first = lists["future/image/encoded"].feature[0].bytes_list.value[0]
+    picture = tf.io.decode_jpeg(first, dct_method="INTEGER_ACCURATE").numpy()
+    expected = picture[2:30, 6:34].astype(np.float32) / np.float32(127.5) - np.float32(1)
+    got = evaluate(still, FUTURE, windows=2)["clip"]
+    np.testing.assert_array_equal(got, np.broadcast_to(expected, got.shape))
+
+
+def test_no_folder_and_no_manifest_are_named(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"none does not exist\. Build it first"):
+        Records.open(tmp_path / "none")
+    with pytest.raises(RecordError, match=r"has no manifest\.json"):
+        Records.open(tmp_path)
+
+
+def test_a_shard_cut_short_is_named_with_both_sizes(copy: Path) -> None:
+    path = copy / "train-00000-of-00001.tfrecord"
+    size = path.stat().st_size
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(RecordError, match=f"{path.name} has {size - 1} bytes, the manifest says {size}"):
+        Records.open(copy)
+
+
+def test_a_missing_shard_is_named(copy: Path) -> None:
+    (copy / "test-00000-of-00001.tfrecord").unlink()
+    with pytest.raises(RecordError, match=r"test-00000-of-00001\.tfrecord is missing\. Rebuild"):
+        Records.open(copy)
+
+
+def test_another_clip_length_is_refused(record_folder: Path) -> None:
+    assert Records.open(record_folder, clip_frames=8).manifest.clip.clip_frames == 8
+    with pytest.raises(RecordError, match=r"clips of 8 frames, the run wants 16\. .*--clip-frames 16"):
+        Records.open(record_folder, clip_frames=16)
+
+
+def test_another_modality_is_refused(copy: Path, record_folder: Path) -> None:
+    with pytest.raises(RecordError, match="has modality 'rgb', the run wants 'flow'"):
+        Records.open(record_folder, modality="flow")
+    fields = {**json.loads((copy / "manifest.json").read_text()), "modality": "flow"}
+    (copy / "manifest.json").write_text(json.dumps(fields))
+    with pytest.raises(RecordError, match="has modality 'flow', the run wants 'rgb'"):
+        Records.open(copy)
+    assert Records.open(copy, modality=None).manifest.modality == "flow"
+
+
+def test_a_split_that_is_not_there_is_refused_with_those_that_are(record_folder: Path) -> None:
+    with pytest.raises(RecordError, match=r"no records in split 'val'\. It has: train, test"):
+        Records.open(record_folder).split("val")
+
+
+def flip_byte(path: Path, place: int) -> None:
+    content = bytearray(path.read_bytes())
+    content[place] ^= 0xFF
+    path.write_bytes(content)
+
+
+def test_verification_passes_whole_records_and_finds_a_flipped_byte(copy: Path) -> None:
+    verify_records(Records.open(copy))
+    flip_byte(copy / "test-00000-of-00001.tfrecord", 5000)
+    with pytest.raises(
+        RecordError, match=r"test-00000-of-00001\.tfrecord is not what the manifest describes"
+    ):
+        verify_records(Records.open(copy))
+
+
+def test_verification_counts_records(numbered: Records, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(numbered.folder, tmp_path / "copy"))
+    text = (folder / "manifest.json").read_text().replace('"records": 8', '"records": 9')
+    (folder / "manifest.json").write_text(text)
+    with pytest.raises(RecordError, match="has 8 records, the manifest says 9"):
+        verify_records(Records.open(folder))
+
+
+def read_damaged(datasets: Iterator[tf.data.Dataset]) -> None:
+    with naming_damage():
+        for dataset in datasets:
+            for _ in dataset:
+                pass
+
+
+@pytest.mark.parametrize("place", [3, 5000])
+def test_a_damaged_record_is_named_while_training_and_evaluating(copy: Path, place: int) -> None:
+    """In the length and in the content of a record."""
+    for split in ("train", "test"):
+        flip_byte(copy / f"{split}-00000-of-00001.tfrecord", place)
+    records = Records.open(copy)
+    training = training_batches(records, views=(OBSERVED,), batch_size=4, crop=56, seed=0, epoch=0)
+    evaluation = evaluation_batches(records, split="test", view=FUTURE, batch_size=4, crop=56, windows=1)
+    for dataset in (training, evaluation):
+        with pytest.raises(RecordError, match=r"A record is damaged: .*inspect REC --verify"):
+            read_damaged(iter([dataset]))
+    with pytest.raises(RecordError, match="A record is damaged"), naming_damage():
+        records.labels("train")
+
+
+def test_a_picture_that_is_no_jpeg_is_named(tmp_path: Path) -> None:
+    frames = [*(flat(n) for n in range(10)), *(b"no picture" for _ in range(10))]
+    records = Records.open(write_folder(tmp_path / "junk", [(CLIP, CLIP)] * 4, frames))
+    good = evaluation_batches(records, split="test", view=OBSERVED, batch_size=4, crop=CROP, windows=1)
+    bad = evaluation_batches(records, split="test", view=FUTURE, batch_size=4, crop=CROP, windows=1)
+    read_damaged(iter([good]))
+    with pytest.raises(RecordError, match="A record is damaged"):
+        read_damaged(iter([bad]))
+
+
+def test_other_errors_pass_through_unnamed() -> None:
+    with pytest.raises(ZeroDivisionError), naming_damage():
+        raise ZeroDivisionError

@@ -1,0 +1,109 @@
+"""The manifest and the ClipSpec: what is accepted, and what a bad one says."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tf_records.errors import RecordError
+from tf_records.plan import BuildOptions
+from tf_records.schema import ClipSpec, Manifest, ShardInfo, SplitInfo, load_manifest
+
+
+def manifest() -> Manifest:
+    shard = ShardInfo(file="train-00000-of-00001.tfrecord", records=3, bytes=99, sha256="ab")
+    split = SplitInfo(labeled=2, unlabeled=1, shortened_offset=1, repeated=0, shards=(shard,))
+    return Manifest(
+        dataset="csv",
+        clip=ClipSpec(),
+        classes=("bow", "wave"),
+        splits={"train": split},
+        options={},
+        fps=25.0,
+        short_side=64,
+        jpeg_quality=95,
+    )
+
+
+@pytest.mark.parametrize("name", ["clip_frames", "offset_frames"])
+@pytest.mark.parametrize("value", [0, -1])
+def test_a_clip_needs_positive_lengths(name: str, value: int) -> None:
+    with pytest.raises(RecordError, match=f"`{name}` should be at least 1. Received: {value}"):
+        ClipSpec(**{name: value})
+
+
+def test_the_gap_lies_between_the_two_clips() -> None:
+    assert ClipSpec(clip_frames=8, offset_frames=15).gap_frames == 7
+    assert ClipSpec(clip_frames=16, offset_frames=15).gap_frames == -1
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"short_side": 15}, "short_side"),
+        ({"jpeg_quality": 0}, "jpeg_quality"),
+        ({"jpeg_quality": 101}, "jpeg_quality"),
+        ({"shards": 0}, "shards"),
+    ],
+)
+def test_build_options_out_of_range_are_refused(options: dict[str, int], name: str) -> None:
+    with pytest.raises(RecordError, match=f"`{name}` should be .*Received: {options[name]}"):
+        BuildOptions(**options)
+
+
+def test_a_split_counts_labelled_and_unlabelled_records() -> None:
+    assert manifest().splits["train"].records == 3
+
+
+def test_the_summary_counts_shards_and_bytes() -> None:
+    assert manifest().summary() == {
+        "splits": {"train": {"labeled": 2, "unlabeled": 1, "shards": 1, "bytes": 99}},
+        "classes": ["bow", "wave"],
+        "skipped": [],
+    }
+
+
+def test_a_missing_folder_and_one_without_a_manifest_are_told_apart(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"none does not exist\. Build it first: kdant build-records"):
+        load_manifest(tmp_path / "none")
+    with pytest.raises(RecordError, match=r"has no manifest\.json, so it is no finished record folder"):
+        load_manifest(tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"format_version": 1}', "\udcff"])
+def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(RecordError, match=r"manifest\.json cannot be read: .*Rebuild it with --overwrite"):
+        load_manifest(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("splits", []),
+        ("splits", {"train": 3}),
+        ("clip", {"frames": 8}),
+        ("clip", {"clip_frames": 0}),
+        ("clip", None),
+        ("skipped", [1]),
+        ("skipped", None),
+        ("classes", 7),
+        ("colour", "red"),
+    ],
+)
+def test_a_manifest_with_a_wrong_field_is_named(tmp_path: Path, field: str, value: object) -> None:
+    text = json.dumps({**json.loads(manifest().to_json()), field: value})
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(RecordError, match=r"manifest\.json cannot be read"):
+        load_manifest(tmp_path)
+
+
+def test_a_manifest_of_another_format_version_says_both(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(manifest().to_json().replace('version": 1', 'version": 2'))
+    with pytest.raises(RecordError, match="format version 2, this kdant reads 1"):
+        load_manifest(tmp_path)
+
+
+def test_a_manifest_that_was_written_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").write_text(manifest().to_json())
+    assert load_manifest(tmp_path) == manifest()

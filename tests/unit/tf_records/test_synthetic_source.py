@@ -1,0 +1,83 @@
+"""The rendered videos of the demo."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tf_records.errors import AnnotationError
+from tf_records.sources.synthetic import (
+    CLASSES,
+    FRAMES,
+    HEIGHT,
+    WIDTH,
+    SyntheticSpec,
+    read_synthetic,
+    render_frames,
+)
+from tf_records.video import read_all_frames
+
+
+def test_the_videos_have_the_splits_and_labels_asked_for(videos: Path) -> None:
+    annotations = read_synthetic(videos)
+    counts = Counter((sample.split, sample.label is not None) for sample in annotations.samples)
+    assert counts == {("train", True): 16, ("train", False): 4, ("test", True): 8}
+    assert annotations.dataset == "synthetic"
+    assert annotations.classes == CLASSES
+    assert annotations.skipped == ()
+
+
+def test_every_class_has_as_many_test_videos(videos: Path) -> None:
+    labels = Counter(sample.label for sample in read_synthetic(videos).samples if sample.split == "test")
+    assert set(labels.values()) == {2}
+
+
+def test_a_second_reading_renders_nothing_anew(videos: Path) -> None:
+    before = {path.name: path.stat().st_mtime_ns for path in videos.iterdir()}
+    read_synthetic(videos, SyntheticSpec(train=1, unlabeled=0, test=0))
+    assert {path.name: path.stat().st_mtime_ns for path in videos.iterdir()} == before
+
+
+def test_the_same_spec_gives_the_same_frames_and_another_seed_others(tmp_path: Path) -> None:
+    def render(name: str, seed: int) -> np.ndarray:
+        read_synthetic(tmp_path / name, SyntheticSpec(train=1, unlabeled=0, test=0, seed=seed))
+        return np.stack(list(read_all_frames(tmp_path / name / "00000.mp4")))
+
+    first = render("a", 3)
+    assert first.shape == (FRAMES, HEIGHT, WIDTH, 3)
+    np.testing.assert_array_equal(first, render("b", 3))
+    assert np.any(first != render("c", 4))
+
+
+def test_classes_differ_in_motion_alone() -> None:
+    """The first frame, before anything has moved far, is drawn from the same numbers."""
+    first = {label: render_frames(label, np.random.default_rng(5)).astype(int) for label in CLASSES}
+    assert np.abs(first["rise"][0] - first["fall"][0]).mean() < 2
+    assert np.abs(first["rise"][-1] - first["fall"][-1]).mean() > 5
+
+
+def test_classes_keep_only_those_named(videos: Path) -> None:
+    annotations = read_synthetic(videos, classes=("rise",))
+    assert Counter(sample.label for sample in annotations.samples) == {"rise": 6, None: 4}
+
+
+def test_a_folder_with_other_things_is_not_filled(tmp_path: Path) -> None:
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(AnnotationError, match="holds other things than rendered videos"):
+        read_synthetic(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_in_the_folders_place_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(AnnotationError, match="is a file"):
+        read_synthetic(tmp_path / "file")
+
+
+def test_a_rendering_cut_off_before_its_annotations_starts_again(tmp_path: Path) -> None:
+    spec = SyntheticSpec(train=2, unlabeled=0, test=0)
+    whole = [sample.video for sample in read_synthetic(tmp_path, spec).samples]
+    (tmp_path / "annotations.csv").unlink()
+    (tmp_path / "00001.mp4").unlink()
+    assert [sample.video for sample in read_synthetic(tmp_path, spec).samples] == whole
