@@ -6,6 +6,7 @@ options of the command line.
 
 import dataclasses
 import difflib
+import math
 import tomllib
 import types
 import typing
@@ -81,6 +82,9 @@ class TrainConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            self._require(field.name, not isinstance(value, float) or math.isfinite(value), "finite")
         for name in ("epochs", "batch_size", "windows"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("crop", self.crop >= 32, "at least 32 pixels, I3D's stride")
@@ -169,6 +173,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
 
 def _settings_of(tables: dict[str, Any], role: str, where: str) -> dict[str, Any]:
     """The top level's settings, overridden by those of the role's own table."""
+    for name in (TEACHER, STUDENT):
+        if not isinstance(tables.get(name, {}), dict):
+            raise ConfigError(f"{where}: `{name}` should be a table, [{name}]. Received: {tables[name]!r}.")
     shared = {name: value for name, value in tables.items() if name not in (TEACHER, STUDENT)}
     merged = {**shared, **tables.get(role, {})}
     return {name: _checked(name, value, where) for name, value in merged.items()}

@@ -23,7 +23,7 @@ from tf_records.sources.synthetic import HEIGHT, OFFSET_FRAMES, SyntheticSpec, r
 from tf_records.writer import build_records
 
 SIZES = {
-    "small": SyntheticSpec(train=160, unlabeled=80, test=100),
+    "small": SyntheticSpec(train=160, unlabeled=80, test=80),
     "tiny": SyntheticSpec(train=24, unlabeled=8, test=12),
 }
 FEATURE_LOSSES = ("none", "direct", "bidirectional")

@@ -115,7 +115,7 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
                 "clip": ClipSpec(**fields["clip"]),
             }
         )
-    except (ValueError, KeyError, TypeError, KdantError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, KdantError) as error:
         raise RunError(f"{path / CONFIG_NAME} cannot be read: {error}. Train the run again.") from error
     if finished and not run.model_path.is_file():
         raise RunError(
@@ -132,13 +132,17 @@ def inherited_settings(teacher: Run) -> dict[str, Any]:
 
 
 def manifest_sha256(records: Path) -> str:
+    """Identifies a record folder by its manifest's bytes."""
     return hashlib.sha256((records / MANIFEST_NAME).read_bytes()).hexdigest()
 
 
 def record_evaluation(run: Run, view: str, result: dict[str, Any]) -> None:
     """Adds `result` to the run's evaluation.json, under its view."""
     path = run.folder / EVALUATION_NAME
-    results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    try:
+        results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise RunError(f"{path} cannot be read: {error}. Delete it and evaluate again.") from error
     write_text_atomically(path, json.dumps({**results, view: result}, indent=1, ensure_ascii=False) + "\n")
 
 

@@ -57,10 +57,11 @@ def pair_for_training(num_frames: int, action: Window, clip: ClipSpec) -> Pair:
 
 def pair_for_anticipation(num_frames: int, action: Window, clip: ClipSpec) -> Pair:
     """Segments of a test record: one observed clip, before the action as far as the video allows."""
-    training = pair_for_training(num_frames, action, clip)
-    first = training.observed.first
-    observed = Window(first, min(first + clip.clip_frames, training.observed.stop))
-    return _pair(observed, training.future, training.offset_frames, clip)
+    action = _widen_to_clip(num_frames, action, clip.clip_frames)
+    offset_frames = min(clip.offset_frames, action.first)
+    first = action.first - offset_frames
+    observed = Window(first, min(first + clip.clip_frames, num_frames))
+    return _pair(observed, action, offset_frames, clip)
 
 
 def pair_for_prefix(num_frames: int, fraction: float, clip: ClipSpec) -> Pair:

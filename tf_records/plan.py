@@ -49,9 +49,14 @@ class ShardTask:
     options: BuildOptions
 
     def digest(self) -> str:
-        """Changes when anything that decides the shard's bytes changes, but for the videos' own bytes."""
-        text = json.dumps(dataclasses.asdict(self), sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        """Changes when anything that decides the shard's bytes changes, but for the videos' own bytes.
+
+        Where the videos lie does not decide the bytes.
+        """
+        fields = dataclasses.asdict(self)
+        for sample in fields["samples"]:
+            del sample["path"]
+        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
 def plan_shards(annotations: Annotations, options: BuildOptions) -> tuple[ShardTask, ...]:
@@ -83,6 +88,7 @@ def plan_shards(annotations: Annotations, options: BuildOptions) -> tuple[ShardT
 
 def empty_manifest(annotations: Annotations, options: BuildOptions) -> Manifest:
     """The manifest as far as it is known before any video is decoded."""
+    digests = "".join(task.digest() for task in plan_shards(annotations, options))
     return Manifest(
         dataset=annotations.dataset,
         clip=options.clip,
@@ -92,6 +98,7 @@ def empty_manifest(annotations: Annotations, options: BuildOptions) -> Manifest:
         fps=None,
         short_side=options.short_side,
         jpeg_quality=options.jpeg_quality,
+        plan_sha256=hashlib.sha256(digests.encode()).hexdigest(),
         skipped=annotations.skipped,
         absent=annotations.absent,
     )

@@ -112,6 +112,7 @@ class Manifest:
         fps: frames per second if all videos agree, else None.
         short_side: pixels of the shorter side of the stored frames.
         jpeg_quality: of the stored frames.
+        plan_sha256: of everything that decided the records but the videos' own bytes.
         skipped: inputs that could not be used.
         absent: names listed by the annotations without a file, such as {"classes": [...]}.
     """
@@ -124,6 +125,7 @@ class Manifest:
     fps: float | None
     short_side: int
     jpeg_quality: int
+    plan_sha256: str
     skipped: tuple[Skipped, ...] = ()
     absent: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     modality: str = "rgb"
@@ -135,7 +137,7 @@ class Manifest:
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
-        """Inverse of `to_json`. Raises ValueError, KeyError or TypeError on other text."""
+        """Inverse of `to_json`. Raises what `load_manifest` catches on other text."""
         fields = json.loads(text)
         if fields["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format version {fields['format_version']}, this kdant reads {FORMAT_VERSION}")
@@ -187,5 +189,5 @@ def load_manifest(folder: str | os.PathLike[str]) -> Manifest:
         )
     try:
         return Manifest.from_json(path.read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecordError) as error:
         raise RecordError(f"{path} cannot be read: {error}. Rebuild it with --overwrite.") from error

@@ -33,7 +33,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
         VideoError: no such file, not a video, or no frame rate.
     """
     try:
-        with av.open(os.fspath(path)) as container:
+        with av.open(os.path.abspath(path)) as container:
             stream = _video_stream(container, path)
             fps, duration_s = float(_frame_rate(stream)), _duration_s(container, stream)
     except (av.FFmpegError, OSError) as error:
@@ -92,12 +92,15 @@ def _decode(path: str | os.PathLike[str], start_s: float) -> Iterator[tuple[floa
     """Yields (seconds since the first frame, frame) from the key frame at or before `start_s`."""
     end_s = 0.0
     try:
-        with av.open(os.fspath(path)) as container:
+        with av.open(os.path.abspath(path)) as container:
             stream = _video_stream(container, path)
             stream.thread_type = "AUTO"
             tick_s, rate = _time_base(stream), _frame_rate(stream)
             origin_s = (stream.start_time or 0) * tick_s
             duration_s = _duration_s(container, stream)
+            tolerance_s = max(END_TOLERANCE_S, 0.02 * (duration_s or 0.0))
+            if container.format.name == "avi":  # its header counts frames exactly
+                tolerance_s = 3 / float(rate)
             if start_s > 0:
                 target = int((Fraction(start_s) + origin_s) / tick_s)
                 container.seek(target, stream=stream, backward=True)
@@ -109,7 +112,7 @@ def _decode(path: str | os.PathLike[str], start_s: float) -> Iterator[tuple[floa
         raise VideoError(f"{path} cannot be decoded: {_reason(error)}.") from error
     if end_s == 0.0:
         raise VideoError(f"{path} holds no frame that can be decoded.")
-    if duration_s is not None and end_s < duration_s - max(END_TOLERANCE_S, 0.02 * duration_s):
+    if duration_s is not None and end_s < duration_s - tolerance_s:
         raise VideoError(
             f"{path} is cut short: its header promises {duration_s:.2f} s, decoding ends at {end_s:.2f} s."
         )
@@ -137,6 +140,9 @@ def _time_base(stream: av.video.stream.VideoStream) -> Fraction:
 
 
 def _duration_s(container: av.container.InputContainer, stream: av.video.stream.VideoStream) -> float | None:
+    if container.format.name == "avi" and stream.frames:
+        # Of a file cut off before its index FFmpeg guesses the duration from the size; the header knows.
+        return float(stream.frames / _frame_rate(stream))
     if stream.duration:
         return float(stream.duration * _time_base(stream))
     if container.duration:

@@ -72,7 +72,8 @@ def build_records(
     if overwrite:
         _remove_records(out)
     if resume and (out / schema.MANIFEST_NAME).exists():
-        return _finished_manifest(out, annotations, options, tasks)
+        return _finished_manifest(out, annotations, options)
+    _remove_leftovers(out, tasks)
     (out / PROGRESS_FOLDER).mkdir(exist_ok=True)
     results = []
     for result in _write_shards(tasks, out, workers):
@@ -185,21 +186,30 @@ def _assemble(annotations: Annotations, options: BuildOptions, results: list[Sha
     )
 
 
-def _finished_manifest(
-    out: Path, annotations: Annotations, options: BuildOptions, tasks: tuple[ShardTask, ...]
-) -> Manifest:
+def _finished_manifest(out: Path, annotations: Annotations, options: BuildOptions) -> Manifest:
     """The manifest of a build that had finished, if it is the build that is asked for now."""
     manifest = schema.load_manifest(out)
     fields = ("dataset", "clip", "classes", "options", "short_side", "jpeg_quality")
     planned = empty_manifest(annotations, options)
     changed = [name for name in fields if getattr(planned, name) != getattr(manifest, name)]
-    files = [shard.file for split in manifest.splits.values() for shard in split.shards]
-    if changed or files != [task.file for task in tasks]:
+    if changed or manifest.plan_sha256 != planned.plan_sha256:
         raise RecordError(
-            f"{out} holds a finished data set with other {', '.join(changed or ['shards'])}. "
+            f"{out} holds a finished data set with other {', '.join(changed or ['shards or samples'])}. "
             f"Choose another folder, or add --overwrite in place of --resume."
         )
     return manifest
+
+
+def _remove_leftovers(out: Path, tasks: tuple[ShardTask, ...]) -> None:
+    """Removes what a killed build left half written, and noted shards that this plan does not have."""
+    planned = {task.file for task in tasks}
+    for note in (out / PROGRESS_FOLDER).glob("*.tfrecord.json"):
+        if (name := note.name.removesuffix(".json")) not in planned:
+            (out / name).unlink(missing_ok=True)
+            note.unlink()
+    for name in (*planned, schema.MANIFEST_NAME):
+        for path in out.glob(f".tmp-[0-9]*-{name}"):
+            path.unlink()
 
 
 def _remove_records(out: Path) -> None:

@@ -101,6 +101,7 @@ class BidirectionalAttentionPooling(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tuple[int | None, ...]]:
         observed, future = (_flattened_shape(tuple(shape)) for shape in input_shape)
+        _check_channels(observed[-1], future[-1])
         return {"a_in_r": observed, "a_in_a": observed, "r_in_a": future, "r_in_r": future}
 
     def compute_output_spec(self, inputs: Any) -> dict[str, keras.KerasTensor]:
@@ -139,12 +140,15 @@ def _as_float32(first: Any, second: Any) -> tuple[Any, Any]:
     first, second = ops.convert_to_tensor(first), ops.convert_to_tensor(second)
     if len(first.shape) != 3 or len(second.shape) != 3:
         raise ValueError(f"Maps should be (B, N, d). Received shapes: {first.shape} and {second.shape}.")
-    if first.shape[-1] != second.shape[-1]:
-        raise ValueError(
-            f"Both maps should have the same number of channels. Received: {first.shape[-1]} and "
-            f"{second.shape[-1]}."
-        )
+    _check_channels(first.shape[-1], second.shape[-1])
     return ops.cast(first, "float32"), ops.cast(second, "float32")
+
+
+def _check_channels(first: int | None, second: int | None) -> None:
+    if first != second:
+        raise ValueError(
+            f"Both maps should have the same number of channels. Received: {first} and {second}."
+        )
 
 
 def _resolve_alpha(alpha: float | None, channels: int) -> float:
@@ -158,4 +162,7 @@ def _products(first: Any, second: Any) -> Any:
 
 def _pool(similarities: Any, keys: Any) -> Any:
     """`(B, N, M)`, `(B, M, d)` → `(B, N, d)`."""
+    if keys.shape[1] == 1:
+        # Keras warns of a softmax over one value; its weight is 1.
+        return ops.matmul(ops.ones_like(similarities), keys)
     return ops.matmul(ops.softmax(similarities, axis=-1), keys)

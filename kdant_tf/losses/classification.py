@@ -41,15 +41,21 @@ def kl_divergence(targets: Any, logits: Any) -> Any:
     Source: Tran et al. 2019, eq. 1, 2, §4.2. Deviations: none.
     """
     targets, logits = ops.convert_to_tensor(targets), ops.convert_to_tensor(logits)
-    if targets.shape[-1] != logits.shape[-1]:
+    if not _same_shape(targets.shape, logits.shape):
         raise ValueError(
-            f"Targets and logits should have the same classes. Received shapes: {targets.shape} and "
-            f"{logits.shape}."
+            f"Targets and logits should have the same samples and classes. Received shapes: "
+            f"{targets.shape} and {logits.shape}."
         )
     targets = ops.cast(targets, "float32")
     log_probabilities = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
     log_targets = ops.log(ops.where(targets > 0, targets, ops.ones_like(targets)))
     return ops.mean(ops.sum(targets * (log_targets - log_probabilities), axis=-1))
+
+
+def _same_shape(first: Any, second: Any) -> bool:
+    """True also where a size is not known yet, as in a traced function."""
+    sizes = zip(tuple(first), tuple(second), strict=False)
+    return len(first) == len(second) and all(a == b or None in (a, b) for a, b in sizes)
 
 
 def classification_loss(logits: Any, labels: Any, teacher_probabilities: Any | None = None) -> Any:

@@ -12,7 +12,6 @@ from kdant_tf.losses import features as feature_losses
 from kdant_tf.losses.classification import classification_loss
 
 
-@keras.saving.register_keras_serializable(package="kdant")
 class Distiller(keras.Model):
     """A network that learns from labels, and from a frozen teacher where one is given (paper eq. 2, 3).
 

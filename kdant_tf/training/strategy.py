@@ -1,5 +1,6 @@
 """From `--devices` to a tf.distribute strategy."""
 
+import functools
 import re
 
 import tensorflow as tf
@@ -36,7 +37,13 @@ def make_strategy(devices: str = "auto") -> tf.distribute.Strategy:
             raise KdantError(
                 f"`--devices {devices}` asks for more GPUs than TensorFlow sees, which are {found}."
             )
-    return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(count)])
+    return _mirrored_strategy(tuple(f"{kind}:{i}" for i in range(count)))
+
+
+@functools.cache
+def _mirrored_strategy(devices: tuple[str, ...]) -> tf.distribute.Strategy:
+    """One strategy a set of devices: a second one would reuse the keys of the first one's collectives."""
+    return tf.distribute.MirroredStrategy(list(devices))
 
 
 def _make_logical_cpus(count: int) -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 from absl import logging
 
-from kdant_tf.config import STUDENT, TEACHER, TrainConfig
+from kdant_tf.config import STUDENT, TEACHER, ConfigError, TrainConfig
 from kdant_tf.evaluation.plots import plot_curves
-from kdant_tf.models.i3d import build_i3d
+from kdant_tf.models.i3d import ENDPOINTS, build_i3d
 from kdant_tf.runs import (
     CHECKPOINTS_NAME,
     CURVES_NAME,
@@ -136,6 +136,10 @@ def _prepare(records: Records, out: Path, config: TrainConfig, teacher: Run | No
         raise RecordError(
             f"Training needs at least two classes; {records.folder} has {len(manifest.classes)}. "
             f"Label more rows."
+        )
+    if config.endpoint not in ENDPOINTS:
+        raise ConfigError(
+            f"Setting `endpoint` should be one of {', '.join(ENDPOINTS)}. Received: {config.endpoint!r}."
         )
     if teacher is not None:
         teacher.check_records(manifest, records.folder)

@@ -88,7 +88,7 @@ def _probe_videos(
         video = row["video"]
         if video in infos or video in failed:
             continue
-        if not (folder / video).is_file():
+        if not os.path.isfile(folder / video):
             raise AnnotationError(f"{where}: video {video!r} does not exist in {folder}.")
         try:
             infos[video] = probe(folder / video)
@@ -117,7 +117,7 @@ def _sample(where: str, row: dict[str, str], folder: Path, info: VideoInfo) -> S
     if not row["label"] and split != "train":
         raise AnnotationError(f"{where}: a {split} row needs a label; only training rows may be unlabelled.")
     return Sample(
-        id=f"{video}@{row['start_s']}-{row['end_s']}",
+        id=f"{video}@{start_s}-{end_s}",
         video=video,
         path=str(folder / video),
         split=split,

@@ -67,7 +67,11 @@ def _sample(video: str, path: Path, split: str, label: str) -> Sample:
 def _read_split_file(path: Path) -> list[tuple[str, str]]:
     """(file name, "train" or "test") for each line; other marks (0, unused) are left out."""
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise AnnotationError(f"{path} is no text in UTF-8: {error}.") from error
+    for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         video, _, mark = line.strip().rpartition(" ")

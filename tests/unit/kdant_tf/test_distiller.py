@@ -176,8 +176,7 @@ def test_two_devices_give_the_weights_of_one():
 
     single = compiled(tiny_network(1), tiny_network(2), **options)
     step = tf.function(single.train_step)
-    for batch in batches:
-        step(batch)
+    expected = [float(step(batch)["loss"]) for batch in batches]
 
     strategy = make_strategy("cpu:2")
     with strategy.scope():
@@ -196,8 +195,7 @@ def test_two_devices_give_the_weights_of_one():
     for path, values in weights_of(single.student).items():
         assert np.abs(values - before[path]).max() > 1e-3, path
         np.testing.assert_allclose(weights_of(mirrored.student)[path], values, atol=1e-5, err_msg=path)
-    fresh = Distiller(tiny_network(1), tiny_network(2), feature_loss="bidirectional", feature_weight=2.0)
-    np.testing.assert_allclose(losses[0], float(fresh.compute_losses(batches[0])["loss"]), rtol=1e-4)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4)
 
 
 def _dataset(batches: list[dict[str, tf.Tensor]]) -> tf.data.Dataset:
@@ -208,7 +206,7 @@ def _dataset(batches: list[dict[str, tf.Tensor]]) -> tf.data.Dataset:
 def test_kerass_own_fit_trains_it():
     student = tiny_network(1)
     before = weights_of(student)
-    distiller = Distiller(student, tiny_network(2), feature_loss="bidirectional", feature_weight=1.0)
+    distiller = Distiller(student, tiny_network(2), feature_loss="direct", feature_weight=1.0)
     distiller.compile(optimizer=keras.optimizers.SGD(0.1), jit_compile=False)
     history = distiller.fit(_dataset([random_batch()] * 4), epochs=3, shuffle=False, verbose=0).history
     assert history["loss"][-1] < history["loss"][0]

@@ -41,6 +41,7 @@ def manifest(**changes) -> Manifest:
         "fps": None,
         "short_side": 64,
         "jpeg_quality": 95,
+        "plan_sha256": "0" * 64,
     }
     return Manifest(**{**fields, **changes})
 

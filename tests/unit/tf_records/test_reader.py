@@ -83,6 +83,7 @@ def write_folder(folder: Path, windows: list[tuple[int, int]], frames: list[byte
         fps=25.0,
         short_side=32,
         jpeg_quality=100,
+        plan_sha256="0" * 64,
     )
     (folder / "manifest.json").write_text(manifest.to_json())
     return folder

@@ -22,6 +22,7 @@ def manifest() -> Manifest:
         fps=25.0,
         short_side=64,
         jpeg_quality=95,
+        plan_sha256="0" * 64,
     )
 
 

@@ -135,7 +135,7 @@ def test_an_mp4_cut_short_cannot_be_opened(tmp_path: Path, videos: Path) -> None
         probe(cut(videos / "00000.mp4", tmp_path, 0.6))
 
 
-@pytest.mark.parametrize("share", [0.3, 0.6])
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_a_real_video_cut_short_is_refused(tmp_path: Path, jhmdb: Path, share: float) -> None:
     path = cut(min((jhmdb / "golf").glob("*.avi")), tmp_path, share)
     with pytest.raises(VideoError, match="cut short"):
