@@ -33,7 +33,13 @@ def demo(size: str, out: Path, overwrite: bool) -> None:
         make_callbacks=lambda epochs, name: [TrainingProgress(epochs, name)],
     )
     rows = [
-        (name, e.view, percent(e.top1), percent(e.mean_class_accuracy), f"{e.top1 / result.chance:.2f}")
+        (
+            _title(name),
+            e.view,
+            percent(e.top1),
+            percent(e.mean_class_accuracy),
+            f"{e.top1 / result.chance:.2f}",
+        )
         for name, e in result.evaluations.items()
     ]
     samples = next(iter(result.evaluations.values())).samples
@@ -42,3 +48,7 @@ def demo(size: str, out: Path, overwrite: bool) -> None:
     click.echo(f"Pictures: {result.pictures}")
     click.echo(f"SavedModel: {result.exported}")
     click.echo(f"Next: kdant evaluate {out / 'teacher'} --records {out / 'records'} --view observed")
+
+
+def _title(name: str) -> str:
+    return name if name == "teacher" else f"student {name}"

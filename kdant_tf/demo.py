@@ -14,7 +14,7 @@ from kdant_tf.evaluation.protocols import Evaluation, evaluate_run
 from kdant_tf.runs import METRICS_NAME, Run, inherited_settings, load_run
 from kdant_tf.serving.export import export_run
 from kdant_tf.training.checkpoint import read_metrics
-from kdant_tf.training.train import train
+from kdant_tf.training.train import load_network, train
 from tf_records.files import claim_folder
 from tf_records.plan import BuildOptions
 from tf_records.reader import Records
@@ -75,20 +75,21 @@ def run_demo(
     teacher = _train(out, size, None, "none", make_callbacks)
     students = {name: _train(out, size, teacher, name, make_callbacks) for name in FEATURE_LOSSES}
     on_stage("evaluating, drawing, exporting")
-    evaluations = {"teacher": evaluate_run(teacher, records)}
-    evaluations |= {f"student, {name}": evaluate_run(run, records) for name, run in students.items()}
+    runs = {"teacher": teacher, **students}
+    networks = {name: load_network(run) for name, run in runs.items()}
+    evaluations = {name: evaluate_run(run, records, network=networks[name]) for name, run in runs.items()}
     pictures = out / "pictures"
     pictures.mkdir()
-    runs = {"teacher": teacher, **students}
     plot_curves(
         {name: read_metrics(run.folder / METRICS_NAME) for name, run in runs.items()}, pictures / "curves.png"
     )
-    draw_heat_maps(teacher, students, records, pictures / "heat_maps.png")
+    recognition = networks.pop("teacher")
+    draw_heat_maps(recognition, networks, records, pictures / "heat_maps.png")
     return DemoResult(
         evaluations=evaluations,
         chance=1 / len(records.manifest.classes),
         pictures=pictures,
-        exported=export_run(students["bidirectional"], out / "export"),
+        exported=export_run(students["bidirectional"], out / "export", networks["bidirectional"]),
     )
 
 

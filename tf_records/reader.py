@@ -19,6 +19,9 @@ from tf_records.errors import RecordError
 from tf_records.schema import EITHER, FUTURE, OBSERVED, Manifest, SplitInfo, load_manifest
 
 SHUFFLE_RECORDS = 256
+
+# Nothing here needs AutoGraph, and its conversion takes longer than the tracing, anew for each epoch.
+plain = tf.autograph.experimental.do_not_convert
 _CONTEXT = {
     schema.LABEL_INDEX: tf.io.FixedLenFeature((), tf.int64),
     schema.CLIP_ID: tf.io.FixedLenFeature((), tf.string),
@@ -141,6 +144,7 @@ def training_batches(
     clip_frames = records.manifest.clip.clip_frames
     dataset = _numbered_records(records, seed, epoch)
 
+    @plain
     def parse_label(index: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         recorded = _parse_context(serialized)[schema.LABEL_INDEX]
         label = recorded if labels is None else tf.gather(tf.constant(labels), index)
@@ -148,10 +152,11 @@ def training_batches(
 
     dataset = dataset.map(parse_label, num_parallel_calls=tf.data.AUTOTUNE)
     if labeled_only:
-        dataset = dataset.filter(lambda index, serialized, label: label >= 0)
+        dataset = dataset.filter(plain(lambda index, serialized, label: label >= 0))
     order_seed = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
     dataset = dataset.shuffle(SHUFFLE_RECORDS, seed=order_seed, reshuffle_each_iteration=False)
 
+    @plain
     def decode(index: tf.Tensor, serialized: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
         decision = augment.draw_decision(seed, epoch, index)
         clips = _pair_of_clips(serialized, decision, views, clip_frames, crop)
@@ -173,11 +178,13 @@ def evaluation_batches(
     clip_frames = records.manifest.clip.clip_frames
     images_key = schema.VIEW_IMAGES[view]
 
+    @plain
     def cut_windows(index: tf.Tensor, serialized: tf.Tensor) -> tf.data.Dataset:
         context, lists = _parse(serialized, (view,))
         encoded = lists[images_key]
         starts = augment.window_starts(tf.size(encoded), clip_frames, windows)
 
+        @plain
         def cut(start: tf.Tensor) -> dict[str, tf.Tensor]:
             indices = augment.clip_indices(tf.size(encoded), start, clip_frames)
             frames = augment.decode_frames(encoded, indices, clip_frames)
@@ -205,7 +212,7 @@ def _numbered_records(records: Records, seed: int, epoch: int) -> tf.data.Datase
     paths = np.array(records.paths("train"))
     files = tf.data.Dataset.from_tensor_slices((paths[order], first[order]))
     return files.interleave(
-        lambda path, number: tf.data.TFRecordDataset(path).enumerate(start=number),
+        plain(lambda path, number: tf.data.TFRecordDataset(path).enumerate(start=number)),
         cycle_length=4,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,

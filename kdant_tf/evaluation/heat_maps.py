@@ -8,43 +8,50 @@ import keras
 import numpy as np
 
 from kdant_tf.evaluation.plots import activation_magnitude, plot_heat_maps
-from kdant_tf.runs import Run
-from kdant_tf.training.train import load_network
 from tf_records.reader import Records, evaluation_batches
 from tf_records.schema import FUTURE, OBSERVED
 
 
 def draw_heat_maps(
-    teacher: Run, students: Mapping[str, Run], records: Records, path: Path, rows: int = 4
+    teacher: keras.Model,
+    students: Mapping[str, keras.Model],
+    records: Records,
+    path: Path,
+    *,
+    endpoint: str = "Mixed_4f",
+    rows: int = 4,
 ) -> None:
     """Draws a row for the first test sample of each class, up to `rows`.
 
     Columns: the observed clip, the teacher on it, each student on it, the teacher on the future clip.
 
     Args:
-        teacher, students: finished runs with the same crop and endpoint.
+        teacher, students: trained networks with the same input size and an output `endpoint`.
         records: with a test split.
         path: PNG to write.
+        endpoint: whose activations are drawn.
         rows: samples to show.
     """
-    observed = _first_clip_of_each_class(records, OBSERVED, teacher.config.crop)
-    future = _first_clip_of_each_class(records, FUTURE, teacher.config.crop)
-    endpoint = teacher.config.endpoint
-    recognition = load_network(teacher)
-    networks = {"teacher": recognition, **{name: load_network(run) for name, run in students.items()}}
-    table = []
-    for label in sorted(observed)[:rows]:
-        panels: dict[str, Any] = {"observed clip": (_middle_frame(observed[label]), None)}
-        for name, network in networks.items():
-            panels[name] = _panel(network, observed[label], endpoint)
-        panels["teacher, future clip"] = _panel(recognition, future[label], endpoint)
-        table.append({"title": records.manifest.classes[label], "panels": panels})
+    crop = teacher.input.shape[2]
+    observed = _first_clip_of_each_class(records, OBSERVED, crop)
+    future = _first_clip_of_each_class(records, FUTURE, crop)
+    labels = sorted(observed)[:rows]
+    past, action = (np.stack([clips[label] for label in labels]) for clips in (observed, future))
+    columns = {"teacher": (past, teacher), **{name: (past, network) for name, network in students.items()}}
+    columns["teacher, future clip"] = (action, teacher)
+    panels: dict[str, Any] = {"observed clip": [(_middle_frame(clip), None) for clip in past]}
+    for name, (clips, network) in columns.items():
+        maps = keras.ops.convert_to_numpy(network(clips, training=False)[endpoint])
+        frames = [_middle_frame(clip) for clip in clips]
+        panels[name] = [(frame, activation_magnitude(m)) for frame, m in zip(frames, maps, strict=True)]
+    table = [
+        {
+            "title": records.manifest.classes[label],
+            "panels": {name: cells[i] for name, cells in panels.items()},
+        }
+        for i, label in enumerate(labels)
+    ]
     plot_heat_maps(table, path)
-
-
-def _panel(network: keras.Model, clip: np.ndarray, endpoint: str) -> tuple[np.ndarray, np.ndarray]:
-    feature_map = keras.ops.convert_to_numpy(network(clip[None], training=False)[endpoint])[0]
-    return _middle_frame(clip), activation_magnitude(feature_map)
 
 
 def _middle_frame(clip: np.ndarray) -> np.ndarray:

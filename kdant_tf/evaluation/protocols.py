@@ -39,6 +39,7 @@ def evaluate_run(
     *,
     view: str | None = None,
     split: str = "test",
+    network: keras.Model | None = None,
     on_batch: Callable[[int], None] = lambda clips: None,
 ) -> Evaluation:
     """Evaluates a run on a split and notes the result in the run folder.
@@ -49,6 +50,7 @@ def evaluate_run(
         view: "observed" or "future"; None shows a teacher the future and a student the observed
             segment. A teacher on "observed" is the I3D row of Table 1's anticipation half.
         split: "test" or "val".
+        network: the run's, where it is loaded already.
         on_batch: called after each batch with its number of clips.
 
     Raises:
@@ -66,7 +68,8 @@ def evaluate_run(
         crop=run.config.crop,
         windows=run.config.windows,
     )
-    probabilities, labels = predict(load_network(run), batches, records.split(split).records, on_batch)
+    network = load_network(run) if network is None else network
+    probabilities, labels = predict(network, batches, records.split(split).records, on_batch)
     result = Evaluation(
         top1=top_k_accuracy(probabilities, labels, 1),
         top5=top_k_accuracy(probabilities, labels, 5),
@@ -97,7 +100,7 @@ def predict(
         Probabilities float64 `(samples, classes)` and labels int64 `(samples,)`.
     """
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def infer(clips: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(network(clips, training=False)["logits"])
 

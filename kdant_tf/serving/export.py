@@ -13,17 +13,22 @@ from tf_records.errors import KdantError
 from tf_records.files import claim_folder
 
 
-def export_run(run: Run, out: Path) -> Path:
+def export_run(run: Run, out: Path, network: keras.Model | None = None) -> Path:
     """Writes `out`/1, a SavedModel with the preprocessing inside.
 
     Its signature `serving_default` takes uint8 `clips` `(B, T, H, W, 3)`, RGB, any H and W of at
     least 32, and gives float32 `probabilities` `(B, classes)`. The central square of 7/8 of the
     shorter side is cut and scaled as in evaluation.
 
+    Args:
+        run: a finished run.
+        out: folder, made if need be.
+        network: the run's, where it is loaded already.
+
     Raises:
         KdantError: `out`/1 exists, or `out` cannot be written.
     """
-    network = load_network(run)
+    network = load_network(run) if network is None else network
     version = out / "1"
     if version.exists():
         raise KdantError(f"{version} exists. Export to another folder: kdant export {run.folder} --out DIR.")

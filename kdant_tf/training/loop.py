@@ -106,7 +106,7 @@ def _check_finite(losses: dict[str, float], epoch: int, step: int) -> None:
 
 
 def _compile_step(distiller: Distiller, strategy: tf.distribute.Strategy) -> Callable[[Any], dict[str, Any]]:
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def step(batch: Any) -> dict[str, Any]:
         losses = strategy.run(distiller.train_step, args=(batch,))
         return {

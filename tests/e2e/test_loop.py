@@ -182,7 +182,7 @@ def test_the_tiny_demo_runs_and_leaves_its_pictures(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    for name in ("teacher", "student, none", "student, direct", "student, bidirectional", "Next:"):
+    for name in ("teacher", "student none", "student direct", "student bidirectional", "Next:"):
         assert name in done.stdout
     for picture in ("curves.png", "heat_maps.png"):
         assert (tmp_path / "demo" / "pictures" / picture).stat().st_size > 10_000
