@@ -67,6 +67,7 @@ class TrainingProgress(keras.callbacks.Callback):
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         self.began_s = time.monotonic()
         self.first_epoch: int | None = None
+        self.steps = 0
         self.task = self.progress.add_task(self.name, total=self.epochs, note="")
         if self.console.is_terminal:
             self.progress.start()
@@ -74,13 +75,14 @@ class TrainingProgress(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         if self.first_epoch is None:
             self.first_epoch = epoch
-        self.progress.update(self.task, completed=epoch)
+            self.progress.update(self.task, completed=epoch, note="first step, which compiles …")
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        self.progress.update(self.task, note=_describe(logs or {}))
+        self.steps += 1
+        done = (self.first_epoch or 0) + self.steps / self.params["steps"]
+        self.progress.update(self.task, completed=done, note=_describe(logs or {}))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.progress.update(self.task, completed=epoch + 1)
         if not self.console.is_terminal:
             done = epoch + 1 - (self.first_epoch or 0)
             left_s = (time.monotonic() - self.began_s) / done * (self.epochs - epoch - 1)

@@ -107,14 +107,17 @@ def train(
     finished = checkpoints.restore()
     if finished:
         logging.info("Resuming after epoch %d of %d.", finished, config.epochs)
-    every = [checkpoints, EpochScalars(out / TENSORBOARD_NAME), *callbacks]
+    told = keras.callbacks.CallbackList(
+        [checkpoints, EpochScalars(out / TENSORBOARD_NAME), *callbacks], model=distiller
+    )
+    told.set_params({"epochs": config.epochs, "steps": job.samples // config.batch_size})
     logs = fit(
         distiller,
         strategy,
         lambda epoch: _batches(job, epoch),
         epochs=range(finished, config.epochs),
         learning_rate=config.learning_rate_at,
-        callbacks=keras.callbacks.CallbackList(every, model=distiller),
+        callbacks=told,
     )
     with atomic_path(job.run.model_path) as temporary:
         distiller.student.save(temporary)
