@@ -15,22 +15,30 @@ def print_json(value: Mapping[str, Any]) -> None:
 
 
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    table = Table(title=title, title_justify="left")
+    table = Table()
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", overflow="fold")
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    Console().print(table)
+    _print_titled(title, table)
 
 
 def print_fields(title: str, fields: Mapping[str, str]) -> None:
     """A table of names and values; long values fold, they are never cut."""
-    table = Table(title=Text(title), title_justify="left", show_header=False)
+    table = Table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in fields.items():
         table.add_row(name, Text(value))
-    Console().print(table)
+    _print_titled(title, table)
+
+
+def _print_titled(title: str, table: Table) -> None:
+    """The title stands above the table, not in it, where it would be wrapped to the table's width."""
+    console = Console()
+    if title:
+        console.print(Text(title, style="italic"))
+    console.print(table)
 
 
 def percent(share: float) -> str:
