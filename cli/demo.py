@@ -17,7 +17,7 @@ from .options import FOLDER
 def demo(size: str, out: Path, overwrite: bool) -> None:
     """See an anticipation network learn from a recognition network, on videos made on the spot.
 
-    small takes some minutes, tiny about one; tiny's networks learn next to nothing.
+    small takes about five minutes on two cores, tiny about two; tiny's networks learn next to nothing.
     """
     start_tensorflow()
     from kdant_tf.demo import run_demo
