@@ -16,7 +16,9 @@ from kdant_tf.models.i3d import ENDPOINTS, build_i3d
 from kdant_tf.runs import (
     CHECKPOINTS_NAME,
     CURVES_NAME,
+    EVALUATION_NAME,
     METRICS_NAME,
+    MODEL_NAME,
     TENSORBOARD_NAME,
     Run,
     load_run,
@@ -184,7 +186,7 @@ def _claim_run_folder(run: Run, *, resume: bool, overwrite: bool) -> None:
         for name in (CHECKPOINTS_NAME, TENSORBOARD_NAME):
             if (run.folder / name).is_dir():
                 tf.io.gfile.rmtree(str(run.folder / name))
-        for name in (METRICS_NAME, CURVES_NAME, "evaluation.json", "model.keras"):
+        for name in (METRICS_NAME, CURVES_NAME, EVALUATION_NAME, MODEL_NAME):
             (run.folder / name).unlink(missing_ok=True)
     if resume and any(run.folder.iterdir()):
         _check_same_run(load_run(run.folder, finished=False), run)
