@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test check format wheel clean
+.PHONY: demo test check check-weights format wheel clean
 
 demo: $(INSTALLED)  ## the whole loop on rendered videos
 	$(BIN)/kdant demo --overwrite
@@ -16,6 +16,9 @@ check: $(INSTALLED)  ## format, lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+check-weights: $(INSTALLED)  ## DeepMind's weights give DeepMind's logits; downloads them
+	$(BIN)/python -m pytest --timeout=0 tests/opt_in/check_published_logits.py
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

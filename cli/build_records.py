@@ -1,35 +1,104 @@
 """kdant build-records"""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from tf_records.quiet import start_tensorflow
 
-from .command import KdantCommand, split_names
+from .command import KdantCommand, add_options, split_names
 from .options import FOLDER, folder_options, json_option
+
+_LINES = 10  # of skipped or absent things on stderr; the manifest names them all
+_CLASSES_SHOWN = 30
+# Options that mean something for one source alone.
+_OWN_OPTIONS = {"split": "jhmdb", "target": "epic55", "allow_outside": "csv"}
+
+source_options = add_options(
+    click.option(
+        "--source",
+        required=True,
+        type=click.Choice(["jhmdb", "epic55", "thumos14", "csv", "synthetic"]),
+        help="Kind of --input.",
+    ),
+    click.option(
+        "--input",
+        "input_path",
+        required=True,
+        type=FOLDER,
+        help="jhmdb: folder with the class folders and splits/. epic55, thumos14: folder with the "
+        "annotations and the videos. csv: file with the columns video,start_s,end_s and, if wanted, "
+        "label,split,fps,offset_s. synthetic: folder of videos, rendered if it has none yet.",
+    ),
+    click.option("--split", default=1, show_default=True, help="JHMDB's split: 1, 2 or 3."),
+    click.option(
+        "--target",
+        default="verb",
+        show_default=True,
+        type=click.Choice(["verb", "noun", "action"]),
+        help="EPIC-KITCHENS' classes.",
+    ),
+    click.option("--allow-outside", is_flag=True, help="A CSV may name videos outside its folder."),
+    click.option("--classes", callback=split_names, help="Only these classes: a,b,c."),
+    click.option("--limit", type=int, help="Samples to keep a split, for a quick look."),
+    click.option(
+        "--label-fraction",
+        default=1.0,
+        show_default=True,
+        type=float,
+        help="Share of the training labels to keep; the other samples become unlabelled (§4.4).",
+    ),
+    click.option("--seed", default=0, show_default=True, help="Of --limit and --label-fraction."),
+)
+mining_options = add_options(
+    click.option(
+        "--unlabeled-per-label",
+        default=0.0,
+        show_default=True,
+        type=float,
+        help="Unlabelled pairs to draw for each labelled training sample, from stretches without annotation.",
+    ),
+    click.option(
+        "--vicinity-s",
+        default=10.0,
+        show_default=True,
+        type=float,
+        help="How far from a training action these may lie (§4.3.1).",
+    ),
+    click.option("--mining-seed", default=0, show_default=True, help="Of their draw."),
+)
+clip_options = add_options(
+    click.option(
+        "--clip-frames", type=int, help="Frames a clip. Default: 8; epic55 32 (§4.3), thumos14 16 (§4.4)."
+    ),
+    click.option(
+        "--offset-frames",
+        type=int,
+        help="From one clip's first frame to the other's. Default: 15; epic55 and thumos14 use "
+        "--anticipation-s.",
+    ),
+    click.option(
+        "--anticipation-s",
+        type=float,
+        help="Or: seconds from the end of the observed clip to the start of the action. Default: epic55 and "
+        "thumos14 1.",
+    ),
+    click.option(
+        "--fps",
+        type=float,
+        help="Rate of the clock that frames are taken on. Default: each video's own; thumos14 16.",
+    ),
+)
 
 
 @click.command("build-records", cls=KdantCommand)
-@click.option(
-    "--source", required=True, type=click.Choice(["jhmdb", "csv", "synthetic"]), help="Kind of --input."
-)
-@click.option(
-    "--input",
-    "input_path",
-    required=True,
-    type=FOLDER,
-    help="jhmdb: folder with the class folders and splits/. csv: file with the columns "
-    "video,start_s,end_s,label,split. synthetic: folder of videos, rendered if it has none yet.",
-)
+@source_options
 @click.option("--out", type=FOLDER, help="Record folder to make; not needed with --dry-run.")
-@click.option("--split", default=1, show_default=True, help="JHMDB's split: 1, 2 or 3.")
-@click.option("--classes", callback=split_names, help="Only these classes: a,b,c.")
-@click.option("--clip-frames", default=8, show_default=True, help="Frames a clip.")
-@click.option(
-    "--offset-frames", default=15, show_default=True, help="From one clip's first frame to the other's."
-)
+@mining_options
+@clip_options
 @click.option(
     "--short-side", default=256, show_default=True, help="Pixels of the shorter side of stored frames."
 )
@@ -47,44 +116,69 @@ def build_records(ctx: click.Context, **options: Any) -> None:
     A video that cannot be decoded is skipped, and named here and in the manifest.
     """
     from tf_records.plan import BuildOptions, dry_run_summary
-    from tf_records.schema import ClipSpec
+    from tf_records.sources.protocols import resolve_protocol
 
-    if options["out"] is None and not options["dry_run"]:
-        raise click.UsageError("Missing option '--out'.")
+    _check_usage(ctx, options)
+    distance = ("clip_frames", "offset_frames", "anticipation_s", "fps")
+    protocol = resolve_protocol(options["source"], **{name: options[name] for name in distance})
     build_options = BuildOptions(
-        clip=ClipSpec(clip_frames=options["clip_frames"], offset_frames=options["offset_frames"]),
+        clip=protocol.clip,
+        fps=protocol.fps,
         short_side=options["short_side"],
         jpeg_quality=options["jpeg_quality"],
         shards=options["shards"],
     )
-    annotations = _read_source(options["source"], options["input_path"], options["split"], options["classes"])
+    annotations = _read_source(options, protocol)
     if options["dry_run"]:
         summary = dry_run_summary(annotations, build_options)
     else:
         summary = _build(annotations, build_options, options).summary()
-    for item in summary["skipped"]:
-        click.echo(f"Skipped {item['video']}: {item['reason']}", err=True)
+    _report([f"Skipped {item['video']}: {item['reason']}" for item in summary["skipped"]], "skipped")
     for what, names in annotations.absent.items():
-        if names:
-            click.echo(f"Absent {what}, {len(names)}: {', '.join(names)}", err=True)
+        _report([f"Absent {what}: {name}" for name in names], f"{what} absent")
+    for note in annotations.notes:
+        click.echo(note, err=True)
     _print(summary, options["out"], options["as_json"])
-    if options["strict"] and summary["skipped"]:
-        click.echo(f"Error: {len(summary['skipped'])} inputs were skipped, and --strict was given.", err=True)
+    faults = len(summary["skipped"]) - annotations.too_early
+    if options["strict"] and faults:
+        click.echo(f"Error: {faults} inputs were skipped, and --strict was given.", err=True)
         ctx.exit(1)
 
 
-def _read_source(source: str, path: Path, split: int, classes: tuple[str, ...]) -> Any:
-    if source == "jhmdb":
-        from tf_records.sources.jhmdb import read_jhmdb
+def _check_usage(ctx: click.Context, options: dict[str, Any]) -> None:
+    if options["out"] is None and not options["dry_run"]:
+        raise click.UsageError("Missing option '--out'.")
+    if options["offset_frames"] is not None and options["anticipation_s"] is not None:
+        raise click.UsageError("Give --offset-frames or --anticipation-s, not both.")
+    for name, source in _OWN_OPTIONS.items():
+        given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and options["source"] != source:
+            raise click.UsageError(
+                f"--{name.replace('_', '-')} is for --source {source}. "
+                f"Received: --source {options['source']}."
+            )
 
-        return read_jhmdb(path, split, classes)
-    if source == "csv":
-        from tf_records.sources.csv_manifest import read_csv
 
-        return read_csv(path, classes)
-    from tf_records.sources.synthetic import read_synthetic
+def _read_source(options: dict[str, Any], protocol: Any) -> Any:
+    from tf_records.sources.read import SourceOptions, read_annotations
 
-    return read_synthetic(path, classes=classes)
+    same = ("source", "split", "target", "classes", "allow_outside", "label_fraction", "limit", "seed")
+    mining = ("unlabeled_per_label", "vicinity_s", "mining_seed")
+    source_options = SourceOptions(
+        path=options["input_path"],
+        need_videos=not options["dry_run"],
+        **{name: options[name] for name in (*same, *mining)},
+    )
+    return read_annotations(source_options, protocol)
+
+
+def _report(lines: Iterable[str], what: str) -> None:
+    """The first few lines on stderr, and how many there are in all."""
+    lines = list(lines)
+    for line in lines[:_LINES]:
+        click.echo(line, err=True)
+    if len(lines) > _LINES:
+        click.echo(f"… {len(lines)} {what} in all.", err=True)
 
 
 def _build(annotations: Any, build_options: Any, options: dict[str, Any]) -> Any:
@@ -115,7 +209,9 @@ def _print(summary: dict[str, Any], out: Path | None, as_json: bool) -> None:
         (name, split["labeled"], split["unlabeled"], split["shards"], f"{split['bytes'] / 1e6:.1f}")
         for name, split in summary["splits"].items()
     ]
-    title = f"{len(summary['classes'])} classes: {', '.join(summary['classes'])}"
+    classes = summary["classes"]
+    shown = classes if len(classes) <= _CLASSES_SHOWN else [*classes[:_CLASSES_SHOWN], "…"]
+    title = f"{len(classes)} classes: {', '.join(shown)}"
     print_table(title, ("split", "labelled", "unlabelled", "shards", "MB"), rows)
     if out is not None:
         click.echo(f"Next: kdant train-teacher --records {out} --out teacher")

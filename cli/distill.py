@@ -1,57 +1,34 @@
 """kdant distill"""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
-from tf_records.quiet import start_tensorflow
+from kdant_tf.config import FEATURE_LOSS_NAMES
 
-from .command import KdantCommand
-from .options import FOLDER, distillation_options, print_training, training_options
+from .command import KdantCommand, add_options
+from .options import FOLDER
+from .training import run_training, training_options
+
+distillation_options = add_options(
+    click.option("--teacher", required=True, type=FOLDER, help="Run folder of train-teacher."),
+    click.option("--feature-loss", type=click.Choice(FEATURE_LOSS_NAMES), help="Default: bidirectional."),
+    click.option("--feature-weight", type=float, help="The paper's lambda."),
+    click.option(
+        "--projection",
+        is_flag=True,
+        default=None,
+        help="Learn a 1x1x1 convolution to the teacher's channels, where they differ.",
+    ),
+)
 
 
 @click.command("distill", cls=KdantCommand)
-@click.option("--teacher", required=True, type=FOLDER, help="Run folder of train-teacher.")
 @distillation_options
 @training_options
-def distill(
-    records: Path,
-    teacher: Path,
-    out: Path,
-    preset: str | None,
-    config_file: Path | None,
-    devices: str,
-    resume: bool,
-    overwrite: bool,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def distill(**options: Any) -> None:
     """Train the anticipation network A on the earlier clips, with R as its teacher.
 
-    Width, crop and batch-norm momentum are the teacher's unless they are given.
+    Model, width, crop and batch-norm momentum are the teacher's unless they are given.
     """
-    from kdant_tf.config import STUDENT, resolve_config
-    from kdant_tf.runs import inherited_settings, load_run
-
-    run = load_run(teacher)
-    config = resolve_config(
-        STUDENT, inherited=inherited_settings(run), preset=preset, file=config_file, options=options
-    )
-    start_tensorflow()
-    from kdant_tf.training.train import train
-
-    from .progress import TrainingProgress
-
-    with TrainingProgress(config.epochs, f"student ({config.feature_loss})") as progress:
-        result = train(
-            records,
-            out,
-            config,
-            teacher=run,
-            devices=devices,
-            resume=resume,
-            overwrite=overwrite,
-            callbacks=[progress],
-        )
-    print_training(result, as_json, f"kdant evaluate {out} --records {records}")
+    run_training(**options)

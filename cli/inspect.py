@@ -39,7 +39,7 @@ def inspect(records: Path, verify: bool, as_json: bool) -> None:
         f"{records}",
         {
             "data set": f"{manifest.dataset} {manifest.options or ''}".strip(),
-            "clips": f"{clip.clip_frames} frames, offset {clip.offset_frames}, {manifest.fps or 'mixed'} fps",
+            "clips": f"{clip.clip_frames} frames, {clip.distance}, {manifest.fps or 'mixed'} fps",
             "frames": f"{manifest.modality}, short side {manifest.short_side}, JPEG {manifest.jpeg_quality}",
             "classes": ", ".join(manifest.classes),
             "skipped": ", ".join(item.video for item in manifest.skipped) or "none",

@@ -7,6 +7,7 @@ options of the command line.
 import dataclasses
 import difflib
 import math
+import re
 import tomllib
 import types
 import typing
@@ -21,6 +22,10 @@ TEACHER = "teacher"
 STUDENT = "student"
 FEATURE_LOSS_NAMES = ("none", "direct", "unidirectional", "bidirectional")
 TEACHER_VIEWS = ("future", "both")
+MODELS = ("i3d", "tsn", "frame-mlp")
+# Where weights may come from by name, and the models they are for.
+INITS = {"random": MODELS, "kinetics": ("i3d",), "imagenet": ("tsn", "frame-mlp")}
+_OWN_MODEL = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
 class ConfigError(KdantError):
@@ -34,10 +39,15 @@ class TrainConfig:
     Defaults are the paper's for JHMDB (§4.2) where it gives a value.
 
     Args:
+        model: one of MODELS, or "package.module:function" for a network of one's own.
+        init: first weights: a key of INITS, or the path of a DeepMind checkpoint, a run folder or a
+            .keras file; None is "imagenet" for frame-mlp and "random" for the others.
+        backbone: of tsn (None: ResNet50) and frame-mlp (None: ResNet152), from keras.applications.
+        segments: frames that tsn sees of a clip.
         width: float > 0, multiplies I3D's channels.
         dropout: share dropped before the last layer, in [0, 1).
         batch_norm_momentum: of the moving statistics, in (0, 1).
-        endpoint: layer whose map is distilled.
+        endpoint: layer of I3D whose map is distilled.
         clip_frames: frames a clip; None takes the records'.
         crop: pixels of the square the network sees.
         windows: evenly spaced windows of a segment that evaluation averages over, at most.
@@ -51,11 +61,17 @@ class TrainConfig:
         weight_decay: L2 factor on kernels.
         feature_loss: one of FEATURE_LOSS_NAMES (students).
         feature_weight: the paper's lambda (eq. 3), for reduction "mean".
+        projection: learn a 1x1x1 convolution from the student's channels to the teacher's, for the
+            feature loss alone.
         alpha: of the attention pooling; None for 1/sqrt(d).
         penalty, huber_delta, reduction: see `kdant_tf.losses.features.feature_loss`.
         seed: of weights, order, crops and dropout.
     """
 
+    model: str = "i3d"
+    init: str | None = None
+    backbone: str | None = None
+    segments: int = 3
     width: float = 1.0
     dropout: float = 0.5
     batch_norm_momentum: float = 0.9
@@ -75,6 +91,7 @@ class TrainConfig:
     weight_decay: float = 1e-5
     feature_loss: str = "bidirectional"
     feature_weight: float = 10.0
+    projection: bool = False
     alpha: float | None = None
     penalty: str = "huber"
     huber_delta: float = 1.0
@@ -85,7 +102,12 @@ class TrainConfig:
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
             self._require(field.name, not isinstance(value, float) or math.isfinite(value), "finite")
-        for name in ("epochs", "batch_size", "windows"):
+        own = _OWN_MODEL.fullmatch(self.model) is not None
+        self._require("model", own or self.model in MODELS, f"{_one_of(MODELS)}, or MODULE:FUNCTION")
+        fitting = [name for name, models in INITS.items() if own or self.model in models]
+        fits = self.init not in INITS or self.init in fitting
+        self._require("init", fits, f"{_one_of(tuple(fitting))}, or a path, for {self.model}")
+        for name in ("epochs", "batch_size", "windows", "segments"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("crop", self.crop >= 32, "at least 32 pixels, I3D's stride")
         self._require("clip_frames", self.clip_frames is None or self.clip_frames >= 1, "at least 1")

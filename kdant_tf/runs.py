@@ -17,6 +17,7 @@ from tf_records.schema import MANIFEST_NAME, ClipSpec, Manifest
 
 CONFIG_NAME = "config.json"
 MODEL_NAME = "model.keras"
+PROJECTION_NAME = "projection.keras"
 METRICS_NAME = "metrics.csv"
 CURVES_NAME = "curves.png"
 EVALUATION_NAME = "evaluation.json"
@@ -127,7 +128,10 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
 
 def inherited_settings(teacher: Run) -> dict[str, Any]:
     """What a student takes over from its teacher unless told otherwise."""
-    names = ("width", "crop", "batch_norm_momentum", "windows", "endpoint")
+    names = (
+        *("model", "backbone", "segments", "width", "endpoint"),
+        *("crop", "batch_norm_momentum", "windows"),
+    )
     return {name: getattr(teacher.config, name) for name in names}
 
 

@@ -1,16 +1,19 @@
 """What all tests share: two logical CPU devices, one small record folder, the real data where present."""
 
 import os
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import pytest
 import tensorflow as tf
 from hypothesis import settings
 
-import kdant_tf  # noqa: F401  (before TensorFlow: it turns oneDNN on)
 from tf_records.plan import BuildOptions
 from tf_records.schema import ClipSpec
 from tf_records.sources.synthetic import OFFSET_FRAMES, SyntheticSpec, read_synthetic
@@ -22,7 +25,8 @@ tf.config.set_logical_device_configuration(
 settings.register_profile("kdant", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("kdant")
 
-JHMDB = Path(__file__).resolve().parents[2] / "shared" / "data" / "jhmdb"
+DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+JHMDB = DATA / "jhmdb"
 
 
 @pytest.fixture(scope="session")
@@ -31,6 +35,22 @@ def jhmdb() -> Path:
     if not JHMDB.is_dir():
         pytest.skip(f"no JHMDB videos in {JHMDB}")
     return JHMDB
+
+
+@pytest.fixture(scope="session")
+def epic55() -> Path:
+    """The folder of EPIC-KITCHENS-55's real annotations, without video."""
+    if not (DATA / "epic55").is_dir():
+        pytest.skip(f"no annotations in {DATA / 'epic55'}")
+    return DATA / "epic55"
+
+
+@pytest.fixture(scope="session")
+def thumos14() -> Path:
+    """The folder of THUMOS14's real annotations, without video."""
+    if not (DATA / "thumos14").is_dir():
+        pytest.skip(f"no annotations in {DATA / 'thumos14'}")
+    return DATA / "thumos14"
 
 
 @pytest.fixture(scope="session")
@@ -73,3 +93,43 @@ def finished_run(record_folder: Path) -> Path:
     run.save()
     build_i3d(len(run.classes), (8, 32, 32, 3), width=0.0625).save(run.model_path)
     return run.folder
+
+
+def build_tiny_backbone(*, include_top: bool, weights: str | None, input_shape: tuple[int, ...]) -> Any:
+    """Stands in for a network of keras.applications; its ImageNet weights are 0.01 everywhere."""
+    import keras
+    from keras import layers
+
+    assert not include_top
+    frames = layers.Input(input_shape)
+    x = layers.Conv2D(8, 3, 4, padding="same", name="conv")(frames)
+    x = layers.BatchNormalization(name="norm")(x)
+    x = layers.AveragePooling2D(4, name="pool")(layers.ReLU(name="relu")(x))
+    network = keras.Model(frames, x, name="tiny")
+    if weights is not None:
+        network.set_weights([0.01 + 0 * value for value in network.get_weights()])
+    return network
+
+
+@pytest.fixture(scope="session")
+def tiny_backbone() -> Iterator[str]:
+    """Name of a backbone of one convolution, for trainings that would take minutes with a real one."""
+    from kdant_tf.models.imagenet import BACKBONES
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(BACKBONES, "Tiny", BACKBONES["ResNet50"]._replace(build=build_tiny_backbone))
+        yield "Tiny"
+
+
+@pytest.fixture(scope="session")
+def stopped_after_first_epoch() -> Callable[[Path, Path], Path]:
+    """Copies a run of two epochs to another folder as it was when the first one had ended."""
+
+    def copy(run: Path, to: Path) -> Path:
+        shutil.copytree(run, to)
+        for path in (*(to / "checkpoints").glob("ckpt-2*"), *to.glob("*.keras"), to / "curves.png"):
+            path.unlink()
+        tf.compat.v1.train.update_checkpoint_state(str(to / "checkpoints"), "ckpt-1", ["ckpt-1"])
+        return to
+
+    return copy

@@ -54,6 +54,14 @@ def decode_frames(encoded: tf.Tensor, indices: tf.Tensor, clip_frames: int) -> t
     )
 
 
+def decode_features(
+    encoded: tf.Tensor, indices: tf.Tensor, clip_frames: int, shape: tuple[int, ...]
+) -> tf.Tensor:
+    """float16 bytes a frame `(N,)` → float32 `(clip_frames, *shape)`."""
+    values = tf.io.decode_raw(tf.gather(encoded, indices), tf.float16)
+    return tf.cast(tf.reshape(values, (clip_frames, *shape)), tf.float32)
+
+
 def crop_randomly(frames: tf.Tensor, decision: Decision, crop: int) -> tf.Tensor:
     """uint8 `(T, H, W, C)` → float32 `(T, crop, crop, C)` in [-1, 1], cut and flipped as decided."""
     cut = _cut_square(frames, decision.top, decision.left, crop)

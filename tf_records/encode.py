@@ -2,17 +2,24 @@
 
 import dataclasses
 import io
-from collections.abc import Iterator
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
 from tf_records import schema
-from tf_records.pairing import Pair, Window, pair_for_anticipation, pair_for_prefix, pair_for_training
+from tf_records.errors import VideoError
+from tf_records.pairing import (
+    Pair,
+    Spacing,
+    Window,
+    pair_for_anticipation,
+    pair_for_prefix,
+    pair_for_training,
+)
 from tf_records.plan import BuildOptions
 from tf_records.sources.sample import Sample
-from tf_records.video import probe, read_all_frames, read_clock_frames
+from tf_records.video import VideoInfo, probe, read_all_frames, read_clock_frames
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,41 +39,60 @@ def read_segments(sample: Sample, options: BuildOptions) -> Segments:
     Raises:
         VideoError: the video cannot be decoded to the end of the segments.
     """
-    info = probe(sample.path)
-    if sample.start_s is None or sample.end_s is None:
-        jpegs = dict(enumerate(_encode_frames(read_all_frames(sample.path), options)))
-        pair = _pair_of(sample, len(jpegs), Window(0, len(jpegs)), options)
+    info = probe(sample.path, sample.folder)
+    clock = options.fps if sample.fps is None else sample.fps
+    fps = info.fps if clock is None else clock
+    if clock is None and (sample.start_s is None or sample.end_s is None):
+        jpegs = {n: _encode(frame, options) for n, frame in enumerate(read_all_frames(sample.path))}
+        pair = _pair_of(sample, len(jpegs), Window(0, len(jpegs)), options, fps)
     else:
-        first = min(round(sample.start_s * info.fps), info.frames - 1)
-        action = Window(first, max(first + 1, min(round(sample.end_s * info.fps), info.frames)))
-        pair = _pair_of(sample, info.frames, action, options)
+        ticks = info.ticks(fps)
+        pair = _pair_of(sample, ticks, _action_window(sample, info, fps), options, fps)
         start = min(pair.observed.first, pair.future.first)
         stop = max(pair.observed.stop, pair.future.stop)
-        frames = read_clock_frames(sample.path, start, stop)
-        jpegs = dict(enumerate(_encode_frames(frames, options), start=start))
+        frames = read_clock_frames(sample.path, start, stop, fps=clock, folder=sample.folder)
+        needed = {*range(*pair.observed), *range(*pair.future)}
+        jpegs = {n: _encode(frame, options) for n, frame in enumerate(frames, start=start) if n in needed}
     width, height = Image.open(io.BytesIO(jpegs[pair.observed.first])).size
-    return Segments(pair=pair, jpegs=jpegs, fps=info.fps, height=height, width=width)
+    return Segments(pair=pair, jpegs=jpegs, fps=fps, height=height, width=width)
 
 
-def _pair_of(sample: Sample, num_frames: int, action: Window, options: BuildOptions) -> Pair:
+def _action_window(sample: Sample, info: VideoInfo, fps: float) -> Window:
+    """The action in ticks of a clock of `fps`: at least one, within the video."""
+    ticks = info.ticks(fps)
+    if sample.start_s is None or sample.end_s is None:
+        return Window(0, ticks)
+    if sample.start_s > info.duration_s + 1 / info.fps:
+        raise VideoError(
+            f"{sample.path} lasts {info.duration_s:.2f} s, but an action is said to start at "
+            f"{sample.start_s:.2f} s. Check that it is the right video."
+        )
+    first = min(round(sample.start_s * fps), ticks - 1)
+    return Window(first, max(first + 1, min(round(sample.end_s * fps), ticks)))
+
+
+def _pair_of(sample: Sample, num_frames: int, action: Window, options: BuildOptions, fps: float) -> Pair:
+    clip = options.clip
+    spacing = Spacing(clip.clip_frames, clip.offset_at(fps), before_action=clip.anticipation_s is not None)
+    if sample.offset_s is not None:
+        spacing = Spacing(clip.clip_frames, max(1, round(sample.offset_s * fps)))
     if sample.observed_fraction is not None:
-        return pair_for_prefix(num_frames, sample.observed_fraction, options.clip)
+        return pair_for_prefix(num_frames, sample.observed_fraction, spacing)
     if sample.split == "train":
-        return pair_for_training(num_frames, action, options.clip)
-    return pair_for_anticipation(num_frames, action, options.clip)
+        return pair_for_training(num_frames, action, spacing)
+    return pair_for_anticipation(num_frames, action, spacing)
 
 
-def _encode_frames(frames: Iterator[np.ndarray], options: BuildOptions) -> Iterator[bytes]:
-    """JPEG of each frame, resized (bilinear, antialiased) so that the shorter side is `short_side`."""
-    for frame in frames:
-        image = Image.fromarray(frame)
-        scale = options.short_side / min(image.size)
-        size = (round(image.width * scale), round(image.height * scale))
-        if size != image.size:
-            image = image.resize(size, Image.Resampling.BILINEAR)
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=options.jpeg_quality)
-        yield buffer.getvalue()
+def _encode(frame: np.ndarray, options: BuildOptions) -> bytes:
+    """JPEG of a frame, resized (bilinear, antialiased) so that the shorter side is `short_side`."""
+    image = Image.fromarray(frame)
+    scale = options.short_side / min(image.size)
+    size = (round(image.width * scale), round(image.height * scale))
+    if size != image.size:
+        image = image.resize(size, Image.Resampling.BILINEAR)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=options.jpeg_quality)
+    return buffer.getvalue()
 
 
 def to_example(sample: Sample, segments: Segments, classes: tuple[str, ...]) -> tf.train.SequenceExample:

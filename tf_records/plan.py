@@ -7,7 +7,7 @@ import math
 from typing import Any
 
 from tf_records.errors import RecordError
-from tf_records.schema import SPLITS, ClipSpec, Manifest, SplitInfo
+from tf_records.schema import MAX_FPS, SPLITS, ClipSpec, Manifest, SplitInfo
 from tf_records.sources.sample import Annotations, Sample
 
 RECORDS_PER_SHARD = 64
@@ -18,18 +18,22 @@ class BuildOptions:
     """How frames are cut, resized and stored.
 
     Args:
-        clip: length of a clip and offset of a pair.
+        clip: length of a clip and distance of a pair.
+        fps: rate of the clock that frames are taken on, or None for each video's own.
         short_side: pixels, int >= 16; every frame is resized once so that its shorter side has them.
         jpeg_quality: 1 to 100.
         shards: shards a split, or None for one every 64 samples.
     """
 
     clip: ClipSpec = dataclasses.field(default_factory=ClipSpec)
+    fps: float | None = None
     short_side: int = 256
     jpeg_quality: int = 95
     shards: int | None = None
 
     def __post_init__(self) -> None:
+        if self.fps is not None and not 0 < self.fps <= MAX_FPS:
+            raise RecordError(f"`fps` should be above 0 and at most {MAX_FPS}. Received: {self.fps}.")
         if self.short_side < 16:
             raise RecordError(f"`short_side` should be at least 16 pixels. Received: {self.short_side}.")
         if not 1 <= self.jpeg_quality <= 100:

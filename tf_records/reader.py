@@ -84,6 +84,11 @@ class Records:
     def paths(self, split: str) -> list[str]:
         return [str(self.folder / shard.file) for shard in self.split(split).shards]
 
+    @property
+    def view_keys(self) -> dict[str, str]:
+        """View → the key its frames are under, or the features in their place."""
+        return schema.VIEW_IMAGES if self.manifest.features is None else schema.VIEW_FEATURES
+
     def labels(self, split: str) -> np.ndarray:
         """Label indices of a split in record order: int64 `(records,)`. Reads every shard once."""
         dataset = tf.data.TFRecordDataset(self.paths(split)).map(
@@ -138,10 +143,9 @@ def training_batches(
         labeled_only: leave out records whose label is -1.
 
     Returns:
-        Dataset of dicts: each view float32 `(batch, T, crop, crop, 3)` in [-1, 1], and `label` int32
-        `(batch,)`, -1 where unlabelled.
+        Dataset of dicts: each view float32 `(batch, T, crop, crop, 3)` in [-1, 1], or `(batch, T,
+        *shape)` of records of features, and `label` int32 `(batch,)`, -1 where unlabelled.
     """
-    clip_frames = records.manifest.clip.clip_frames
     dataset = _numbered_records(records, seed, epoch)
 
     @plain
@@ -159,7 +163,7 @@ def training_batches(
     @plain
     def decode(index: tf.Tensor, serialized: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
         decision = augment.draw_decision(seed, epoch, index)
-        clips = _pair_of_clips(serialized, decision, views, clip_frames, crop)
+        clips = _pair_of_clips(records, serialized, decision, views, crop)
         return {**clips, "label": tf.cast(label, tf.int32)}
 
     dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -176,19 +180,17 @@ def evaluation_batches(
         record's number in the split) and `label` int32 `(batch,)`. The last batch may be smaller.
     """
     clip_frames = records.manifest.clip.clip_frames
-    images_key = schema.VIEW_IMAGES[view]
+    key = records.view_keys[view]
 
     @plain
     def cut_windows(index: tf.Tensor, serialized: tf.Tensor) -> tf.data.Dataset:
-        context, lists = _parse(serialized, (view,))
-        encoded = lists[images_key]
+        context, lists = _parse(serialized, (key,))
+        encoded = lists[key]
         starts = augment.window_starts(tf.size(encoded), clip_frames, windows)
 
         @plain
         def cut(start: tf.Tensor) -> dict[str, tf.Tensor]:
-            indices = augment.clip_indices(tf.size(encoded), start, clip_frames)
-            frames = augment.decode_frames(encoded, indices, clip_frames)
-            clip = augment.crop_centrally(frames, crop)
+            clip = _cut_clip(records.manifest, encoded, start, crop, None)
             return {"clip": clip, "index": index, "label": tf.cast(context[schema.LABEL_INDEX], tf.int32)}
 
         return tf.data.Dataset.from_tensor_slices(starts).map(cut)
@@ -220,11 +222,13 @@ def _numbered_records(records: Records, seed: int, epoch: int) -> tf.data.Datase
 
 
 def _pair_of_clips(
-    serialized: tf.Tensor, decision: augment.Decision, views: tuple[str, ...], clip_frames: int, crop: int
+    records: Records, serialized: tf.Tensor, decision: augment.Decision, views: tuple[str, ...], crop: int
 ) -> dict[str, tf.Tensor]:
     """Clips of the views, cut with the same start, square and flip."""
-    _, lists = _parse(serialized, (OBSERVED, FUTURE))
-    observed, future = lists[schema.OBSERVED_IMAGES], lists[schema.FUTURE_IMAGES]
+    manifest, keys = records.manifest, records.view_keys
+    _, lists = _parse(serialized, (keys[OBSERVED], keys[FUTURE]))
+    observed, future = lists[keys[OBSERVED]], lists[keys[FUTURE]]
+    clip_frames = manifest.clip.clip_frames
     starts = [tf.maximum(tf.size(encoded) - clip_frames + 1, 1) for encoded in (observed, future)]
     shared = _draw_start(decision, tf.minimum(*starts))
     drawn = _draw_start(decision, starts[0] + starts[1])
@@ -235,11 +239,23 @@ def _pair_of_clips(
             encoded = tf.cond(in_future, lambda: future, lambda: observed)
             start = tf.where(in_future, drawn - starts[0], drawn)
         else:
-            encoded, start = lists[schema.VIEW_IMAGES[view]], shared
-        indices = augment.clip_indices(tf.size(encoded), start, clip_frames)
-        frames = augment.decode_frames(encoded, indices, clip_frames)
-        clips[view] = augment.crop_randomly(frames, decision, crop)
+            encoded, start = lists[keys[view]], shared
+        clips[view] = _cut_clip(manifest, encoded, start, crop, decision)
     return clips
+
+
+def _cut_clip(
+    manifest: Manifest, encoded: tf.Tensor, start: tf.Tensor, crop: int, decision: augment.Decision | None
+) -> tf.Tensor:
+    """The clip that begins at `start`; of frames, the square decided on, or the central one."""
+    clip_frames = manifest.clip.clip_frames
+    indices = augment.clip_indices(tf.size(encoded), start, clip_frames)
+    if manifest.features is not None:
+        return augment.decode_features(encoded, indices, clip_frames, manifest.features.shape)
+    frames = augment.decode_frames(encoded, indices, clip_frames)
+    if decision is None:
+        return augment.crop_centrally(frames, crop)
+    return augment.crop_randomly(frames, decision, crop)
 
 
 def _draw_start(decision: augment.Decision, starts: tf.Tensor) -> tf.Tensor:
@@ -251,11 +267,9 @@ def _parse_context(serialized: tf.Tensor) -> dict[str, Any]:
     return context
 
 
-def _parse(serialized: tf.Tensor, views: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
+def _parse(serialized: tf.Tensor, keys: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
     return tf.io.parse_single_sequence_example(
         serialized,
         context_features=_CONTEXT,
-        sequence_features={
-            schema.VIEW_IMAGES[view]: tf.io.FixedLenSequenceFeature((), tf.string) for view in views
-        },
+        sequence_features={key: tf.io.FixedLenSequenceFeature((), tf.string) for key in keys},
     )

@@ -6,6 +6,7 @@ MediaSequence, so that other readers understand them.
 
 import dataclasses
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,12 @@ from tf_records.errors import RecordError
 
 FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
+# Within a record folder: what networks computed from its frames.
+FEATURES_FOLDER = "frame-features"
 UNLABELED = -1
+# Frames between the first frames of a pair: the paper's tau on JHMDB (§4.2).
+DEFAULT_OFFSET_FRAMES = 15
+MAX_FPS = 1000
 
 CLIP_ID = "clip/id"
 CLIP_VIDEO = "clip/video"
@@ -30,36 +36,67 @@ IMAGE_CHANNELS = "image/channels"
 OBSERVED_IMAGES = "observed/image/encoded"
 FUTURE_IMAGES = "future/image/encoded"
 
+OBSERVED_FEATURES = "observed/feature/raw"
+FUTURE_FEATURES = "future/feature/raw"
+FEATURE_SHAPE = "feature/shape"
+
 OBSERVED = "observed"
 FUTURE = "future"
 EITHER = "either"
 VIEW_IMAGES = {OBSERVED: OBSERVED_IMAGES, FUTURE: FUTURE_IMAGES}
+VIEW_FEATURES = {OBSERVED: OBSERVED_FEATURES, FUTURE: FUTURE_FEATURES}
 SPLITS = ("train", "val", "test")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ClipSpec:
-    """Length of a clip and distance between the first frames of the two clips of a pair.
+    """Length of a clip, and how far the two clips of a pair are apart.
+
+    The distance is given in one of two ways, as the paper does.
 
     Args:
         clip_frames: int >= 1, frames in each clip (JHMDB: 8, §4.2).
         offset_frames: int >= 1, first frame of the future clip minus first frame of the observed
-            clip (JHMDB: the paper's tau = 15 frames, §4.2).
+            clip (JHMDB: the paper's tau = 15 frames, §4.2). 15 where neither distance is given.
+        anticipation_s: float >= 0, seconds from the end of the observed clip to the start of the
+            future one (EPIC-KITCHENS and THUMOS14: the paper's tau = 1 s, §4.3, §4.4).
     """
 
     clip_frames: int = 8
-    offset_frames: int = 15
+    offset_frames: int | None = None
+    anticipation_s: float | None = None
 
     def __post_init__(self) -> None:
+        if self.offset_frames is None and self.anticipation_s is None:
+            object.__setattr__(self, "offset_frames", DEFAULT_OFFSET_FRAMES)
+        if self.offset_frames is not None and self.anticipation_s is not None:
+            raise RecordError(
+                f"Only one of `offset_frames` and `anticipation_s` should be given. "
+                f"Received: {self.offset_frames} and {self.anticipation_s}."
+            )
         for name in ("clip_frames", "offset_frames"):
             value = getattr(self, name)
-            if value < 1:
+            if value is not None and value < 1:
                 raise RecordError(f"`{name}` should be at least 1. Received: {value}.")
+        if self.anticipation_s is not None and not 0 <= self.anticipation_s < math.inf:
+            raise RecordError(
+                f"`anticipation_s` should be a number of seconds, at least 0. "
+                f"Received: {self.anticipation_s}."
+            )
+
+    def offset_at(self, fps: float) -> int:
+        """First frame of the future clip minus first frame of the observed one, on a clock of `fps`."""
+        if self.anticipation_s is not None:
+            return self.clip_frames + round(self.anticipation_s * fps)
+        assert self.offset_frames is not None  # __post_init__ has made sure of it
+        return self.offset_frames
 
     @property
-    def gap_frames(self) -> int:
-        """Frames between the end of the observed clip and the start of the future one."""
-        return self.offset_frames - self.clip_frames
+    def distance(self) -> str:
+        """The distance of the two clips in words."""
+        if self.anticipation_s is not None:
+            return f"{self.anticipation_s:g} s from one to the other"
+        return f"offset {self.offset_frames}"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +137,14 @@ class Skipped:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureInfo:
+    """What stands in place of each frame: float16 of `shape`, made by `source`."""
+
+    shape: tuple[int, ...]
+    source: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Manifest:
     """Description of a record folder, written last: a folder without it is not a data set.
 
@@ -108,13 +153,14 @@ class Manifest:
         clip: the ClipSpec the pairs were cut for.
         classes: class names; a label index is a position in this tuple.
         splits: split name to SplitInfo.
-        options: settings of the source, such as JHMDB's split number.
-        fps: frames per second if all videos agree, else None.
+        options: settings of the source, such as JHMDB's split number, and what was drawn or kept of it.
+        fps: frames per second of the recorded frames if all records agree, else None.
         short_side: pixels of the shorter side of the stored frames.
         jpeg_quality: of the stored frames.
         plan_sha256: of everything that decided the records but the videos' own bytes.
         skipped: inputs that could not be used.
         absent: names listed by the annotations without a file, such as {"classes": [...]}.
+        features: where the records hold features in place of frames.
     """
 
     dataset: str
@@ -130,6 +176,7 @@ class Manifest:
     absent: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     modality: str = "rgb"
     flow_algorithm: str | None = None
+    features: FeatureInfo | None = None
     format_version: int = FORMAT_VERSION
 
     def to_json(self) -> str:
@@ -145,6 +192,9 @@ class Manifest:
             name: SplitInfo(**{**split, "shards": tuple(ShardInfo(**shard) for shard in split["shards"])})
             for name, split in fields["splits"].items()
         }
+        features = fields.get("features")
+        if features is not None:
+            fields["features"] = FeatureInfo(shape=tuple(features["shape"]), source=features["source"])
         return cls(
             **{
                 **fields,

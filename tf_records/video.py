@@ -1,6 +1,7 @@
-"""From a video file to RGB frames, by PyAV, which ships its own ffmpeg."""
+"""From a video file, by PyAV, which ships its own ffmpeg, or a folder of pictures to RGB frames."""
 
 import dataclasses
+import math
 import os
 from collections.abc import Iterator
 from fractions import Fraction
@@ -9,8 +10,12 @@ import av
 import numpy as np
 
 from tf_records.errors import VideoError
+from tf_records.frame_folder import count_frames, find_rate, holds_frames, read_pictures
+from tf_records.sources.sample import FolderClock
 
 END_TOLERANCE_S = 0.25
+# Containers round time stamps, Matroska to a millisecond; a tick that close to a frame shows it.
+TIME_STAMP_TOLERANCE_S = 6e-4
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,16 +27,27 @@ class VideoInfo:
 
     @property
     def frames(self) -> int:
-        """Ticks of the clock, at least 1."""
-        return max(1, round(self.duration_s * self.fps))
+        """Ticks of the video's own clock, at least 1."""
+        return self.ticks(self.fps)
+
+    def ticks(self, fps: float) -> int:
+        """Ticks of a clock of `fps` over the video's length, at least 1."""
+        return max(1, round(self.duration_s * fps))
 
 
-def probe(path: str | os.PathLike[str]) -> VideoInfo:
+def probe(path: str | os.PathLike[str], folder: FolderClock | None = None) -> VideoInfo:
     """Reads the container's header; decodes the file only where that states no duration.
+
+    Args:
+        path: a video file, or a folder of frames.
+        folder: what is known of the latter.
 
     Raises:
         VideoError: no such file, not a video, or no frame rate.
     """
+    if holds_frames(path):
+        fps = find_rate(path, folder)
+        return VideoInfo(fps=fps, duration_s=count_frames(path) / fps)
     try:
         with av.open(os.path.abspath(path)) as container:
             stream = _video_stream(container, path)
@@ -55,15 +71,32 @@ def read_all_frames(path: str | os.PathLike[str]) -> Iterator[np.ndarray]:
     Raises:
         VideoError: the file cannot be decoded, or ends before the end its header gives.
     """
+    if holds_frames(path):
+        yield from read_pictures(path, iter(range(count_frames(path))))
+        return
     for _, frame in _decode(path, start_s=0.0):
         yield frame.to_ndarray(format="rgb24")
 
 
-def read_clock_frames(path: str | os.PathLike[str], first: int, stop: int) -> Iterator[np.ndarray]:
-    """Yields frames `first` to `stop` - 1 of the clock that ticks at the video's mean frame rate.
+def read_clock_frames(
+    path: str | os.PathLike[str],
+    first: int,
+    stop: int,
+    *,
+    fps: float | None = None,
+    folder: FolderClock | None = None,
+) -> Iterator[np.ndarray]:
+    """Yields frames `first` to `stop` - 1 of a clock.
 
-    A tick without a frame of its own (dropped frames, variable rate) shows the frame before it.
-    Only the part of the file from the key frame before `first` is decoded.
+    A tick shows the stored frame nearest to it at or before it, so that a clock of another rate never
+    shows the future; a tick without a frame of its own (dropped frames, variable rate) shows the one
+    before. Only the part of the file from the key frame before `first` is decoded.
+
+    Args:
+        path: a video file, or a folder of frames.
+        first, stop: ticks.
+        fps: rate of the clock, or None for the video's own mean rate.
+        folder: what is known of a folder of frames.
 
     Yields:
         uint8 `(H, W, 3)`, RGB.
@@ -71,11 +104,27 @@ def read_clock_frames(path: str | os.PathLike[str], first: int, stop: int) -> It
     Raises:
         VideoError: the file cannot be decoded, or ends before frame `first`.
     """
-    fps = probe(path).fps
+    own_fps = probe(path, folder).fps
+    rate = own_fps if fps is None else fps
+    if holds_frames(path):
+        shown_at = (
+            math.floor((tick / rate + TIME_STAMP_TOLERANCE_S) * own_fps) for tick in range(first, stop)
+        )
+        yield from read_pictures(path, shown_at)
+        return
+    yield from _read_file_ticks(path, first, stop, rate, own_clock=fps is None)
+
+
+def _read_file_ticks(
+    path: str | os.PathLike[str], first: int, stop: int, rate: float, *, own_clock: bool
+) -> Iterator[np.ndarray]:
+    """`read_clock_frames` of a file."""
     shown: av.VideoFrame | None = None
     tick = first
-    for time_s, frame in _decode(path, start_s=first / fps):
-        next_tick = round(time_s * fps)
+    for time_s, frame in _decode(path, start_s=first / rate):
+        # On the video's own clock a time stamp may lie on either side of its tick.
+        shows_from = round(time_s * rate) if own_clock else (time_s - TIME_STAMP_TOLERANCE_S) * rate
+        next_tick = math.ceil(shows_from)
         while shown is not None and tick < min(next_tick, stop):
             yield shown.to_ndarray(format="rgb24")
             tick += 1
@@ -83,7 +132,7 @@ def read_clock_frames(path: str | os.PathLike[str], first: int, stop: int) -> It
             return
         shown = frame
     if shown is None:
-        raise VideoError(f"{path} ends before {first / fps:.2f} s, where a clip should start.")
+        raise VideoError(f"{path} ends before {first / rate:.2f} s, where a clip should start.")
     for _ in range(tick, stop):
         yield shown.to_ndarray(format="rgb24")
 

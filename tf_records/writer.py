@@ -214,7 +214,8 @@ def _remove_leftovers(out: Path, tasks: tuple[ShardTask, ...]) -> None:
 
 def _remove_records(out: Path) -> None:
     (out / schema.MANIFEST_NAME).unlink(missing_ok=True)
-    shutil.rmtree(out / PROGRESS_FOLDER, ignore_errors=True)
+    for folder in (PROGRESS_FOLDER, schema.FEATURES_FOLDER):
+        shutil.rmtree(out / folder, ignore_errors=True)
     for split in schema.SPLITS:
         for path in out.glob(f"{split}-[0-9]*-of-[0-9]*.tfrecord"):
             path.unlink()

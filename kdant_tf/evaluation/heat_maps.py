@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from kdant_tf.evaluation.plots import activation_magnitude, plot_heat_maps
+from kdant_tf.models.networks import feature_map_name
 from tf_records.reader import Records, evaluation_batches
 from tf_records.schema import FUTURE, OBSERVED
 
@@ -18,7 +19,6 @@ def draw_heat_maps(
     records: Records,
     path: Path,
     *,
-    endpoint: str = "Mixed_4f",
     rows: int = 4,
 ) -> None:
     """Draws a row for the first test sample of each class, up to `rows`.
@@ -26,10 +26,9 @@ def draw_heat_maps(
     Columns: the observed clip, the teacher on it, each student on it, the teacher on the future clip.
 
     Args:
-        teacher, students: trained networks with the same input size and an output `endpoint`.
+        teacher, students: trained networks with the same input size and one map in space each.
         records: with a test split.
         path: PNG to write.
-        endpoint: whose activations are drawn.
         rows: samples to show.
     """
     crop = teacher.input.shape[2]
@@ -41,7 +40,7 @@ def draw_heat_maps(
     columns["teacher, future clip"] = (action, teacher)
     panels: dict[str, Any] = {"observed clip": [(_middle_frame(clip), None) for clip in past]}
     for name, (clips, network) in columns.items():
-        maps = keras.ops.convert_to_numpy(network(clips, training=False)[endpoint])
+        maps = keras.ops.convert_to_numpy(network(clips, training=False)[feature_map_name(network)])
         frames = [_middle_frame(clip) for clip in clips]
         panels[name] = [(frame, activation_magnitude(m)) for frame, m in zip(frames, maps, strict=True)]
     table = [

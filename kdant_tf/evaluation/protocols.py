@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from kdant_tf.config import TEACHER
 from kdant_tf.evaluation.metrics import mean_class_accuracy, top_k_accuracy
+from kdant_tf.models.networks import load_network
 from kdant_tf.runs import Run, record_evaluation
-from kdant_tf.training.train import load_network
 from tf_records.reader import Records, evaluation_batches, naming_damage
 from tf_records.schema import FUTURE, OBSERVED
 

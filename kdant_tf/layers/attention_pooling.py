@@ -7,58 +7,77 @@ import keras
 from keras import ops
 
 from kdant_tf.layers.compilation import compile_with_xla
+from kdant_tf.layers.pooling_weights import dot_products, pooling_weights, self_products, transposed
+from kdant_tf.layers.query_blocks import block_limit, check_chunk, pool_in_blocks
 
 
-def attention_pool(queries: Any, keys: Any, alpha: float | None = None) -> Any:
+def attention_pool(queries: Any, keys: Any, alpha: float | None = None, chunk: int | None = None) -> Any:
     """phi(q, S) = softmax(alpha · q Sᵀ) S: the amount of each query in `keys` (paper eq. 4-6).
 
-    A small alpha gives average pooling of `keys`; a large one the vector most similar to the query.
+    A small alpha gives average pooling of `keys`, exactly at 0; a large one the vector most similar to
+    the query.
 
     Args:
         queries: float `(B, N, d)`.
         keys: float `(B, M, d)`, paper symbol S (A or R).
-        alpha: float > 0, or None for 1/sqrt(d).
+        alpha: float >= 0, or None for 1/sqrt(d).
+        chunk: int > 0, pools blocks of so many queries at most, in less memory: the weights of all
+            queries, `(B, N, M)`, never exist at once, and the gradient computes them a second time.
+            0 pools all queries at once. None does so up to 1,023 positions.
 
     Returns:
         float32 `(B, N, d)`.
 
     Raises:
-        ValueError: a map is not 3-D or the channels differ (says both).
+        ValueError: a map is not 3-D, channels or batches differ (says both), or alpha or chunk is
+            negative.
 
     Source: Tran et al. 2019, eq. 5. Deviations: none.
     """
-    queries, keys = _as_float32(queries, keys)
-    scale = _resolve_alpha(alpha, keys.shape[-1])
-    return _pool(scale * _products(queries, keys), keys)
+    queries, keys = as_float32_maps(queries, keys)
+    scale = resolve_alpha(alpha, keys.shape[-1])
+    limit = block_limit(chunk, queries, keys)
+    if limit:
+        return pool_in_blocks(queries, keys, scale, limit)
+    return ops.matmul(pooling_weights(dot_products(queries, keys), scale), keys)
 
 
-def bidirectional_attention_pool(observed: Any, future: Any, alpha: float | None = None) -> dict[str, Any]:
+def bidirectional_attention_pool(
+    observed: Any, future: Any, alpha: float | None = None, chunk: int | None = None
+) -> dict[str, Any]:
     """The four poolings of two maps, from three products of positions with positions.
 
-    A Rᵀ serves both directions: its rows weigh R for each a_i, its columns weigh A for each r_i.
+    A Rᵀ serves both directions: its rows weigh R for each a_i, its columns weigh A for each r_i. In
+    blocks it is computed for each direction. Differentiable once.
 
     Args:
         observed: float `(B, Na, d)`, paper symbol A.
         future: float `(B, Nr, d)`, paper symbol R.
-        alpha: float > 0, or None for 1/sqrt(d).
+        alpha: float >= 0, or None for 1/sqrt(d).
+        chunk: as for `attention_pool`; None decides by the larger map.
 
     Returns:
         dict of float32: "a_in_r" = phi(a_i, R) and "a_in_a" = phi(a_i, A), `(B, Na, d)`;
         "r_in_a" = phi(r_i, A) and "r_in_r" = phi(r_i, R), `(B, Nr, d)`.
 
     Raises:
-        ValueError: a map is not 3-D or the channels differ (says both).
+        ValueError: a map is not 3-D, channels or batches differ (says both), or alpha or chunk is
+            negative.
 
     Source: Tran et al. 2019, eq. 4-6. Deviations: none.
     """
-    a, r = _as_float32(observed, future)
-    scale = _resolve_alpha(alpha, a.shape[-1])
-    cross = scale * _products(a, r)  # (B, Na, Nr)
+    a, r = as_float32_maps(observed, future)
+    scale = resolve_alpha(alpha, a.shape[-1])
+    limit = block_limit(chunk, a, r)
+    if limit:
+        pairs = {"a_in_r": (a, r), "a_in_a": (a, a), "r_in_a": (r, a), "r_in_r": (r, r)}
+        return {name: pool_in_blocks(*pair, scale, limit) for name, pair in pairs.items()}
+    cross = dot_products(a, r)  # (B, Na, Nr)
     return {
-        "a_in_r": _pool(cross, r),
-        "a_in_a": _pool(scale * _products(a, a), a),
-        "r_in_a": _pool(ops.transpose(cross, (0, 2, 1)), a),
-        "r_in_r": _pool(scale * _products(r, r), r),
+        "a_in_r": ops.matmul(pooling_weights(cross, scale), r),
+        "a_in_a": ops.matmul(pooling_weights(self_products(a), scale), a),
+        "r_in_a": ops.matmul(pooling_weights(transposed(cross), scale), a),
+        "r_in_r": ops.matmul(pooling_weights(self_products(r), scale), r),
     }
 
 
@@ -67,7 +86,8 @@ class BidirectionalAttentionPooling(keras.layers.Layer):
     """Amounts of each map's vectors in both maps (paper eq. 4-6), compiled by XLA.
 
     Args:
-        alpha: float > 0, or None for 1/sqrt(d). Paper symbol alpha.
+        alpha: float >= 0, or None for 1/sqrt(d). Paper symbol alpha.
+        chunk: queries pooled at once, see `attention_pool`; None decides by the larger map.
 
     Call Args:
         inputs: pair [A, R] of floats, activations after ReLU: `(B, Na, d)` and `(B, Nr, d)`, or maps
@@ -75,10 +95,11 @@ class BidirectionalAttentionPooling(keras.layers.Layer):
 
     Output:
         dict of float32 `(B, Na, d)` under "a_in_r" and "a_in_a", `(B, Nr, d)` under "r_in_a" and
-        "r_in_r"; flattened also where the maps came 5-D.
+        "r_in_r"; flattened also where the maps came 5-D. A policy of half precision changes nothing:
+        maps are taken as they come and pooled in float32.
 
     Raises:
-        ValueError: alpha is not positive, or the channels differ (says both).
+        ValueError: alpha or chunk is negative, or channels or batches differ (says both).
 
     Example:
         >>> pooled = BidirectionalAttentionPooling()([student_map, teacher_map])
@@ -88,20 +109,22 @@ class BidirectionalAttentionPooling(keras.layers.Layer):
     Source: Tran et al. 2019, eq. 4-6. Deviations: none.
     """
 
-    def __init__(self, alpha: float | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        if alpha is not None and not alpha > 0:
-            raise ValueError(f"`alpha` should be positive or None. Received: {alpha}.")
+    def __init__(self, alpha: float | None = None, chunk: int | None = None, **kwargs: Any) -> None:
+        # Keras would cast float32 maps to half precision before the call.
+        super().__init__(**{"autocast": False, **kwargs})
+        check_alpha(alpha)
+        check_chunk(chunk)
         self.alpha = alpha
+        self.chunk = chunk
         self._pool = compile_with_xla(bidirectional_attention_pool)
 
     def call(self, inputs: Any) -> dict[str, Any]:
         observed, future = inputs
-        return self._pool(flatten_positions(observed), flatten_positions(future), self.alpha)
+        return self._pool(flatten_positions(observed), flatten_positions(future), self.alpha, self.chunk)
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tuple[int | None, ...]]:
         observed, future = (_flattened_shape(tuple(shape)) for shape in input_shape)
-        _check_channels(observed[-1], future[-1])
+        _check_fit(observed, future)
         return {"a_in_r": observed, "a_in_a": observed, "r_in_a": future, "r_in_r": future}
 
     def compute_output_spec(self, inputs: Any) -> dict[str, keras.KerasTensor]:
@@ -109,7 +132,7 @@ class BidirectionalAttentionPooling(keras.layers.Layer):
         return {name: keras.KerasTensor(shape, "float32") for name, shape in shapes.items()}
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "alpha": self.alpha}
+        return {**super().get_config(), "alpha": self.alpha, "chunk": self.chunk}
 
 
 def flatten_positions(feature_map: Any) -> Any:
@@ -118,51 +141,60 @@ def flatten_positions(feature_map: Any) -> Any:
     Raises:
         ValueError: another rank, or unknown channels.
     """
+    batch, positions, channels = _flattened_shape(tuple(feature_map.shape))
     if len(feature_map.shape) == 3:
         return feature_map
-    if len(feature_map.shape) != 5:
+    # (B, T, H, W, d) → (B, N, d); a number of positions that is known stays known.
+    if positions is None:
+        return ops.reshape(feature_map, (ops.shape(feature_map)[0], -1, channels))
+    return ops.reshape(feature_map, (-1 if batch is None else batch, positions, channels))
+
+
+def as_float32_maps(first: Any, second: Any) -> tuple[Any, Any]:
+    """Both maps as float32 tensors `(B, N, d)`.
+
+    Raises:
+        ValueError: a map is not 3-D, or channels or batches differ (says both).
+    """
+    first, second = ops.convert_to_tensor(first), ops.convert_to_tensor(second)
+    if len(first.shape) != 3 or len(second.shape) != 3:
         raise ValueError(
-            f"A feature map should be (B, N, d) or (B, T, H, W, d). Received shape: {feature_map.shape}."
+            f"Maps should be (B, N, d). Received shapes: {tuple(first.shape)} and {tuple(second.shape)}."
         )
-    # (B, T, H, W, d) → (B, N, d)
-    return ops.reshape(feature_map, (ops.shape(feature_map)[0], -1, feature_map.shape[-1]))
+    _check_fit(tuple(first.shape), tuple(second.shape))
+    return ops.cast(first, "float32"), ops.cast(second, "float32")
+
+
+def check_alpha(alpha: float | None) -> None:
+    """Raises a ValueError where `alpha` is neither None nor a finite number from 0 on."""
+    if alpha is not None and not 0 <= alpha < math.inf:
+        raise ValueError(f"`alpha` should be finite and not negative, or None. Received: {alpha}.")
+
+
+def resolve_alpha(alpha: float | None, channels: int) -> float:
+    """`alpha`, or the paper's 1/sqrt(d) for None.
+
+    Raises:
+        ValueError: it is negative or not finite.
+    """
+    check_alpha(alpha)
+    return 1.0 / math.sqrt(channels) if alpha is None else alpha
 
 
 def _flattened_shape(shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
-    if len(shape) == 3:
-        return shape
+    if len(shape) not in (3, 5) or shape[-1] is None:
+        raise ValueError(
+            f"A feature map should be (B, N, d) or (B, T, H, W, d), d known. Received shape: {shape}."
+        )
     batch, *positions, channels = shape
     known = [size for size in positions if size is not None]
     return batch, math.prod(known) if len(known) == len(positions) else None, channels
 
 
-def _as_float32(first: Any, second: Any) -> tuple[Any, Any]:
-    first, second = ops.convert_to_tensor(first), ops.convert_to_tensor(second)
-    if len(first.shape) != 3 or len(second.shape) != 3:
-        raise ValueError(f"Maps should be (B, N, d). Received shapes: {first.shape} and {second.shape}.")
-    _check_channels(first.shape[-1], second.shape[-1])
-    return ops.cast(first, "float32"), ops.cast(second, "float32")
-
-
-def _check_channels(first: int | None, second: int | None) -> None:
-    if first != second:
+def _check_fit(first: tuple[int | None, ...], second: tuple[int | None, ...]) -> None:
+    if first[-1] != second[-1]:
         raise ValueError(
-            f"Both maps should have the same number of channels. Received: {first} and {second}."
+            f"Both maps should have the same number of channels. Received: {first[-1]} and {second[-1]}."
         )
-
-
-def _resolve_alpha(alpha: float | None, channels: int) -> float:
-    return 1.0 / math.sqrt(channels) if alpha is None else alpha
-
-
-def _products(first: Any, second: Any) -> Any:
-    """Scalar products of positions: `(B, N, d)`, `(B, M, d)` → `(B, N, M)`."""
-    return ops.matmul(first, ops.transpose(second, (0, 2, 1)))
-
-
-def _pool(similarities: Any, keys: Any) -> Any:
-    """`(B, N, M)`, `(B, M, d)` → `(B, N, d)`."""
-    if keys.shape[1] == 1:
-        # Keras warns of a softmax over one value; its weight is 1.
-        return ops.matmul(ops.ones_like(similarities), keys)
-    return ops.matmul(ops.softmax(similarities, axis=-1), keys)
+    if first[0] != second[0] and None not in (first[0], second[0]):
+        raise ValueError(f"Both maps should have the same batch size. Received: {first[0]} and {second[0]}.")

@@ -97,6 +97,53 @@ def build_i3d(
     return keras.Model(clip, outputs, name="i3d")
 
 
+def split_i3d(model: keras.Model, endpoint: str = "MaxPool3d_4a_3x3") -> tuple[keras.Model, keras.Model]:
+    """Cuts an I3D in two, which share its layers, so that head(stem(clip)) is model(clip), bit for bit.
+
+    Args:
+        model: of `build_i3d`.
+        endpoint: the stem's last layer, from ENDPOINTS, before every map that `model` gives out.
+
+    Returns:
+        stem: from float `(B, T, H, W, C)`, any T, H and W, to the endpoint's map; 32x256x456 gives
+            8x16x29x480 at the default endpoint (§4.3).
+        head: from that map, of the clip length of `model` and any height and width, to the outputs
+            of `model`.
+
+    Raises:
+        ValueError: an unknown endpoint, or one that does not come before all outputs.
+
+    Source: Tran et al. 2019, §4.3. Deviations: none.
+    """
+    later = ENDPOINTS[ENDPOINTS.index(endpoint) + 1 :] if endpoint in ENDPOINTS else ()
+    if not later or not {*model.output} <= {*later, "logits"}:
+        raise ValueError(
+            f"`endpoint` should be one of {', '.join(ENDPOINTS)}, and come before the network's outputs "
+            f"{', '.join(model.output)}. Received: {endpoint!r}."
+        )
+    middle = endpoint_layer(model, endpoint).output
+    channels = model.input.shape[-1]
+    stem = keras.Model(model.input, middle, name="stem")
+    head = keras.Model(middle, model.output, name="head")
+    return (
+        _with_input(stem, (None, None, None, channels)),
+        _with_input(head, (middle.shape[1], None, None, middle.shape[-1])),
+    )
+
+
+def endpoint_layer(model: keras.Model, endpoint: str) -> keras.layers.Layer:
+    """The layer of an I3D whose output is `endpoint`; of a convolution that is its ReLU."""
+    is_convolution = isinstance(_STAGES[endpoint], _Conv)
+    return model.get_layer(f"{endpoint}.relu" if is_convolution else endpoint)
+
+
+def _with_input(model: keras.Model, shape: tuple[int | None, ...]) -> keras.Model:
+    """The same layers on an input of another shape."""
+    return keras.models.clone_model(
+        model, input_tensors=layers.Input(shape), clone_function=lambda layer: layer
+    )
+
+
 class _Builder:
     """Adds stages with the width and momentum of one network."""
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import keras
 import tensorflow as tf
 
+from kdant_tf.models.networks import load_network
 from kdant_tf.runs import Run
-from kdant_tf.training.train import load_network
 from tf_records.augment import crop_centrally
 from tf_records.errors import KdantError
 from tf_records.files import claim_folder

@@ -20,21 +20,23 @@ class RunCheckpoints(keras.callbacks.Callback):
 
     Args:
         folder: of the run.
-        distiller: whose student and optimizer are saved.
+        network: the whole network that is trained, or has a part that is.
+        distiller: whose optimizer and projection are saved.
     """
 
-    def __init__(self, folder: Path, distiller: Distiller) -> None:
+    def __init__(self, folder: Path, network: keras.Model, distiller: Distiller) -> None:
         super().__init__()
         self.metrics_path = folder / METRICS_NAME
         self.finished_epochs = tf.Variable(0, dtype=tf.int64, trainable=False)
         # TensorFlow's checkpoints do not see the state of Keras' dropout seeds by themselves.
-        variables = distiller.student.variables
+        variables = network.variables
         seeds = [variable.value for variable in variables if variable.path.endswith("seed_generator_state")]
         checkpoint = tf.train.Checkpoint(
-            network=distiller.student,
+            network=network,
             optimizer=distiller.optimizer,
             seeds=seeds,
             epochs=self.finished_epochs,
+            **({} if distiller.projection is None else {"projection": distiller.projection}),
         )
         self.manager = tf.train.CheckpointManager(checkpoint, str(folder / CHECKPOINTS_NAME), max_to_keep=2)
 
@@ -58,6 +60,11 @@ class RunCheckpoints(keras.callbacks.Callback):
         writer.writeheader()
         writer.writerows(rows)
         write_text_atomically(self.metrics_path, text.getvalue())
+
+
+def latest_checkpoint(folder: Path) -> str | None:
+    """Prefix of the last checkpoint in a run folder, if any."""
+    return tf.train.latest_checkpoint(str(folder / CHECKPOINTS_NAME))
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

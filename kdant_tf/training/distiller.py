@@ -10,6 +10,7 @@ from keras import ops
 from kdant_tf.layers.compilation import compile_with_xla
 from kdant_tf.losses import features as feature_losses
 from kdant_tf.losses.classification import classification_loss
+from kdant_tf.models.networks import feature_map_name
 
 
 class Distiller(keras.Model):
@@ -18,12 +19,13 @@ class Distiller(keras.Model):
     Without a teacher it is plain supervised training, as of the teacher itself.
 
     Args:
-        student: model from a clip to a dict with "logits" and `endpoint`, paper symbol A.
+        student: model from a clip to a dict with "logits" and one feature map, paper symbol A.
         teacher: the same for R, or None. It is frozen.
         view: the clip `student` sees, "observed" or "future".
         feature_loss: name of the feature loss, see `kdant_tf.losses.features`.
         feature_weight: paper symbol lambda.
-        endpoint: map that the feature loss compares.
+        projection: learn a 1x1x1 convolution from the student's channels to the teacher's, through
+            which the feature loss sees the student's map. The student itself is left as it is.
         alpha, penalty, delta, reduction: of the feature loss.
         weight_decay: L2 factor on kernels, added to their gradients.
 
@@ -34,8 +36,8 @@ class Distiller(keras.Model):
         The student's dict.
 
     Raises:
-        ValueError: a feature loss other than "none" without a teacher, or channels that differ
-            between the two maps (says both).
+        ValueError: a feature loss other than "none" without a teacher, or two maps that the feature
+            loss cannot compare (says both).
 
     Source: Tran et al. 2019, eq. 1-3. Deviations: none.
     """
@@ -48,7 +50,7 @@ class Distiller(keras.Model):
         view: str = "observed",
         feature_loss: str = "none",
         feature_weight: float = 0.0,
-        endpoint: str = "Mixed_4f",
+        projection: bool = False,
         alpha: float | None = None,
         penalty: str = "huber",
         delta: float = 1.0,
@@ -66,8 +68,8 @@ class Distiller(keras.Model):
         self.view = view
         self.feature_loss_name = feature_loss
         self.feature_weight = feature_weight
-        self.endpoint = endpoint
         self.weight_decay = weight_decay
+        self.projection: keras.layers.Layer | None = None
         self._compute_feature_loss = compile_with_xla(
             functools.partial(
                 feature_losses.feature_loss,
@@ -79,7 +81,12 @@ class Distiller(keras.Model):
             )
         )
         if teacher is not None and feature_loss != "none":
-            _check_maps(student, teacher, endpoint)
+            self.maps = (feature_map_name(student), feature_map_name(teacher))
+            own, goal = student.output[self.maps[0]].shape, teacher.output[self.maps[1]].shape
+            _check_maps(own, goal, feature_loss, projection)
+            if projection:
+                self.projection = keras.layers.Dense(goal[-1], use_bias=False, name="projection")
+                self.projection.build(own)
 
     def call(self, clip: Any, training: bool = False) -> dict[str, Any]:
         return self.student(clip, training=training)
@@ -101,7 +108,9 @@ class Distiller(keras.Model):
         classification = classification_loss(outputs["logits"], batch["label"], probabilities)
         features = ops.zeros((), "float32")
         if seen is not None and self.feature_loss_name != "none":
-            features = self._compute_feature_loss(outputs[self.endpoint], seen[self.endpoint])
+            own, goal = outputs[self.maps[0]], seen[self.maps[1]]
+            own = own if self.projection is None else self.projection(own)
+            features = self._compute_feature_loss(own, goal)
         right = ops.equal(ops.argmax(outputs["logits"], axis=-1), ops.cast(batch["label"], "int64"))
         return {
             "loss": classification + self.feature_weight * features,
@@ -114,7 +123,7 @@ class Distiller(keras.Model):
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One step of the optimizer on this replica's share of a batch; returns `compute_losses`."""
         replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        variables = self.student.trainable_variables
+        variables = self.trainable_variables
         with tf.GradientTape() as tape:
             losses = self.compute_losses(batch)
             # The optimizer adds the replicas' gradients up.
@@ -132,10 +141,17 @@ class Distiller(keras.Model):
         return self.compute_losses(batch, training=False)
 
 
-def _check_maps(student: keras.Model, teacher: keras.Model, endpoint: str) -> None:
-    channels = [network.output[endpoint].shape[-1] for network in (student, teacher)]
-    if channels[0] != channels[1]:
+def _check_maps(
+    student: tuple[int | None, ...], teacher: tuple[int | None, ...], feature_loss: str, projection: bool
+) -> None:
+    """Refuses two shapes, `(B, …, d)`, that the feature loss cannot compare."""
+    if student[-1] != teacher[-1] and not projection:
         raise ValueError(
-            f"{endpoint} should have the same channels in student and teacher. Received: {channels[0]} "
-            f"and {channels[1]}. Use the teacher's width."
+            f"the student's map should have as many channels as the teacher's. Received: {student[-1]} and "
+            f"{teacher[-1]}. Use the teacher's model and width, or --projection."
+        )
+    if feature_loss == "direct" and student[1:-1] != teacher[1:-1]:
+        raise ValueError(
+            f"the direct loss compares maps position by position. Received: {student[1:-1]} and "
+            f"{teacher[1:-1]} positions. Use --feature-loss bidirectional."
         )

@@ -50,9 +50,9 @@ def test_an_empty_input_folder(tmp_path: Path) -> None:
 
 
 def test_a_missing_column(tmp_path: Path, videos: Path) -> None:
-    message = refuse_csv(tmp_path, videos, "00000.mp4,0,1,a", header="video,start_s,end_s,label")
+    message = refuse_csv(tmp_path, videos, "00000.mp4,0,a,train", header="video,start_s,label,split")
     assert "rows.csv:1" in message
-    assert "lacks the column split" in message
+    assert "lacks the column end_s" in message
 
 
 @pytest.mark.parametrize(

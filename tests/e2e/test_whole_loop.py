@@ -118,9 +118,9 @@ def test_export_serves_uint8_clips_of_any_size(tmp_path: Path, student: Path) ->
 
 
 def test_the_exported_model_says_what_evaluation_says(tmp_path: Path, records: Path, student: Path) -> None:
+    from kdant_tf.models.networks import load_network
     from kdant_tf.runs import load_run
     from kdant_tf.serving.export import export_run
-    from kdant_tf.training.train import load_network
     from tf_records.reader import Records, evaluation_batches
     from tf_records.schema import OBSERVED_IMAGES
 

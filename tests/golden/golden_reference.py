@@ -1,6 +1,7 @@
 """The paper's equations in float64 NumPy, position by position; shares no code with kdant."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
@@ -9,15 +10,9 @@ def pool_one(query: np.ndarray, vectors: np.ndarray, alpha: float | None) -> np.
     """phi(q, S) for one query: sum over k of omega_k s_k (eq. 4)."""
     if alpha is None:
         alpha = 1 / math.sqrt(len(query))
-    similarities = [
-        alpha * sum(float(s) * float(q) for s, q in zip(row, query, strict=True)) for row in vectors
-    ]
-    largest = max(similarities)
-    exponentials = [math.exp(similarity - largest) for similarity in similarities]
-    result = np.zeros(len(query))
-    for weight, row in zip(exponentials, vectors, strict=True):
-        result += weight / sum(exponentials) * row
-    return result
+    similarities = alpha * (vectors @ query)
+    exponentials = np.exp(similarities - similarities.max())
+    return (exponentials / exponentials.sum()) @ vectors
 
 
 def pool(queries: np.ndarray, keys: np.ndarray, alpha: float | None = None) -> np.ndarray:
@@ -25,7 +20,7 @@ def pool(queries: np.ndarray, keys: np.ndarray, alpha: float | None = None) -> n
     result = np.zeros(queries.shape)
     for b in range(queries.shape[0]):
         for i in range(queries.shape[1]):
-            result[b, i] = pool_one(queries[b, i], keys[b].astype(np.float64), alpha)
+            result[b, i] = pool_one(queries[b, i].astype(np.float64), keys[b].astype(np.float64), alpha)
     return result
 
 
@@ -54,11 +49,7 @@ def penalty_of(difference: float, penalty: str, delta: float) -> float:
 def distance(first: np.ndarray, second: np.ndarray, penalty: str, delta: float, reduction: str) -> float:
     """Sum of penalties over positions and channels, averaged over the batch; or their mean."""
     batch, positions, channels = first.shape
-    total = 0.0
-    for b in range(batch):
-        for i in range(positions):
-            for c in range(channels):
-                total += penalty_of(float(first[b, i, c] - second[b, i, c]), penalty, delta)
+    total = math.fsum(penalty_of(difference, penalty, delta) for difference in (first - second).flat)
     return total / batch if reduction == "sum" else total / (batch * positions * channels)
 
 
@@ -81,6 +72,17 @@ def feature_loss(
     if name == "unidirectional":
         return teacher_to_student
     return distance(pool(a, r, alpha), pool(a, a, alpha), penalty, delta, reduction) + teacher_to_student
+
+
+def gradient(function: Callable[[np.ndarray], float], point: np.ndarray, step: float = 1e-6) -> np.ndarray:
+    """Central differences of `function` at `point`, element by element."""
+    point = point.astype(np.float64)
+    result = np.zeros(point.shape)
+    for index in np.ndindex(point.shape):
+        change = np.zeros(point.shape)
+        change[index] = step
+        result[index] = (function(point + change) - function(point - change)) / (2 * step)
+    return result
 
 
 def softmax(row: np.ndarray) -> list[float]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from tf_records.errors import AnnotationError, KdantError
 from tf_records.schema import SPLITS
-from tf_records.sources.csv_manifest import COLUMNS, read_csv
+from tf_records.sources.csv_manifest import COLUMNS, OPTIONAL, REQUIRED, read_csv
 from tf_records.sources.jhmdb import read_jhmdb
 
 CELLS = st.one_of(
@@ -19,6 +19,7 @@ CELLS = st.one_of(
         ["", "a.mp4", "./a.mp4", "b.mp4", ".", "..", "/", "train", "test", "0", "1", "2", "-1", "1e9"]
     ),
     st.sampled_from(["\0", "x" * 300, "\ud7ff", '"', "a.mp4/", "~", "nan", "1_0", "٣"]),
+    st.sampled_from(["*", "**", "a*", "[", "[!", "[z-a]*", "?.mp4", "../*", "/*", "**/*.mp4", "*/../*"]),
     st.text(max_size=20),
 )
 
@@ -61,10 +62,15 @@ def test_any_text_below_a_good_header_is_read_or_refused(folder: Path, text: str
     read_or_refuse(path)
 
 
-@given(rows=st.lists(st.lists(CELLS, max_size=7), max_size=4))
-def test_any_cells_are_read_or_refused(folder: Path, rows: list[list[str]]) -> None:
+@given(
+    header=st.one_of(
+        st.just([*REQUIRED, *OPTIONAL]), st.permutations(COLUMNS), st.lists(st.sampled_from([*COLUMNS, "x"]))
+    ),
+    rows=st.lists(st.lists(CELLS, max_size=8), max_size=4),
+)
+def test_any_cells_are_read_or_refused(folder: Path, header: list[str], rows: list[list[str]]) -> None:
     path = folder / "cells.csv"
-    path.write_text(as_csv([list(COLUMNS), *rows]), encoding="utf-8", newline="")
+    path.write_text(as_csv([header, *rows]), encoding="utf-8", newline="")
     read_or_refuse(path)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tf_records.augment import clip_indices, window_starts
 from tf_records.encode import Segments, to_example
 from tf_records.errors import RecordError
-from tf_records.pairing import Window, pair_for_training
+from tf_records.pairing import Spacing, Window, pair_for_training
 from tf_records.schema import ClipSpec, Manifest, ShardInfo, Skipped, SplitInfo, load_manifest
 from tf_records.sources.sample import Sample
 
@@ -35,7 +35,10 @@ SPLITS = st.builds(
 MANIFESTS = st.builds(
     Manifest,
     dataset=WORDS,
-    clip=st.builds(ClipSpec, clip_frames=st.integers(1, 99), offset_frames=st.integers(1, 99)),
+    clip=st.one_of(
+        st.builds(ClipSpec, clip_frames=st.integers(1, 99), offset_frames=st.integers(1, 99)),
+        st.builds(ClipSpec, clip_frames=st.integers(1, 99), anticipation_s=st.floats(0, 60)),
+    ),
     classes=st.lists(WORDS, max_size=4).map(tuple),
     splits=st.dictionaries(st.sampled_from(["train", "val", "test"]), SPLITS),
     options=st.dictionaries(WORDS, st.one_of(st.integers(), st.floats(allow_nan=False), WORDS), max_size=2),
@@ -91,15 +94,15 @@ def test_a_manifest_with_a_spoilt_field_is_read_or_refused(
 
 @given(
     frames=st.integers(1, 60),
-    clip=st.builds(ClipSpec, clip_frames=st.integers(1, 16), offset_frames=st.integers(1, 30)),
+    spacing=st.builds(Spacing, clip_frames=st.integers(1, 16), offset_frames=st.integers(1, 30)),
     fps=st.floats(1, 120),
     label=st.one_of(st.none(), st.sampled_from(["bow", "wave"])),
     name=WORDS,
 )
 def test_a_record_gives_back_frames_times_and_label(
-    frames: int, clip: ClipSpec, fps: float, label: str | None, name: str
+    frames: int, spacing: Spacing, fps: float, label: str | None, name: str
 ) -> None:
-    pair = pair_for_training(frames, Window(0, frames), clip)
+    pair = pair_for_training(frames, Window(0, frames), spacing)
     segments = Segments(pair=pair, jpegs={n: b"%d" % n for n in range(frames)}, fps=fps, height=48, width=64)
     sample = Sample(id=name, video=name, path="/x", split="train", label=label)
     text = to_example(sample, segments, ("bow", "wave")).SerializeToString()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tf_records.errors import AnnotationError
 from tf_records.sources.sample import Annotations, Sample, select_classes
+from tf_records.sources.table import read_text
 
 OBSERVED_FRACTION = 0.2
 _SPLIT_OF_MARK = {"1": "train", "2": "test"}
@@ -67,11 +68,7 @@ def _sample(video: str, path: Path, split: str, label: str) -> Sample:
 def _read_split_file(path: Path) -> list[tuple[str, str]]:
     """(file name, "train" or "test") for each line; other marks (0, unused) are left out."""
     rows = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise AnnotationError(f"{path} is no text in UTF-8: {error}.") from error
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
             continue
         video, _, mark = line.strip().rpartition(" ")

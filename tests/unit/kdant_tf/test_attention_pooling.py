@@ -110,30 +110,41 @@ def test_maps_of_other_ranks_are_refused(shape):
         flatten_positions(np.zeros(shape, np.float32))
 
 
-@pytest.mark.parametrize("alpha", [None, 0.3, 2])
-def test_layer_is_rebuilt_from_its_config(alpha):
-    layer = BidirectionalAttentionPooling(alpha, name="pooling")
+@pytest.mark.parametrize(("alpha", "chunk"), [(None, None), (0.3, 0), (2, 128)])
+def test_layer_is_rebuilt_from_its_config(alpha, chunk):
+    layer = BidirectionalAttentionPooling(alpha, chunk, name="pooling")
     config = layer.get_config()
     copy = BidirectionalAttentionPooling.from_config(config)
-    assert (copy.alpha, copy.name) == (alpha, "pooling")
+    assert (copy.alpha, copy.chunk, copy.name) == (alpha, chunk, "pooling")
     assert copy.get_config() == config
 
 
-@pytest.mark.parametrize("alpha", [0, 0.0, -1.0, float("nan")])
-def test_layer_refuses_an_alpha_that_is_not_positive(alpha):
-    with pytest.raises(ValueError, match=r"`alpha` should be positive or None\. Received"):
+@pytest.mark.parametrize("alpha", [-1.0, float("nan"), float("inf")])
+def test_alpha_is_refused_where_it_is_negative_or_not_finite(alpha):
+    message = r"`alpha` should be finite and not negative, or None\. Received"
+    with pytest.raises(ValueError, match=message):
         BidirectionalAttentionPooling(alpha)
+    with pytest.raises(ValueError, match=message):
+        attention_pool(random_map(1, 1, 3, 4), random_map(2, 1, 3, 4), alpha)
 
 
-def test_layer_refuses_differing_channels():
-    with pytest.raises(ValueError, match="4 and 5"):
-        BidirectionalAttentionPooling()([random_map(1, 1, 3, 4), random_map(2, 1, 3, 5)])
+MISFITS = [
+    ((2, 3, 4), (2, 3, 5), r"same number of channels\. Received: 4 and 5"),
+    ((2, 3, 4), (3, 3, 4), r"same batch size\. Received: 2 and 3"),
+    ((2, 1, 2, 2, 4), (3, 5, 4), r"same batch size\. Received: 2 and 3"),
+    ((2, 3, 4), (2, 2, 2, 4), r"A feature map should be .* \(2, 2, 2, 4\)"),
+]
 
 
-def test_layer_refuses_differing_channels_while_a_model_is_built():
-    inputs = [keras.Input((3, 4)), keras.Input((3, 5))]
-    with pytest.raises(ValueError, match="4 and 5"):
-        BidirectionalAttentionPooling()(inputs)
+@pytest.mark.parametrize(("observed", "future", "message"), MISFITS)
+def test_layer_refuses_maps_that_do_not_fit(observed, future, message):
+    layer = BidirectionalAttentionPooling()
+    with pytest.raises(ValueError, match=message):
+        layer([random_map(1, *observed), random_map(2, *future)])
+    with pytest.raises(ValueError, match=message):
+        layer([keras.Input(batch_shape=observed), keras.Input(batch_shape=future)])
+    with pytest.raises(ValueError, match=message):
+        layer.compute_output_shape([observed, future])
 
 
 @pytest.mark.parametrize(
@@ -221,7 +232,41 @@ def test_gradients_flow_through_the_layer_to_both_maps():
         np.testing.assert_allclose(gradient.numpy(), expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
-def test_layer_gives_float32_under_a_half_precision_policy():
-    layer = BidirectionalAttentionPooling(dtype="mixed_bfloat16")
-    outputs = layer([random_map(1, 1, 3, 4), random_map(2, 1, 5, 4)])
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_layer_pools_in_float32_under_a_half_precision_policy(policy):
+    maps = [1e3 * random_map(1, 1, 3, 4), 1e3 * random_map(2, 1, 5, 4)]
+    expected = BidirectionalAttentionPooling()(maps)
+    for name, values in BidirectionalAttentionPooling(dtype=policy)(maps).items():
+        assert values.dtype == tf.float32
+        np.testing.assert_array_equal(values, expected[name])
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision_model_ends_in_float32_pooling(policy):
+    inputs = [keras.Input((2, 2, 2, 4)), keras.Input((5, 4))]
+    maps = [keras.layers.Dense(3, dtype=policy)(value) for value in inputs]
+    model = keras.Model(inputs, BidirectionalAttentionPooling(dtype=policy)(maps))
+    assert {value.dtype for value in model.output.values()} == {"float32"}
+    outputs = model([random_map(1, 2, 2, 2, 2, 4), random_map(2, 2, 5, 4)])
     assert {values.dtype for values in outputs.values()} == {tf.float32}
+
+
+def compiled_pooling(layer: BidirectionalAttentionPooling) -> str:
+    """What XLA is given for maps of 6 and 10 positions."""
+    maps = [tf.constant(random_map(seed, 2, positions, 4)) for seed, positions in ((1, 6), (2, 10))]
+    function = layer._pool.get_concrete_function(*maps, layer.alpha, layer.chunk)
+    assert function.function_def.attr["_XlaMustCompile"].b
+    return layer._pool.experimental_get_compiler_ir(*maps, layer.alpha, layer.chunk)(stage="hlo")
+
+
+def test_layer_is_one_computation_of_seven_products():
+    program = compiled_pooling(BidirectionalAttentionPooling())
+    assert program.count(" dot(") == 7
+    assert "f32[2,10,10]" in program
+
+
+def test_layer_in_blocks_is_one_computation_without_whole_matrices():
+    program = compiled_pooling(BidirectionalAttentionPooling(chunk=3))
+    assert program.count(" while(") == 4
+    for whole in ("6,6", "6,10", "10,6", "10,10"):
+        assert f"f32[2,{whole}]" not in program

@@ -91,6 +91,11 @@ def test_a_table_that_is_none_is_refused(toml, role):
         ('alpha = "default"', r"`alpha` should be float"),
         ("clip_frames = 8.0", r"`clip_frames` should be int"),
         ("feature_loss = 3", r"`feature_loss` should be str"),
+        ("model = 3", r"`model` should be str\. Received: 3"),
+        ("init = false", r"`init` should be str"),
+        ("backbone = []", r"`backbone` should be str"),
+        ("segments = 3.0", r"`segments` should be int"),
+        ("projection = 1", r"`projection` should be bool\. Received: 1"),
         ("decay_epochs = 3", r"`decay_epochs` should be a list of whole numbers"),
         ("decay_epochs = [3, 4.5]", r"`decay_epochs` should be a list of whole numbers"),
     ],
@@ -143,6 +148,15 @@ def test_a_list_becomes_a_tuple(toml):
         ("teacher_view", "observed"),
         ("penalty", "l1"),
         ("reduction", "max"),
+        ("segments", 0),
+        ("model", "resnet"),
+        ("model", "I3D"),
+        ("model", ""),
+        ("model", "module:"),
+        ("model", ":function"),
+        ("model", "module:a.b"),
+        ("model", "my-module:build"),
+        ("init", "imagenet"),
     ],
 )
 def test_values_out_of_range_are_refused(name, value):
@@ -157,11 +171,51 @@ def test_values_out_of_range_are_refused(name, value):
         {"dropout": 0.0, "momentum": 0.0, "weight_decay": 0.0, "feature_weight": 0.0},
         {"label_fraction": 0.0},
         {"label_fraction": 1.0, "alpha": None, "decay_epochs": ()},
+        {"model": "tsn", "init": "imagenet", "backbone": "MobileNetV2", "segments": 1},
+        {"model": "frame-mlp", "init": None, "projection": True},
+        {"model": "my_package.my_module:build_2"},
     ],
 )
 def test_the_ends_of_the_ranges_are_accepted(settings):
     config = TrainConfig(**settings)
     assert {name: getattr(config, name) for name in settings} == settings
+
+
+@pytest.mark.parametrize(
+    ("model", "inits"),
+    [
+        ("i3d", {"random", "kinetics"}),
+        ("tsn", {"random", "imagenet"}),
+        ("frame-mlp", {"random", "imagenet"}),
+        ("module:function", {"random", "kinetics", "imagenet"}),
+    ],
+)
+def test_weights_by_name_are_for_the_models_that_they_fit(model, inits):
+    for init in (None, "some/path", "run.keras"):
+        assert TrainConfig(model=model, init=init).init == init
+    for init in ("random", "kinetics", "imagenet"):
+        if init in inits:
+            assert TrainConfig(model=model, init=init).init == init
+        else:
+            with pytest.raises(ConfigError, match=rf"`init` should be .* for {model}\. Received: '{init}'"):
+                TrainConfig(model=model, init=init)
+
+
+def test_a_student_takes_over_the_teachers_model_unless_told_otherwise(toml):
+    inherited = {"model": "tsn", "backbone": "ResNet101", "segments": 5}
+    config = resolve_config(STUDENT, inherited=inherited)
+    assert (config.model, config.backbone, config.segments, config.init) == ("tsn", "ResNet101", 5, None)
+    file = toml('segments = 2\n[student]\nmodel = "frame-mlp"\n[teacher]\nmodel = "i3d"\n')
+    config = resolve_config(STUDENT, inherited=inherited, file=file, options={"backbone": "MobileNetV2"})
+    assert (config.model, config.backbone, config.segments) == ("frame-mlp", "MobileNetV2", 2)
+    config = resolve_config(STUDENT, inherited=inherited, file=file, options={"model": "i3d", "init": "x"})
+    assert (config.model, config.init) == ("i3d", "x")
+
+
+def test_a_projection_that_the_file_asks_for_stays_where_no_option_is_given(toml):
+    file = toml("projection = true\n")
+    assert resolve_config(STUDENT, file=file, options={"projection": None}).projection is True
+    assert resolve_config(STUDENT).projection is False
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path, toml):
@@ -257,6 +311,10 @@ def test_learning_rate_stays_without_decay_epochs():
             "decay_epochs": st.lists(st.integers(0, 99), max_size=3).map(tuple),
             "feature_loss": st.sampled_from(FEATURE_LOSS_NAMES),
             "label_fraction": st.floats(0, 1),
+            "model": st.sampled_from(["i3d", "a.b:c"]),
+            "init": st.none() | st.just("path/to/run"),
+            "backbone": st.none() | st.just("MobileNetV2"),
+            "projection": st.booleans(),
         },
     )
 )

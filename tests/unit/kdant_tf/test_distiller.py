@@ -234,7 +234,7 @@ def test_calling_it_gives_the_students_outputs():
 
 
 def test_different_channels_are_refused():
-    with pytest.raises(ValueError, match=r"Mixed_4f should have the same channels.*6 and 5"):
+    with pytest.raises(ValueError, match=r"as many channels as the teacher's.*6 and 5"):
         Distiller(tiny_network(1), tiny_network(2, channels=5), feature_loss="bidirectional")
 
 

@@ -1,5 +1,7 @@
 """The loop around the step: logs, learning rates, checkpoints and going on from them."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -92,17 +94,21 @@ def test_each_epoch_has_its_learning_rate():
     assert logs == recorder.epochs[-1]
 
 
+def checkpoints_of(distiller: Distiller, folder: Path) -> RunCheckpoints:
+    return RunCheckpoints(folder, distiller.student, distiller)
+
+
 def test_a_resumed_training_ends_where_an_unbroken_one_does(tmp_path):
     strategy = make_strategy("cpu")
     (tmp_path / "whole").mkdir()
     (tmp_path / "broken").mkdir()
     whole = tiny_distiller(strategy)
-    run_epochs(whole, strategy, range(3), RunCheckpoints(tmp_path / "whole", whole))
+    run_epochs(whole, strategy, range(3), checkpoints_of(whole, tmp_path / "whole"))
 
     first = tiny_distiller(strategy)
-    run_epochs(first, strategy, range(2), RunCheckpoints(tmp_path / "broken", first))
+    run_epochs(first, strategy, range(2), checkpoints_of(first, tmp_path / "broken"))
     second = tiny_distiller(strategy)
-    checkpoints = RunCheckpoints(tmp_path / "broken", second)
+    checkpoints = checkpoints_of(second, tmp_path / "broken")
     assert checkpoints.restore() == 2
     run_epochs(second, strategy, range(2, 3), checkpoints)
 
@@ -116,17 +122,17 @@ def test_a_resumed_training_ends_where_an_unbroken_one_does(tmp_path):
 def test_metrics_beyond_the_checkpoint_are_cut_off(tmp_path):
     strategy = make_strategy("cpu")
     distiller = tiny_distiller(strategy)
-    run_epochs(distiller, strategy, range(1), RunCheckpoints(tmp_path, distiller))
+    run_epochs(distiller, strategy, range(1), checkpoints_of(distiller, tmp_path))
     metrics = tmp_path / "metrics.csv"
     lines = metrics.read_text().splitlines()
     metrics.write_text("\n".join([*lines, lines[1].replace("1,", "2,", 1)]) + "\n")
     assert len(read_metrics(metrics)) == 2
-    assert RunCheckpoints(tmp_path, tiny_distiller(strategy)).restore() == 1
+    assert checkpoints_of(tiny_distiller(strategy), tmp_path).restore() == 1
     assert [row["epoch"] for row in read_metrics(metrics)] == [1]
 
 
 def test_a_new_run_has_nothing_to_restore(tmp_path):
     distiller = tiny_distiller(make_strategy("cpu"))
-    assert RunCheckpoints(tmp_path, distiller).restore() == 0
+    assert checkpoints_of(distiller, tmp_path).restore() == 0
     assert read_metrics(tmp_path / "metrics.csv") == []
     assert read_metrics(tmp_path / "absent.csv") == []

@@ -104,9 +104,14 @@ def test_a_run_without_model_is_refused_unless_that_is_expected(run):
     assert load_run(run.folder, finished=False) == run
 
 
-def test_a_student_inherits_the_networks_shape(run):
+def test_a_student_inherits_the_network_but_not_its_first_weights(run):
+    settings = {"model": "tsn", "backbone": "ResNet101", "segments": 5, "init": "imagenet"}
+    run = dataclasses.replace(run, config=dataclasses.replace(run.config, **settings))
     config = run.config
     assert inherited_settings(run) == {
+        "model": "tsn",
+        "backbone": "ResNet101",
+        "segments": 5,
         "width": 0.5,
         "crop": 64,
         "batch_norm_momentum": config.batch_norm_momentum,

@@ -14,6 +14,8 @@ from tf_records.errors import KdantError
         ({"batch_size": 17}, "cpu", r"Batch size 17 is larger than the 16 training samples"),
         ({"label_fraction": 0.25}, "cpu", r"Batch size 8 is larger than the 4 training samples"),
         ({"clip_frames": 9}, "cpu", r"9"),
+        ({"model": "tsn", "segments": 9}, "cpu", r"`segments` should be at most the 8 frames.*9"),
+        ({"model": "tsn", "backbone": "VGG16"}, "cpu", r"`backbone` should be one of ResNet50.*VGG16"),
         ({"endpoint": "Mixed_4g"}, "cpu", r"`endpoint`.*Mixed_4f.*Mixed_4g"),
         ({}, "tpu", r"`--devices` should be"),
     ],

@@ -2,10 +2,17 @@
 
 import pytest
 
-from tf_records.pairing import Window, pair_for_anticipation, pair_for_prefix, pair_for_training
-from tf_records.schema import ClipSpec
+from tf_records.pairing import (
+    Spacing,
+    Window,
+    pair_for_anticipation,
+    pair_for_prefix,
+    pair_for_training,
+)
 
-JHMDB = ClipSpec(clip_frames=8, offset_frames=15)
+JHMDB = Spacing(clip_frames=8, offset_frames=15)
+# On a clock of 60 frames per second: 32 frames, then one second.
+EPIC = Spacing(clip_frames=32, offset_frames=92, before_action=True)
 
 
 def test_forty_frames_leave_room_for_the_whole_offset() -> None:
@@ -39,6 +46,25 @@ def test_an_action_at_the_start_gives_future_clips_only_from_the_offset_on() -> 
     pair = pair_for_training(100, Window(5, 40), JHMDB)
     assert (pair.observed, pair.future) == (Window(0, 25), Window(15, 40))
     assert not pair.shortened
+
+
+def test_the_training_segments_of_a_long_action_end_before_the_observed_one_reaches_it() -> None:
+    pair = pair_for_training(1000, Window(300, 900), EPIC)
+    assert (pair.observed, pair.future) == (Window(208, 300), Window(300, 392))
+    assert (pair.offset_frames, pair.shortened) == (92, False)
+
+
+def test_an_early_action_shifts_the_future_before_it_shrinks_the_offset() -> None:
+    pair = pair_for_training(1000, Window(40, 200), EPIC)
+    assert (pair.observed, pair.future) == (Window(0, 92), Window(92, 184))
+    short = pair_for_training(1000, Window(40, 90), EPIC)
+    assert (short.observed, short.future) == (Window(0, 32), Window(58, 90))
+    assert (short.offset_frames, short.shortened) == (58, True)
+
+
+def test_a_test_record_of_a_long_action_holds_all_of_it() -> None:
+    pair = pair_for_anticipation(1000, Window(300, 900), EPIC)
+    assert (pair.observed, pair.future) == (Window(208, 240), Window(300, 900))
 
 
 def test_an_action_shorter_than_a_clip_is_widened_forward() -> None:

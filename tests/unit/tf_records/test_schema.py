@@ -33,9 +33,43 @@ def test_a_clip_needs_positive_lengths(name: str, value: int) -> None:
         ClipSpec(**{name: value})
 
 
-def test_the_gap_lies_between_the_two_clips() -> None:
-    assert ClipSpec(clip_frames=8, offset_frames=15).gap_frames == 7
-    assert ClipSpec(clip_frames=16, offset_frames=15).gap_frames == -1
+@pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf")])
+def test_an_anticipation_time_is_a_number_of_seconds(value: float) -> None:
+    with pytest.raises(RecordError, match=f"`anticipation_s` should be .*Received: {value}"):
+        ClipSpec(anticipation_s=value)
+
+
+def test_a_clip_has_one_distance() -> None:
+    assert (ClipSpec().offset_frames, ClipSpec().anticipation_s) == (15, None)
+    assert ClipSpec(anticipation_s=1.0).offset_frames is None
+    with pytest.raises(RecordError, match=r"Only one of .* Received: 15 and 1\.0"):
+        ClipSpec(offset_frames=15, anticipation_s=1.0)
+
+
+@pytest.mark.parametrize(
+    ("clip", "fps", "offset"),
+    [
+        (ClipSpec(clip_frames=8, offset_frames=15), 30, 15),
+        (ClipSpec(clip_frames=32, anticipation_s=1), 59.94, 92),
+        (ClipSpec(clip_frames=32, anticipation_s=1), 29.97, 62),
+        (ClipSpec(clip_frames=16, anticipation_s=1), 16, 32),
+        (ClipSpec(clip_frames=16, anticipation_s=0), 25, 16),
+    ],
+)
+def test_the_offset_in_frames_follows_the_clock(clip: ClipSpec, fps: float, offset: int) -> None:
+    assert clip.offset_at(fps) == offset
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"clip_frames": 8, "offset_frames": 16},
+        {"clip_frames": 8, "offset_frames": 16, "anticipation_s": None},
+    ],
+)
+def test_clips_saved_before_there_was_an_anticipation_time_are_read(fields: dict) -> None:
+    text = json.dumps({**json.loads(manifest().to_json()), "clip": fields})
+    assert Manifest.from_json(text).clip == ClipSpec(clip_frames=8, offset_frames=16)
 
 
 @pytest.mark.parametrize(
@@ -45,9 +79,12 @@ def test_the_gap_lies_between_the_two_clips() -> None:
         ({"jpeg_quality": 0}, "jpeg_quality"),
         ({"jpeg_quality": 101}, "jpeg_quality"),
         ({"shards": 0}, "shards"),
+        ({"fps": 0.0}, "fps"),
+        ({"fps": 1001.0}, "fps"),
+        ({"fps": float("nan")}, "fps"),
     ],
 )
-def test_build_options_out_of_range_are_refused(options: dict[str, int], name: str) -> None:
+def test_build_options_out_of_range_are_refused(options: dict[str, float], name: str) -> None:
     with pytest.raises(RecordError, match=f"`{name}` should be .*Received: {options[name]}"):
         BuildOptions(**options)
 

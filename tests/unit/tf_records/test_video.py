@@ -86,6 +86,27 @@ def test_a_tick_without_a_frame_shows_the_frame_before_it(tmp_path: Path) -> Non
     assert_shows(path, 4, 7, [2, 3, 4])
 
 
+@pytest.mark.parametrize(("name", "codec"), [("v.avi", "mpeg4"), ("v.mp4", "libx264"), ("v.mkv", "libx264")])
+@pytest.mark.parametrize("fps", [5.0, 16.0, 25.0, 29.97, 60.0])
+def test_a_clock_of_another_rate_shows_the_frame_at_or_before_each_tick(
+    tmp_path: Path, name: str, codec: str, fps: float
+) -> None:
+    """Frame k is shown from k/25 s on; the times in an .mkv are rounded to a millisecond."""
+    path = encode(tmp_path / name, range(100), codec=codec)
+    stored = list(read_all_frames(path))
+    first, stop = round(fps), round(3 * fps)
+    shown = list(read_clock_frames(path, first, stop, fps=fps))
+    expected = [stored[int(tick * 25 / fps + 0.015 + 1e-9)] for tick in range(first, stop)]
+    np.testing.assert_array_equal(shown, expected)
+
+
+def test_a_clock_of_another_rate_holds_frames_across_gaps(tmp_path: Path) -> None:
+    path = encode(tmp_path / "gaps.avi", [0, 1, 2, 5, 6, 9])
+    stored = list(read_all_frames(path))
+    shown = list(read_clock_frames(path, 0, 5, fps=12.5))
+    np.testing.assert_array_equal(shown, [stored[number] for number in (0, 2, 2, 4, 4)])
+
+
 def test_a_clock_read_past_the_end_holds_the_last_frame(steady: Path) -> None:
     assert_shows(steady, 98, 103, [98, 99, 99, 99, 99])
 

@@ -1,0 +1,110 @@
+"""What `kdant train-teacher` and `kdant distill` share: their options, and the call behind them."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tf_records.quiet import start_tensorflow
+
+from .command import add_options
+from .options import FOLDER, folder_options, json_option, records_option
+
+training_options = add_options(
+    records_option,
+    click.option("--out", required=True, type=FOLDER, help="Run folder to make."),
+    click.option("--preset", help="Settings that ship with kdant, such as jhmdb-small."),
+    click.option(
+        "--config", "config_file", type=FOLDER, help="TOML file with settings; see kdant_tf/presets."
+    ),
+    click.option("--model", help="i3d, tsn, frame-mlp, or MODULE:FUNCTION for a network of your own."),
+    click.option(
+        "--init",
+        help="First weights: kinetics (i3d), imagenet (tsn, frame-mlp), random, or the path of a DeepMind "
+        "checkpoint, a run folder or a .keras file.",
+    ),
+    click.option(
+        "--backbone",
+        "--tsn-backbone",
+        "backbone",
+        help="Of tsn (ResNet50) or frame-mlp (ResNet152), from keras.applications.",
+    ),
+    click.option("--segments", type=int, help="Frames that tsn sees of a clip."),
+    click.option("--epochs", type=int),
+    click.option("--batch-size", type=int, help="Pairs a step, over all devices."),
+    click.option("--crop", type=int, help="Pixels of the square that the network sees."),
+    click.option("--learning-rate", type=float),
+    click.option("--width", type=float, help="Multiplies I3D's channels; 1 is the published network."),
+    click.option("--label-fraction", type=float, help="Share of the training labels to use, seeded."),
+    click.option("--seed", type=int, help="Of weights, order, crops and dropout."),
+    click.option("--devices", default="auto", show_default=True, help="auto, cpu, gpu, cpu:N or gpu:N."),
+    folder_options,
+    json_option,
+)
+
+
+def run_training(
+    *,
+    records: Path,
+    out: Path,
+    preset: str | None,
+    config_file: Path | None,
+    devices: str,
+    resume: bool,
+    overwrite: bool,
+    as_json: bool,
+    teacher: Path | None = None,
+    **options: Any,
+) -> None:
+    """Trains a teacher, or with `teacher` a student, and prints the result. `options` are settings."""
+    from kdant_tf.config import STUDENT, TEACHER, resolve_config
+    from kdant_tf.runs import inherited_settings, load_run
+
+    run = None if teacher is None else load_run(teacher)
+    config = resolve_config(
+        TEACHER if run is None else STUDENT,
+        inherited={} if run is None else inherited_settings(run),
+        preset=preset,
+        file=config_file,
+        options=options,
+    )
+    start_tensorflow()
+    from kdant_tf.training.train import train
+
+    from .progress import TrainingProgress
+
+    name = "teacher" if run is None else f"student ({config.feature_loss})"
+    with TrainingProgress(config.epochs, name) as progress:
+        result = train(
+            records,
+            out,
+            config,
+            teacher=run,
+            devices=devices,
+            resume=resume,
+            overwrite=overwrite,
+            callbacks=[progress],
+            report=lambda line: click.echo(line, err=True),
+        )
+    if run is None:
+        _print_result(result, as_json, f"kdant distill --records {records} --teacher {out} --out student")
+    else:
+        _print_result(result, as_json, f"kdant evaluate {out} --records {records}")
+
+
+def _print_result(result: Any, as_json: bool, next_command: str) -> None:
+    """A TrainResult on stdout."""
+    from .output import print_fields, print_json
+
+    if as_json:
+        print_json(result.to_dict())
+        return
+    print_fields(
+        f"Trained {result.run}",
+        {
+            "epochs": str(result.epochs),
+            "final loss": f"{result.final_loss:.4f}",
+            "clips per second": f"{result.clips_per_second:.1f}",
+            "next": next_command,
+        },
+    )

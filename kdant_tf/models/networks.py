@@ -1,0 +1,194 @@
+"""Which network a training builds: I3D, a baseline, or a person's own.
+
+Every network maps a clip `(B, T, H, W, C)` in [-1, 1] to a dict of "logits" `(B, classes)` and one
+feature map, `(B, N, d)` or `(B, T, H, W, d)`, under a name of its own; the distillation asks for no more.
+"""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import keras
+
+from kdant_tf.config import ConfigError, TrainConfig
+from kdant_tf.models.frame_mlp import build_frame_mlp
+from kdant_tf.models.i3d import ENDPOINTS, build_i3d, endpoint_layer
+from kdant_tf.models.imagenet import BACKBONES
+from kdant_tf.models.tsn import build_tsn
+from kdant_tf.models.weights import first_line
+from kdant_tf.runs import Run
+from tf_records.errors import KdantError, RunError
+
+LOGITS = "logits"
+
+
+class NetworkError(KdantError):
+    """A network of one's own that cannot be built or used."""
+
+
+def check_network_settings(config: TrainConfig, clip_frames: int) -> None:
+    """Refuses settings that no network can be built with, before anything is built.
+
+    Raises:
+        ConfigError: an unknown endpoint or backbone, or more segments than frames.
+    """
+    if config.endpoint not in ENDPOINTS:
+        raise ConfigError(
+            f"Setting `endpoint` should be one of {', '.join(ENDPOINTS)}. Received: {config.endpoint!r}."
+        )
+    if config.backbone is not None and config.backbone not in BACKBONES:
+        raise ConfigError(
+            f"Setting `backbone` should be one of {', '.join(BACKBONES)}. Received: {config.backbone!r}."
+        )
+    if config.model == "tsn" and config.segments > clip_frames:
+        raise ConfigError(
+            f"Setting `segments` should be at most the {clip_frames} frames of a clip. "
+            f"Received: {config.segments}."
+        )
+
+
+def build_network(
+    config: TrainConfig, num_classes: int, input_shape: tuple[int, int, int, int]
+) -> keras.Model:
+    """The network that `config.model` names, with random weights.
+
+    Args:
+        config: `model`, and the settings of that model.
+        num_classes: int >= 2.
+        input_shape: (T, H, W, C).
+
+    Raises:
+        NetworkError: a function of one's own that cannot be imported, fails, or gives something else
+            than the dict described above.
+    """
+    if config.model == "i3d":
+        return build_i3d(
+            num_classes,
+            input_shape,
+            width=config.width,
+            endpoints=(config.endpoint,),
+            dropout=config.dropout,
+            batch_norm_momentum=config.batch_norm_momentum,
+            seed=config.seed,
+        )
+    if config.model == "tsn":
+        return build_tsn(
+            num_classes,
+            input_shape,
+            backbone=config.backbone or "ResNet50",
+            segments=config.segments,
+            dropout=config.dropout,
+            batch_norm_momentum=config.batch_norm_momentum,
+            seed=config.seed,
+        )
+    if config.model == "frame-mlp":
+        backbone = config.backbone or "ResNet152"
+        return build_frame_mlp(num_classes, input_shape, backbone, dropout=config.dropout, seed=config.seed)
+    return _build_own(config.model, num_classes, input_shape)
+
+
+def feature_map_name(network: keras.Model) -> str:
+    """Name of a network's one output beside "logits"."""
+    (name,) = (name for name in network.output if name != LOGITS)
+    return name
+
+
+def load_network(run: Run) -> keras.Model:
+    """The trained network of a run.
+
+    Raises:
+        NetworkError: it is a person's own, whose module cannot be imported.
+        RunError: its model.keras cannot be read.
+    """
+    import_own(run.config.model)
+    try:
+        return keras.saving.load_model(run.model_path, compile=False)
+    except Exception as error:  # Keras, zipfile and h5py each have their own for a damaged file.
+        raise RunError(f"{run.model_path} cannot be read: {error}. Train the run again.") from error
+
+
+def load_teacher(run: Run, student: TrainConfig) -> keras.Model:
+    """The trained network of a run; an I3D gives the map that an I3D student is told to learn from."""
+    network = load_network(run)
+    if not run.config.model == student.model == "i3d" or student.endpoint in network.output:
+        return network
+    outputs = {
+        LOGITS: network.output[LOGITS],
+        student.endpoint: endpoint_layer(network, student.endpoint).output,
+    }
+    return keras.Model(network.input, outputs, name=network.name)
+
+
+def import_own(model: str) -> Callable[..., keras.Model] | None:
+    """The function that "package.module:function" names, or None where `model` is one of kdant's own.
+
+    The current folder is searched too, and importing registers the module's layers with Keras.
+
+    Raises:
+        NetworkError: no such module or function.
+    """
+    module, _, name = model.partition(":")
+    if not name:
+        return None
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)
+    try:
+        return getattr(importlib.import_module(module), name)
+    except Exception as error:  # A module may fail with anything while it is imported.
+        raise NetworkError(
+            f"Network {model!r} cannot be imported: {first_line(error)}. Give MODULE:FUNCTION, the "
+            f"module installed or in the current folder."
+        ) from error
+
+
+def _build_own(model: str, num_classes: int, input_shape: tuple[int, int, int, int]) -> keras.Model:
+    function = import_own(model)
+    assert function is not None  # TrainConfig lets no other name pass.
+    try:
+        network = function(num_classes, input_shape)
+    except Exception as error:
+        raise NetworkError(
+            f"{model}({num_classes}, {input_shape}) failed: {type(error).__name__}: {first_line(error)}. "
+            f"See where with --verbose."
+        ) from error
+    problem = _problem_of(network, num_classes, input_shape)
+    if problem:
+        raise NetworkError(
+            f"{model}({num_classes}, {input_shape}) should return a keras.Model from clips to a dict of "
+            f'"logits" and one feature map. Received: {problem}.'
+        )
+    _check_it_can_be_loaded_again(model, network)
+    return network
+
+
+def _check_it_can_be_loaded_again(model: str, network: keras.Model) -> None:
+    """Finds out before the training what else would be found out after it."""
+    try:
+        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(network))
+    except Exception as error:
+        raise NetworkError(
+            f"{model} returns a network that Keras cannot load again: {first_line(error)}. Put "
+            f"@keras.saving.register_keras_serializable() over its own layers, and use no Lambda."
+        ) from error
+
+
+def _problem_of(network: object, num_classes: int, input_shape: tuple[int, int, int, int]) -> str | None:
+    """What is wrong with a network of one's own, or None."""
+    if not isinstance(network, keras.Model) or not network.built:
+        return f"{type(network).__name__}, which is no functional keras.Model"
+    outputs = getattr(network, "output", None)
+    if not isinstance(outputs, dict) or LOGITS not in outputs or len(outputs) != 2:
+        return f"outputs {sorted(outputs) if isinstance(outputs, dict) else type(outputs).__name__}"
+    if not all(isinstance(value, keras.KerasTensor) for value in outputs.values()):
+        return "outputs that are not one tensor each"
+    if tuple(outputs[LOGITS].shape) != (None, num_classes):
+        return f"logits of shape {tuple(outputs[LOGITS].shape)}"
+    if len(outputs[feature_map_name(network)].shape) not in (3, 5):
+        return f"a feature map of shape {tuple(outputs[feature_map_name(network)].shape)}, not 3-D or 5-D"
+    if not isinstance(network.input, keras.KerasTensor):
+        return f"{len(network.inputs)} inputs in a {type(network.input).__name__}, not one input"
+    if tuple(network.input.shape[1:]) != tuple(input_shape):
+        return f"an input of shape {tuple(network.input.shape)}"
+    return None

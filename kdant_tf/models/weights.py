@@ -1,0 +1,198 @@
+"""Weights that come from elsewhere: DeepMind's I3D checkpoints, and networks saved by Keras.
+
+All of them are assigned by name, after every name and shape was compared: a network is loaded as a
+whole or not at all. Layers whose name begins with "Logits" are the head; it is loaded where the
+number of classes agrees, and stays as it is where it does not.
+"""
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from tf_records.errors import KdantError
+
+HEAD = "Logits"
+_FIRST_LAYER = "Conv3d_1a_7x7.conv_3d"
+_FIRST_CHANNELS = 64
+_SCOPE = re.compile(r"^(?:RGB|Flow)/inception_i3d/")
+_CHECKPOINT_FILE = re.compile(r"\.(?:index|meta|data-\d{5}-of-\d{5})$")
+# Sonnet's names in DeepMind's checkpoints, where they are not Keras'.
+_SONNET_NAMES = {"kernel": "w", "bias": "b"}
+
+
+class WeightsError(KdantError):
+    """Weights that are missing, damaged, or of another network."""
+
+
+def load_deepmind_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -> bool:
+    """Loads one of DeepMind's I3D checkpoints (TensorFlow 1) into a model of `build_i3d`.
+
+    RGB and Flow, from ImageNet or from scratch, Kinetics-400 or -600. Optimizer slots and step
+    counters are left out. Nothing is assigned unless everything fits.
+
+    Args:
+        model: of `build_i3d` at width 1.0, with 3 channels for RGB or 2 for flow.
+        path: prefix of the checkpoint ("…/model.ckpt"), one of its files, or the folder it lies in.
+
+    Returns:
+        Whether the head was loaded too, which it is where the number of classes agrees.
+
+    Raises:
+        WeightsError: no or a damaged checkpoint, another network or width, or a variable that is
+            missing, left over or misshapen (names it).
+
+    Source: Carreira and Zisserman 2017, github.com/google-deepmind/kinetics-i3d. Deviations: none.
+    """
+    prefix = find_checkpoint(path)
+    check_published_width(model)
+    variables = {_sonnet_name(variable.path): variable for variable in model.weights}
+    return assign_weights(variables, _read_checkpoint(prefix), prefix)
+
+
+def load_keras_weights(model: keras.Model, path: Path) -> bool:
+    """Copies the weights of a network that Keras saved as `path` (.keras) into `model`, by name.
+
+    Returns:
+        Whether the head was loaded too, which it is where the number of classes agrees.
+
+    Raises:
+        WeightsError: the file cannot be read, or a variable is missing, left over or misshapen.
+    """
+    try:
+        source = keras.saving.load_model(path, compile=False)
+    except Exception as error:  # Keras, zipfile and h5py each have their own for a damaged file.
+        raise WeightsError(f"{path} cannot be read as a Keras model: {first_line(error)}.") from error
+    arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in _by_path(source).items()}
+    return assign_weights(_by_path(model), arrays, path)
+
+
+def assign_weights(
+    variables: Mapping[str, keras.Variable], arrays: Mapping[str, np.ndarray], where: object
+) -> bool:
+    """Assigns to every variable the array of its name, or to none at all.
+
+    Values with leading axes of length 1, as Kinetics-600's batch normalisation has them, fit too.
+
+    Args:
+        variables, arrays: by the same names.
+        where: the arrays come from, for errors.
+
+    Returns:
+        Whether the head was assigned too, which it is where the number of classes agrees.
+
+    Raises:
+        WeightsError: a variable is missing, left over or misshapen (names it and both shapes).
+    """
+    own_head, given_head = (
+        {name for name in names if name.startswith(HEAD)} for names in (variables, arrays)
+    )
+    with_head = bool(given_head) and all(
+        variables[name].shape[-1:] == arrays[name].shape[-1:] for name in own_head & given_head
+    )
+    skipped = set() if with_head else own_head | given_head
+    wanted, given = variables.keys() - skipped, arrays.keys() - skipped
+    for problem, names in (("lacks", wanted - given), ("has, and the network lacks,", given - wanted)):
+        if names:
+            raise WeightsError(
+                f"{where} {problem} the variable {min(names)}{_and_others(names)}: it is of another network."
+            )
+    values = {
+        name: _fitted(name, arrays[name], tuple(variables[name].shape), where) for name in sorted(wanted)
+    }
+    for name, value in values.items():
+        variables[name].assign(value)
+    return with_head
+
+
+def find_checkpoint(path: str | os.PathLike[str]) -> str:
+    """Prefix of the TensorFlow checkpoint that a prefix, one of its files, or a folder stands for.
+
+    Raises:
+        WeightsError: there is none, or a folder has several.
+    """
+    if os.path.isdir(path):
+        # The file `checkpoint` that DeepMind ships there points into their own file system.
+        found = sorted(str(file).removesuffix(".index") for file in Path(path).glob("*.index"))
+        if len(found) != 1:
+            names = ", ".join(Path(prefix).name for prefix in found) or "none"
+            raise WeightsError(
+                f"Folder {path} should have one checkpoint, NAME.index and its data file. Found: {names}."
+            )
+        return found[0]
+    prefix = _CHECKPOINT_FILE.sub("", os.fspath(path))
+    if not os.path.isfile(f"{prefix}.index"):
+        raise WeightsError(
+            f"There is no checkpoint {prefix}: {prefix}.index does not exist. "
+            f"Give the prefix of a TensorFlow checkpoint, or the folder it lies in."
+        )
+    return prefix
+
+
+def check_published_width(model: keras.Model) -> None:
+    """Raises a WeightsError where `model` is no I3D of width 1.0, which all of DeepMind's are."""
+    names = {layer.name for layer in model.layers}
+    if _FIRST_LAYER not in names:
+        raise WeightsError(f"A checkpoint of DeepMind's fits I3D only. Received: network {model.name!r}.")
+    channels = model.get_layer(_FIRST_LAYER).filters
+    if channels != _FIRST_CHANNELS:
+        raise WeightsError(
+            f"DeepMind's weights fit I3D at width 1.0, whose first layer has {_FIRST_CHANNELS} channels. "
+            f"Received a network with {channels}. Use --width 1."
+        )
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line without the full stop."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _read_checkpoint(prefix: str) -> dict[str, np.ndarray]:
+    """Values by name, without scope, optimizer slots and step counters."""
+    import tensorflow as tf
+
+    try:
+        reader = tf.train.load_checkpoint(prefix)
+        shapes = reader.get_variable_to_shape_map()
+        # A slot, "…/conv_3d/w/Momentum", lies under its variable; counters are scalars.
+        names = [name for name in shapes if shapes[name] and name.rpartition("/")[0] not in shapes]
+        return {_SCOPE.sub("", name): reader.get_tensor(name) for name in names}
+    except (tf.errors.OpError, RuntimeError, ValueError, IndexError) as error:
+        raise WeightsError(
+            f"Checkpoint {prefix} cannot be read: {first_line(error)}. "
+            f"Delete its files and fetch them again, NAME.index and NAME.data-00000-of-00001."
+        ) from error
+
+
+def _by_path(model: keras.Model) -> dict[str, keras.Variable]:
+    variables = {variable.path: variable for variable in model.weights}
+    if len(variables) != len(model.weights):
+        raise WeightsError(
+            f"Network {model.name!r} has several variables of one name, so its weights cannot be told apart. "
+            f"Give its layers names of their own."
+        )
+    return variables
+
+
+def _sonnet_name(path: str) -> str:
+    """ "Mixed_4f.Branch_0.Conv3d_0a_1x1.conv_3d/kernel" → "Mixed_4f/Branch_0/Conv3d_0a_1x1/conv_3d/w"."""
+    layer, _, variable = path.rpartition("/")
+    return f"{layer.replace('.', '/')}/{_SONNET_NAMES.get(variable, variable)}"
+
+
+def _fitted(name: str, value: np.ndarray, shape: tuple[int, ...], where: object) -> np.ndarray:
+    """`value` without leading axes of length 1 that `shape` does not have."""
+    leading = value.shape[: max(value.ndim - len(shape), 0)]
+    if value.shape[len(leading) :] != shape or any(size != 1 for size in leading):
+        raise WeightsError(
+            f"{where}: {name} has shape {value.shape}, the network's has {shape}. "
+            f"Give weights of the same network, width and modality."
+        )
+    return value.reshape(shape)
+
+
+def _and_others(names: set[str]) -> str:
+    return f" and {len(names) - 1} others" if len(names) > 1 else ""

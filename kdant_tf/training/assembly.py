@@ -1,0 +1,133 @@
+"""From a job to the networks it trains, with their first weights, and the batches they see."""
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from kdant_tf.models.frame_mlp import HEAD, STEM
+from kdant_tf.models.initialization import initialize
+from kdant_tf.models.networks import build_network, load_teacher
+from kdant_tf.runs import manifest_sha256
+from kdant_tf.training.distiller import Distiller
+from kdant_tf.training.job import Job
+from tf_records.errors import RunError
+from tf_records.features import write_feature_records
+from tf_records.reader import Records
+from tf_records.schema import FEATURES_FOLDER, FeatureInfo
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Assembly:
+    """Networks and data of one training.
+
+    Args:
+        network: the whole network, which is saved.
+        distiller: trains `network`, or the part of it that learns.
+        records: what the distiller's networks see: the job's, or features of their frames.
+    """
+
+    network: keras.Model
+    distiller: Distiller
+    records: Records
+
+
+def assemble(job: Job, *, load_weights: bool, report: Callable[[str], None]) -> Assembly:
+    """Builds networks and optimizer; to be called in the strategy's scope.
+
+    Where every network is a frame-mlp on the same frozen backbone, its features are computed once,
+    kept beside the records, and the MLPs alone are trained.
+
+    Args:
+        job: prepared.
+        load_weights: whether to load the first weights; False where a checkpoint will bring them.
+        report: told in a line what takes long.
+
+    Raises:
+        KdantError: weights that cannot be had, or a teacher and a student that do not fit.
+    """
+    config = job.run.config
+    network = build_network(config, len(job.run.classes), job.input_shape)
+    if load_weights or config.model == "frame-mlp":
+        initialize(network, config.init, modality=job.run.modality)
+    teacher = None if job.teacher is None else load_teacher(job.teacher, config)
+    networks = [network] if teacher is None else [network, teacher]
+    if _share_frozen_stem(networks):
+        records = _records_of_features(job, network.get_layer(STEM), report)
+        networks = [each.get_layer(HEAD) for each in networks]
+    else:
+        records = job.records
+    distiller = _build_distiller(job, *networks)
+    return Assembly(network=network, distiller=distiller, records=records)
+
+
+def _build_distiller(job: Job, student: keras.Model, teacher: keras.Model | None = None) -> Distiller:
+    config = job.run.config
+    try:
+        distiller = Distiller(
+            student,
+            teacher,
+            view=job.views[0],
+            feature_loss="none" if teacher is None else config.feature_loss,
+            feature_weight=config.feature_weight,
+            projection=config.projection,
+            alpha=config.alpha,
+            penalty=config.penalty,
+            delta=config.huber_delta,
+            reduction=config.reduction,
+            weight_decay=config.weight_decay,
+        )
+    except ValueError as error:
+        raise RunError(f"Teacher and student do not fit: {error}") from error
+    distiller.compile(optimizer=keras.optimizers.SGD(config.learning_rate, momentum=config.momentum))
+    distiller.optimizer.build(distiller.trainable_variables)
+    return distiller
+
+
+def _share_frozen_stem(networks: list[keras.Model]) -> bool:
+    if any(network.name != "frame_mlp" for network in networks):
+        return False
+    return len({_digest(network.get_layer(STEM)) for network in networks}) == 1
+
+
+def _records_of_features(job: Job, stem: keras.Model, report: Callable[[str], None]) -> Records:
+    """Records of the stem's features, made on first use in a folder within the records'."""
+    records, crop = job.records, job.run.config.crop
+    key = hashlib.sha256(f"{_digest(stem)} {manifest_sha256(records.folder)} {crop}".encode()).hexdigest()
+    folder = records.folder / FEATURES_FOLDER / key[:16]
+    clip_frames = job.run.clip.clip_frames
+
+    def compute(frames: tf.Tensor) -> tf.Tensor:
+        # (clips · T, H, W, C) → (clips, T, H, W, C) → (clips, T, d) → (clips · T, d)
+        clips = tf.reshape(frames, (-1, *job.input_shape))
+        return tf.reshape(stem(clips, training=False), (-1, stem.output.shape[-1]))
+
+    def tell(done: int, total: int) -> None:
+        if done * 10 // total != (done - 1) * 10 // total:
+            report(f"frame features: {done}/{total} records")
+
+    if not folder.exists():
+        report(f"Computing frame features once, into {folder}")
+    write_feature_records(
+        records,
+        folder,
+        compute,
+        FeatureInfo(shape=(stem.output.shape[-1],), source=f"{_backbone_name(stem)}, {crop} px"),
+        crop=crop,
+        batch_frames=clip_frames * max(1, 32 // clip_frames),
+        on_record=tell,
+    )
+    return Records.open(folder, modality=None)
+
+
+def _digest(network: keras.Model) -> str:
+    digest = hashlib.sha256()
+    for variable in network.weights:
+        digest.update(keras.ops.convert_to_numpy(variable).tobytes())
+    return digest.hexdigest()
+
+
+def _backbone_name(stem: keras.Model) -> str:
+    return next(layer.name for layer in stem.layers if isinstance(layer, keras.Model))

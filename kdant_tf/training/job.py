@@ -1,0 +1,137 @@
+"""One training with its inputs opened and checked, before any network is built."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+
+from kdant_tf.config import STUDENT, TEACHER, TrainConfig
+from kdant_tf.models.networks import check_network_settings
+from kdant_tf.runs import (
+    CHECKPOINTS_NAME,
+    CURVES_NAME,
+    EVALUATION_NAME,
+    METRICS_NAME,
+    MODEL_NAME,
+    PROJECTION_NAME,
+    TENSORBOARD_NAME,
+    Run,
+    load_run,
+    manifest_sha256,
+)
+from tf_records.errors import RecordError, RunError
+from tf_records.reader import Records
+from tf_records.schema import EITHER, FUTURE, OBSERVED
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What a training needs.
+
+    Args:
+        run: its folder and settings, as config.json will have them.
+        records: opened.
+        labels: in place of the recorded ones, where only a share of them is used.
+        samples: training pairs an epoch.
+        teacher: finished, for students.
+    """
+
+    run: Run
+    records: Records
+    labels: np.ndarray | None
+    samples: int
+    teacher: Run | None
+
+    @property
+    def views(self) -> tuple[str, ...]:
+        """Clips to read; the first is the one that the trained network sees."""
+        if self.teacher is not None:
+            return (OBSERVED, FUTURE)
+        return (FUTURE,) if self.run.config.teacher_view == FUTURE else (EITHER,)
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """(T, H, W, C) of the clips."""
+        crop = self.run.config.crop
+        return (self.run.clip.clip_frames, crop, crop, 2 if self.run.modality == "flow" else 3)
+
+
+def prepare_job(records: Records, out: Path, config: TrainConfig, teacher: Run | None) -> Job:
+    """Checks everything that can be checked before the first network is built.
+
+    Raises:
+        KdantError: records, teacher and settings do not fit together (says how).
+    """
+    manifest = records.manifest
+    split = records.split("train")
+    if len(manifest.classes) < 2:
+        raise RecordError(
+            f"Training needs at least two classes; {records.folder} has {len(manifest.classes)}. "
+            f"Label more rows."
+        )
+    check_network_settings(config, manifest.clip.clip_frames)
+    if teacher is not None:
+        teacher.check_records(manifest, records.folder)
+    labels = _reduced_labels(records, config) if config.label_fraction < 1 else None
+    labeled = split.labeled if labels is None else int(np.sum(labels >= 0))
+    samples = labeled if teacher is None else split.records
+    if samples < config.batch_size:
+        raise RecordError(
+            f"Batch size {config.batch_size} is larger than the {samples} training samples in "
+            f"{records.folder}. Lower --batch-size."
+        )
+    run = Run(
+        folder=out,
+        role=TEACHER if teacher is None else STUDENT,
+        config=config,
+        classes=manifest.classes,
+        clip=manifest.clip,
+        modality=manifest.modality,
+        short_side=manifest.short_side,
+        records_sha256=manifest_sha256(records.folder),
+        teacher=None if teacher is None else str(teacher.folder),
+    )
+    return Job(run=run, records=records, labels=labels, samples=samples, teacher=teacher)
+
+
+def check_same_run(before: Run, now: Run) -> None:
+    """Lets a run be resumed only as it was begun, but for the number of epochs.
+
+    Raises:
+        RunError: other settings, records or teacher (names each).
+    """
+    old, new = dataclasses.asdict(before), dataclasses.asdict(now)
+    settings = {
+        name: (old["config"][name], new["config"][name]) for name in new["config"] if name != "epochs"
+    }
+    fields = {name: (old[name], new[name]) for name in ("role", "classes", "records_sha256", "teacher")}
+    changed = [f"{name} {a!r} → {b!r}" for name, (a, b) in {**settings, **fields}.items() if a != b]
+    if changed:
+        raise RunError(
+            f"Run {now.folder} was begun with other settings: {'; '.join(changed)}. Resume it as it was "
+            f"begun, or give another --out."
+        )
+
+
+def resumable_run(folder: Path) -> Run | None:
+    """The run begun in `folder`, or None where the folder is empty."""
+    return load_run(folder, finished=False) if any(folder.iterdir()) else None
+
+
+def remove_run(folder: Path) -> None:
+    """Removes what an earlier training left in `folder`, and nothing else."""
+    for name in (CHECKPOINTS_NAME, TENSORBOARD_NAME):
+        if (folder / name).is_dir():
+            tf.io.gfile.rmtree(str(folder / name))
+    for name in (METRICS_NAME, CURVES_NAME, EVALUATION_NAME, MODEL_NAME, PROJECTION_NAME):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _reduced_labels(records: Records, config: TrainConfig) -> np.ndarray:
+    """The recorded labels, with all but a seeded `label_fraction` of them replaced by -1 (§4.4)."""
+    labels = records.labels("train")
+    labeled = np.flatnonzero(labels >= 0)
+    order = np.random.default_rng(config.label_seed).permutation(labeled)
+    labels[order[round(config.label_fraction * len(labeled)) :]] = -1
+    return labels

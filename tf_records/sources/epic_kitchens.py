@@ -1,0 +1,238 @@
+"""EPIC-KITCHENS-55: EPIC_train_action_labels.csv, EPIC_verb_classes.csv and EPIC_video_info.csv.
+
+§4.1: the verbs of participants P01 to P25 train, those of the others test; 23,191 and 5,281 actions.
+Videos lie as `P01/P01_01.MP4` or as a folder of frames `P01/P01_01`, below --input or in the folders that
+the data set's own downloads make.
+"""
+
+import collections
+import math
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from tf_records.errors import AnnotationError
+from tf_records.sources.epic_videos import find_videos
+from tf_records.sources.placing import place_videos
+from tf_records.sources.sample import Annotations, FolderClock, Footage, Sample, Segment, keep_classes
+from tf_records.sources.table import Row, decimal, read_table
+
+ACTIONS_NAME = "EPIC_train_action_labels.csv"
+VERBS_NAME = "EPIC_verb_classes.csv"
+INFO_NAME = "EPIC_video_info.csv"
+LAST_TRAINING_PARTICIPANT = 25
+# The data set's own frames were taken at this rate, whatever the video's (59.94 mostly): its columns
+# start_frame and stop_frame are 60 times the seconds, in all 28,472 rows.
+EXTRACTION_FPS = 60.0
+_FOLDERS = ("", "annotations")
+_TIMES = ("start_timestamp", "stop_timestamp")
+_COLUMNS = ("uid", "participant_id", "video_id", *_TIMES)
+# Columns whose numbers make up a class, and those that name it.
+_KEYS = {"verb": ("verb_class",), "noun": ("noun_class",), "action": ("verb_class", "noun_class")}
+_NAMES = {"verb": (), "noun": ("noun",), "action": ("noun",)}
+_VIDEO = re.compile(r"P([0-9]{2})_[0-9]{2,3}")
+_CLOCK = re.compile(r"([0-9]{1,2}):([0-5][0-9]):([0-5][0-9](?:\.[0-9]{1,6})?)")
+# Lengths in EPIC_video_info.csv are the containers'; an action may end a little later.
+_LENGTH_TOLERANCE_S = 1.0
+
+
+class _Action(NamedTuple):
+    where: str
+    uid: int
+    video: str
+    split: str
+    start_s: float
+    end_s: float
+    key: tuple[int, ...]
+
+
+class _Info(NamedTuple):
+    duration_s: float
+    fps: float
+
+
+def read_epic55(
+    root: Path, target: str = "verb", classes: tuple[str, ...] = (), *, need_videos: bool = True
+) -> Annotations:
+    """Reads and checks the annotations in `root` or `root`/annotations, and looks for the videos.
+
+    Args:
+        root: folder of the annotations and of the videos.
+        target: "verb" (all 125 classes, whether they occur or not), "noun" or "action", which is
+            "verb noun". A noun class is called what its actions call it most often.
+        classes: leave out actions of other classes.
+        need_videos: False keeps all samples where no video is there; True refuses that.
+
+    Raises:
+        AnnotationError: with file and line.
+    """
+    folder = next((root / name for name in _FOLDERS if (root / name / ACTIONS_NAME).is_file()), root)
+    rows = read_table(folder / ACTIONS_NAME, (*_COLUMNS, *_KEYS[target], *_NAMES[target]))
+    info = _read_info(folder / INFO_NAME) if (folder / INFO_NAME).is_file() else {}
+    actions = [_parse(row, target, info) for row in rows]
+    _check_uids(actions)
+    names = _name_classes(folder, target, rows, actions)
+    chosen = keep_classes(tuple(names.values()), classes)
+    wanted = set(chosen)
+    kept = [action for action in actions if names[action.key] in wanted]
+    if not kept:
+        raise AnnotationError(f"{folder / ACTIONS_NAME} has no action of the classes {', '.join(chosen)}.")
+    annotations = Annotations(
+        dataset="epic55",
+        samples=tuple(_sample(action, names[action.key]) for action in kept),
+        classes=chosen,
+        options={"target": target},
+        segments=tuple(
+            Segment(video=a.video, start_s=a.start_s, end_s=a.end_s, split=a.split) for a in actions
+        ),
+    )
+    videos = sorted({action.video for action in kept})
+    found = find_videos(root, videos)
+    expected = {name: found.get(name, root / name.split("_")[0] / f"{name}.MP4") for name in videos}
+    return place_videos(
+        annotations,
+        {name: _footage(name, info.get(name), path) for name, path in expected.items()},
+        found,
+        root=root,
+        need_videos=need_videos,
+        hint="Put them there as P01/P01_01.MP4, or as folders of frames P01/P01_01.",
+    )
+
+
+def _parse(row: Row, target: str, info: dict[str, _Info]) -> _Action:
+    where, cells = row
+    video = cells["video_id"]
+    match = _VIDEO.fullmatch(video)
+    if match is None or cells["participant_id"] != video.split("_")[0]:
+        raise AnnotationError(
+            f"{where}: participant_id and video_id should read like P01 and P01_01. "
+            f"Received: {cells['participant_id']!r} and {video!r}."
+        )
+    start_s, end_s = (_seconds(row, column) for column in _TIMES)
+    if end_s <= start_s:
+        raise AnnotationError(
+            f"{where}: stop_timestamp should be later than start_timestamp. "
+            f"Received: {cells['start_timestamp']} to {cells['stop_timestamp']}."
+        )
+    if video in info and end_s > info[video].duration_s + _LENGTH_TOLERANCE_S:
+        raise AnnotationError(
+            f"{where}: stop_timestamp {cells['stop_timestamp']} is past the end of {video}, which lasts "
+            f"{info[video].duration_s:.2f} s by {INFO_NAME}."
+        )
+    return _Action(
+        where=where,
+        uid=_whole(row, "uid"),
+        video=video,
+        split="train" if int(match[1]) <= LAST_TRAINING_PARTICIPANT else "test",
+        start_s=start_s,
+        end_s=end_s,
+        key=tuple(_whole(row, column) for column in _KEYS[target]),
+    )
+
+
+def _check_uids(actions: list[_Action]) -> None:
+    seen: dict[int, str] = {}
+    for action in actions:
+        if action.uid in seen:
+            raise AnnotationError(f"{action.where} repeats the uid {action.uid} of {seen[action.uid]}.")
+        seen[action.uid] = action.where
+
+
+def _name_classes(
+    folder: Path, target: str, rows: list[Row], actions: list[_Action]
+) -> dict[tuple[int, ...], str]:
+    """Class key → name, in the order of the data set's own numbers."""
+    verbs = {} if target == "noun" else _read_verbs(folder / VERBS_NAME)
+    for action in actions:
+        if verbs and action.key[0] not in verbs:
+            raise AnnotationError(f"{action.where}: verb_class {action.key[0]} is not in {VERBS_NAME}.")
+    if target == "verb":
+        return {(number,): name for number, name in verbs.items()}
+    called: dict[int, collections.Counter[str]] = collections.defaultdict(collections.Counter)
+    for row, action in zip(rows, actions, strict=True):
+        called[action.key[-1]][row.cells["noun"]] += 1
+    nouns = {number: min(c, key=lambda name: (-c[name], name)) for number, c in called.items()}
+    names: dict[tuple[int, ...], str] = {}
+    owners: dict[str, tuple[int, ...]] = {}
+    for action in sorted(actions, key=lambda action: action.key):
+        noun = nouns[action.key[-1]]
+        name = noun if target == "noun" else f"{verbs[action.key[0]]} {noun}"
+        if not noun or owners.setdefault(name, action.key) != action.key:
+            raise AnnotationError(f"{action.where}: noun {noun!r} is empty or names two classes. Correct it.")
+        names[action.key] = name
+    return names
+
+
+def _read_verbs(path: Path) -> dict[int, str]:
+    if not path.is_file():
+        raise AnnotationError(
+            f"{path} does not exist; it names the verb classes. It is part of EPIC-KITCHENS' annotations."
+        )
+    verbs: dict[int, str] = {}
+    for row in read_table(path, ("verb_id", "class_key")):
+        number, name = _whole(row, "verb_id"), row.cells["class_key"]
+        if not name or number in verbs or name in verbs.values():
+            raise AnnotationError(
+                f"{row.where}: verb_id and class_key should name a class once. Received: {number}, {name!r}."
+            )
+        verbs[number] = name
+    return dict(sorted(verbs.items()))
+
+
+def _read_info(path: Path) -> dict[str, _Info]:
+    infos = {}
+    for row in read_table(path, ("video", "duration", "fps")):
+        duration_s, fps = decimal(row.cells["duration"]), decimal(row.cells["fps"])
+        if not (0 < duration_s < math.inf and 0 < fps < math.inf):
+            raise AnnotationError(
+                f"{row.where}: duration and fps should be numbers above 0. "
+                f"Received: {row.cells['duration']!r} and {row.cells['fps']!r}."
+            )
+        infos[row.cells["video"]] = _Info(duration_s, fps)
+    return infos
+
+
+def _sample(action: _Action, label: str) -> Sample:
+    return Sample(
+        id=f"{action.video}/{action.uid}",
+        video=action.video,
+        path="",
+        split=action.split,
+        label=label,
+        start_s=action.start_s,
+        end_s=action.end_s,
+    )
+
+
+def _footage(name: str, stated: _Info | None, path: Path) -> Footage:
+    folder = None
+    if path.is_dir():
+        if stated is None:
+            raise AnnotationError(
+                f"{path} is a folder of frames, and {INFO_NAME} states no frame rate of {name}. Add it there."
+            )
+        folder = FolderClock(duration_s=stated.duration_s, rates=(stated.fps, EXTRACTION_FPS))
+    return Footage(
+        path=str(path),
+        fps=None if stated is None else stated.fps,
+        duration_s=None if stated is None else stated.duration_s,
+        folder=folder,
+    )
+
+
+def _seconds(row: Row, column: str) -> float:
+    match = _CLOCK.fullmatch(row.cells[column])
+    if match is None:
+        raise AnnotationError(
+            f"{row.where}: {column} should read hours:minutes:seconds, such as 00:01:02.50. "
+            f"Received: {row.cells[column]!r}."
+        )
+    return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
+
+
+def _whole(row: Row, column: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", row.cells[column]):
+        raise AnnotationError(
+            f"{row.where}: {column} should be a whole number. Received: {row.cells[column]!r}."
+        )
+    return int(row.cells[column])
