@@ -1,6 +1,5 @@
 """kdant build-records"""
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from tf_records.quiet import start_tensorflow
 from .command import KdantCommand, add_options, split_names
 from .options import FOLDER, folder_options, json_option
 
-_LINES = 10  # of skipped or absent things on stderr; the manifest names them all
-_CLASSES_SHOWN = 30
+# On stderr and in the table's title; the manifest and --json name them all.
+_LINES = 10
+_NAMES = 30
 # Options that mean something for one source alone.
 _OWN_OPTIONS = {"split": "jhmdb", "target": "epic55", "allow_outside": "csv"}
 
@@ -133,9 +133,7 @@ def build_records(ctx: click.Context, **options: Any) -> None:
         summary = dry_run_summary(annotations, build_options)
     else:
         summary = _build(annotations, build_options, options).summary()
-    _report([f"Skipped {item['video']}: {item['reason']}" for item in summary["skipped"]], "skipped")
-    for what, names in annotations.absent.items():
-        _report([f"Absent {what}: {name}" for name in names], f"{what} absent")
+    _report_missing(summary["skipped"], annotations.absent)
     for note in annotations.notes:
         click.echo(note, err=True)
     _print(summary, options["out"], options["as_json"])
@@ -172,13 +170,16 @@ def _read_source(options: dict[str, Any], protocol: Any) -> Any:
     return read_annotations(source_options, protocol)
 
 
-def _report(lines: Iterable[str], what: str) -> None:
-    """The first few lines on stderr, and how many there are in all."""
-    lines = list(lines)
-    for line in lines[:_LINES]:
-        click.echo(line, err=True)
-    if len(lines) > _LINES:
-        click.echo(f"… {len(lines)} {what} in all.", err=True)
+def _report_missing(skipped: list[dict[str, str]], absent: dict[str, list[str]]) -> None:
+    """On stderr, what was skipped and what is absent, or the first of it."""
+    for item in skipped[:_LINES]:
+        click.echo(f"Skipped {item['video']}: {item['reason']}", err=True)
+    if len(skipped) > _LINES:
+        click.echo(f"… {len(skipped)} skipped in all.", err=True)
+    for what, names in absent.items():
+        shown = [*names[:_NAMES], *(["…"] if len(names) > _NAMES else [])]
+        if names:
+            click.echo(f"Absent {what}, {len(names)}: {', '.join(shown)}", err=True)
 
 
 def _build(annotations: Any, build_options: Any, options: dict[str, Any]) -> Any:
@@ -210,7 +211,7 @@ def _print(summary: dict[str, Any], out: Path | None, as_json: bool) -> None:
         for name, split in summary["splits"].items()
     ]
     classes = summary["classes"]
-    shown = classes if len(classes) <= _CLASSES_SHOWN else [*classes[:_CLASSES_SHOWN], "…"]
+    shown = classes if len(classes) <= _NAMES else [*classes[:_NAMES], "…"]
     title = f"{len(classes)} classes: {', '.join(shown)}"
     print_table(title, ("split", "labelled", "unlabelled", "shards", "MB"), rows)
     if out is not None:

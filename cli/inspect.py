@@ -42,7 +42,7 @@ def inspect(records: Path, verify: bool, as_json: bool) -> None:
             "clips": f"{clip.clip_frames} frames, {clip.distance}, {manifest.fps or 'mixed'} fps",
             "frames": f"{manifest.modality}, short side {manifest.short_side}, JPEG {manifest.jpeg_quality}",
             "classes": ", ".join(manifest.classes),
-            "skipped": ", ".join(item.video for item in manifest.skipped) or "none",
+            "skipped": ", ".join(dict.fromkeys(item.video for item in manifest.skipped)) or "none",
             "checked": "every byte" if verify else "the manifest alone; --verify checks every byte",
         },
     )

@@ -55,7 +55,9 @@ def write_feature_records(
         for shard in records.split(split).shards:
             with tf.io.TFRecordWriter(str(temporary / shard.file)) as writer:
                 for example in _read_examples(records.folder / shard.file):
-                    writer.write(frame_features.replace(example).SerializeToString(deterministic=True))
+                    with naming_damage():
+                        replaced = frame_features.replace(example)
+                    writer.write(replaced.SerializeToString(deterministic=True))
                     done += 1
                     on_record(done, total)
             content = (temporary / shard.file).read_bytes()

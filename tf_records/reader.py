@@ -102,10 +102,11 @@ class Records:
         size = path.stat().st_size if path.is_file() else None
         if size != shard.bytes:
             found = "is missing" if size is None else f"has {size} bytes, the manifest says {shard.bytes}"
-            raise RecordError(
-                f"Shard {path} {found}. Rebuild the records: kdant build-records … --out {self.folder} "
-                f"--overwrite."
-            )
+            if self.manifest.features is not None:
+                advice = f"Delete {self.folder}, and the next training computes it again."
+            else:
+                advice = f"Rebuild the records: kdant build-records … --out {self.folder} --overwrite."
+            raise RecordError(f"Shard {path} {found}. {advice}")
 
 
 @contextmanager
@@ -115,9 +116,16 @@ def naming_damage() -> Iterator[None]:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
         raise RecordError(
-            f"A record is damaged: {error.message.splitlines()[0]}. Find its shard with "
+            f"A record is damaged: {_reason(error)}. Find its shard with "
             f"`kdant inspect REC --verify`, and build the records again with --overwrite."
         ) from error
+
+
+def _reason(error: tf.errors.OpError) -> str:
+    """The line of TensorFlow's message that says what is wrong, below a trace where there is one."""
+    lines = [line.strip() for line in error.message.splitlines()]
+    lines = [line for line in lines if line and not line.startswith("[[")]
+    return lines[-1 if lines[0].startswith("Graph execution error") else 0].rstrip(".")
 
 
 def training_batches(

@@ -24,7 +24,6 @@ LAST_TRAINING_PARTICIPANT = 25
 # The data set's own frames were taken at this rate, whatever the video's (59.94 mostly): its columns
 # start_frame and stop_frame are 60 times the seconds, in all 28,472 rows.
 EXTRACTION_FPS = 60.0
-_FOLDERS = ("", "annotations")
 _TIMES = ("start_timestamp", "stop_timestamp")
 _COLUMNS = ("uid", "participant_id", "video_id", *_TIMES)
 # Columns whose numbers make up a class, and those that name it.
@@ -66,7 +65,7 @@ def read_epic55(
     Raises:
         AnnotationError: with file and line.
     """
-    folder = next((root / name for name in _FOLDERS if (root / name / ACTIONS_NAME).is_file()), root)
+    folder = _find_annotations(root)
     rows = read_table(folder / ACTIONS_NAME, (*_COLUMNS, *_KEYS[target], *_NAMES[target]))
     info = _read_info(folder / INFO_NAME) if (folder / INFO_NAME).is_file() else {}
     actions = [_parse(row, target, info) for row in rows]
@@ -96,6 +95,16 @@ def read_epic55(
         root=root,
         need_videos=need_videos,
         hint="Put them there as P01/P01_01.MP4, or as folders of frames P01/P01_01.",
+    )
+
+
+def _find_annotations(root: Path) -> Path:
+    for folder in (root, root / "annotations"):
+        if (folder / ACTIONS_NAME).is_file():
+            return folder
+    raise AnnotationError(
+        f"Found no {ACTIONS_NAME} in {root} or {root / 'annotations'}. Give the folder that holds "
+        f"EPIC-KITCHENS-55's annotations."
     )
 
 

@@ -18,7 +18,7 @@ def use_labels(annotations: Annotations, fraction: float, seed: int) -> Annotati
     if not 0 <= fraction <= 1:
         raise AnnotationError(f"`--label-fraction` should be from 0 to 1. Received: {fraction}.")
     labeled = [s for s in annotations.samples if s.split == "train" and s.label is not None]
-    ranked = sorted(labeled, key=lambda sample: _rank(sample, seed))
+    ranked = sorted(labeled, key=lambda sample: _rank("label", seed, sample))
     without = {sample.id for sample in ranked[round(fraction * len(ranked)) :]}
     return dataclasses.replace(
         annotations,
@@ -39,7 +39,7 @@ def limit_samples(annotations: Annotations, limit: int, seed: int) -> Annotation
         raise AnnotationError(f"`--limit` should be at least 1. Received: {limit}.")
     left: dict[str, int] = {}
     kept = set()
-    for sample in sorted(annotations.samples, key=lambda sample: _rank(sample, seed)):
+    for sample in sorted(annotations.samples, key=lambda sample: _rank("limit", seed, sample)):
         left[sample.split] = left.get(sample.split, limit) - 1
         if left[sample.split] >= 0:
             kept.add(sample.id)
@@ -50,5 +50,6 @@ def limit_samples(annotations: Annotations, limit: int, seed: int) -> Annotation
     )
 
 
-def _rank(sample: Sample, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed} {sample.id}".encode()).digest()
+def _rank(purpose: str, seed: int, sample: Sample) -> bytes:
+    """A place in an order that is another one for each purpose, so that a limit keeps no more labels."""
+    return hashlib.sha256(f"{purpose} {seed} {sample.id}".encode()).digest()

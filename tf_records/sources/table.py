@@ -47,7 +47,8 @@ def read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...] 
             of `optional`, a row that ends before a required cell or has too many, or no row at all.
     """
     if not path.is_file():
-        raise AnnotationError(f"CSV file {path} does not exist. Its columns should be {','.join(required)}.")
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise AnnotationError(f"CSV file {path} {problem}. Its columns should be {','.join(required)}.")
     reader = csv.reader(io.StringIO(read_text(path), newline=""))
     rows = []
     try:

@@ -11,6 +11,7 @@ import pytest
 from kdant_tf.config import TrainConfig
 from kdant_tf.models.frame_mlp import HEAD, STEM
 from kdant_tf.models.networks import load_network
+from kdant_tf.models.tsn import build_tsn
 from kdant_tf.models.weights import WeightsError
 from kdant_tf.runs import load_run
 from kdant_tf.training.assembly import Assembly, assemble
@@ -25,6 +26,7 @@ SMALL = {
     "batch_size": 8,
     "epochs": 2,
     "windows": 1,
+    "feature_loss": "unidirectional",
     "feature_weight": 1.0,
     "learning_rate": 0.001,
 }
@@ -44,7 +46,7 @@ def frame_mlp(tiny_backbone) -> dict:
 
 @pytest.fixture(scope="module")
 def trained(record_folder, tiny_backbone, tmp_path_factory):
-    """A frame-mlp teacher trained on the session's records, and the settings it had."""
+    """A frame-mlp teacher trained on rendered videos, and the settings it had."""
     settings = {**SMALL, "model": "frame-mlp", "backbone": tiny_backbone, "init": "random"}
     out = tmp_path_factory.mktemp("frame-mlp") / "teacher"
     records = Path(shutil.copytree(record_folder, out.parent / "records"))
@@ -219,10 +221,13 @@ def test_records_of_features_are_no_records_to_train_on(trained, tmp_path):
 def test_a_resumed_tsn_ends_like_one_that_was_not_interrupted(
     folder, tiny_backbone, tmp_path, stopped_after_first_epoch
 ):
-    """The draws of its frames go on where they were."""
-    settings = {"model": "tsn", "backbone": tiny_backbone, "segments": 2, "batch_norm_momentum": 0.5}
-    config = TrainConfig(**SMALL, **settings)
+    """The draws of its frames go on where they were, and the first weights are not asked for again."""
+    first = tmp_path / "first.keras"
+    build_tsn(4, (8, 32, 32, 3), tiny_backbone, segments=2).save(first)
+    settings = {"model": "tsn", "backbone": tiny_backbone, "segments": 2, "init": str(first)}
+    config = TrainConfig(**SMALL, **settings, batch_norm_momentum=0.5)
     train(folder, tmp_path / "whole", config, devices="cpu")
+    first.unlink()
     run = stopped_after_first_epoch(tmp_path / "whole", tmp_path / "resumed")
     train(folder, run, config, devices="cpu", resume=True)
     assert (run / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()

@@ -251,6 +251,15 @@ def test_a_runs_own_layers_are_imported_before_its_network_is_loaded(own, run):
         load_network(load_run(run))
 
 
+def test_a_runs_layers_that_are_registered_no_more_are_refused_in_one_line(own, run):
+    """Keras says so in ten lines."""
+    name = own(textwrap.dedent(returning(UNSAVABLE["unregistered"])) + TWICE)
+    import_own(f"{name}:build")(3, CLIP).save(run / "model.keras")
+    with pytest.raises(RunError, match=r"model\.keras cannot be read: .*\. Train the run again\.") as error:
+        load_network(load_run(run))
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("damage", ["junk", "empty", "cut", "flipped"])
 def test_a_damaged_model_is_refused_in_one_line(own, run, damage):
     build_own(f"{own(GOOD)}:build").save(run / "model.keras")

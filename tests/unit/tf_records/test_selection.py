@@ -77,6 +77,12 @@ def test_a_larger_limit_keeps_what_a_smaller_one_keeps(source: Annotations) -> N
     assert set(few) != set(limit_samples(source, 5, seed=2).samples)
 
 
+def test_a_limit_does_not_prefer_samples_that_kept_their_label(source: Annotations) -> None:
+    few = limit_samples(use_labels(source, 0.5, seed=0), 60, seed=0)
+    train = [sample for sample in few.samples if sample.split == "train"]
+    assert 15 < sum(sample.label is not None for sample in train) < 40
+
+
 @pytest.mark.parametrize("limit", [0, -3])
 def test_a_limit_below_one_is_refused(source: Annotations, limit: int) -> None:
     with pytest.raises(AnnotationError, match=f"`--limit` should be at least 1. Received: {limit}"):
