@@ -133,13 +133,14 @@ def build_records(ctx: click.Context, **options: Any) -> None:
         summary = dry_run_summary(annotations, build_options)
     else:
         summary = _build(annotations, build_options, options).summary()
-    _report_missing(summary["skipped"], annotations.absent)
+    early = annotations.too_early
+    faults = summary["skipped"][early:]
+    _report_missing([*faults, *summary["skipped"][:early]], annotations.absent)
     for note in annotations.notes:
         click.echo(note, err=True)
     _print(summary, options["out"], options["as_json"])
-    faults = len(summary["skipped"]) - annotations.too_early
     if options["strict"] and faults:
-        click.echo(f"Error: {faults} inputs were skipped, and --strict was given.", err=True)
+        click.echo(f"Error: {len(faults)} inputs were skipped, and --strict was given.", err=True)
         ctx.exit(1)
 
 

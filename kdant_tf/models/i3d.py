@@ -116,7 +116,7 @@ def split_i3d(model: keras.Model, endpoint: str = "MaxPool3d_4a_3x3") -> tuple[k
     Source: Tran et al. 2019, §4.3. Deviations: none.
     """
     later = ENDPOINTS[ENDPOINTS.index(endpoint) + 1 :] if endpoint in ENDPOINTS else ()
-    if not later or not {*model.output} <= {*later, "logits"}:
+    if endpoint not in ENDPOINTS or not {*model.output} <= {*later, "logits"}:
         raise ValueError(
             f"`endpoint` should be one of {', '.join(ENDPOINTS)}, and come before the network's outputs "
             f"{', '.join(model.output)}. Received: {endpoint!r}."

@@ -100,7 +100,7 @@ def _load_imagenet(network: keras.Model) -> None:
             f"`--init imagenet` is for networks with one ImageNet backbone, as tsn and frame-mlp have. "
             f"Received: network {network.name!r} with {len(backbones)}."
         )
-    (backbone,) = backbones
+    backbone = backbones[0]
     advice = "Copy the file into ~/.keras/models on this machine, or give --init random"
     with _downloading(f"ImageNet weights of {backbone.name}", advice):
         trained = build_backbone(backbone.name, backbone.input.shape[1:], weights="imagenet")

@@ -105,7 +105,8 @@ def load_network(run: Run) -> keras.Model:
     try:
         return keras.saving.load_model(run.model_path, compile=False)
     except Exception as error:  # Keras, zipfile and h5py each have their own for a damaged file.
-        raise RunError(f"{run.model_path} cannot be read: {error}. Train the run again.") from error
+        message = f"{run.model_path} cannot be read: {first_line(error)}. Train the run again."
+        raise RunError(message) from error
 
 
 def load_teacher(run: Run, student: TrainConfig) -> keras.Model:

@@ -38,6 +38,7 @@ class SegmentFrames(keras.layers.Layer):
 
     def call(self, clip: Any, training: bool = False) -> Any:
         batch, frames = ops.shape(clip)[0], clip.shape[1]
+        _check_segments(self.segments, frames)
         bounds = [k * frames // self.segments for k in range(self.segments + 1)]
         lengths = [stop - first for first, stop in itertools.pairwise(bounds)]
         if training:

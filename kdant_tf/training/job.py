@@ -70,6 +70,10 @@ def prepare_job(records: Records, out: Path, config: TrainConfig, teacher: Run |
             f"Training needs at least two classes; {records.folder} has {len(manifest.classes)}. "
             f"Label more rows."
         )
+    if manifest.features is not None:
+        raise RecordError(
+            f"{records.folder} has features in place of frames. Give the record folder that it lies in."
+        )
     check_network_settings(config, manifest.clip.clip_frames)
     if teacher is not None:
         teacher.check_records(manifest, records.folder)

@@ -86,8 +86,8 @@ class Annotations:
         options: settings of the source, for the manifest.
         skipped: inputs that could not be used, and why.
         absent: names that the annotations list and that are not on this machine.
-        too_early: how many of `skipped` the protocol leaves out because they start too early; these
-            are no fault of the input.
+        too_early: how many of `skipped`, from its first on, the protocol leaves out because they start
+            too early; these are no fault of the input.
         segments: every annotated stretch, where the videos hold more than the actions.
         footage: video name → what is known of it, for the same sources.
         notes: lines for the user.
