@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test check check-weights format wheel clean
+.PHONY: demo test check bench check-weights format wheel clean
 
 demo: $(INSTALLED)  ## the whole loop on rendered videos
 	$(BIN)/kdant demo --overwrite
@@ -16,6 +16,10 @@ check: $(INSTALLED)  ## format, lint, types, tests
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+bench: $(INSTALLED)  ## speed, as ratios inside one run; BENCH holds options
+	$(BIN)/python tests/benchmarks/bench.py $(BENCH)
+	$(BIN)/python tests/benchmarks/bench_pooling_memory.py
 
 check-weights: $(INSTALLED)  ## DeepMind's weights give DeepMind's logits; downloads them
 	$(BIN)/python -m pytest --timeout=0 tests/opt_in/check_published_logits.py
