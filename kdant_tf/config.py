@@ -113,7 +113,7 @@ class TrainConfig:
         self._require("clip_frames", self.clip_frames is None or self.clip_frames >= 1, "at least 1")
         for name in ("width", "learning_rate", "decay_factor", "huber_delta"):
             self._require(name, getattr(self, name) > 0, "positive")
-        self._require("alpha", self.alpha is None or self.alpha > 0, "positive")
+        self._require("alpha", self.alpha is None or self.alpha >= 0, "not negative")
         for name in ("weight_decay", "feature_weight", "seed", "label_seed"):
             self._require(name, getattr(self, name) >= 0, "not negative")
         self._require("label_fraction", 0 <= self.label_fraction <= 1, "from 0 to 1")

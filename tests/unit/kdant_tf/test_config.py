@@ -132,7 +132,7 @@ def test_a_list_becomes_a_tuple(toml):
         ("learning_rate", -0.1),
         ("decay_factor", 0.0),
         ("huber_delta", 0.0),
-        ("alpha", 0.0),
+        ("alpha", -0.1),
         ("weight_decay", -1e-5),
         ("feature_weight", -1.0),
         ("seed", -1),
