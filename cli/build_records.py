@@ -103,6 +103,20 @@ clip_options = add_options(
     "--short-side", default=256, show_default=True, help="Pixels of the shorter side of stored frames."
 )
 @click.option("--jpeg-quality", default=95, show_default=True)
+@click.option(
+    "--modality",
+    default="rgb",
+    show_default=True,
+    type=click.Choice(["rgb", "flow", "rgb,flow"]),
+    help="What to store of each frame; flow is computed on the resized frames.",
+)
+@click.option(
+    "--flow-algorithm",
+    default="tvl1",
+    show_default=True,
+    type=click.Choice(["tvl1", "dis", "farneback"]),
+    help="tvl1 is what I3D's Flow network was trained on; dis and farneback are much faster.",
+)
 @click.option("--shards", type=int, help="Shards a split; default: one every 64 samples.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if a video had to be skipped.")
@@ -115,17 +129,21 @@ def build_records(ctx: click.Context, **options: Any) -> None:
 
     A video that cannot be decoded is skipped, and named here and in the manifest.
     """
+    from tf_records.flow import describe_flow
     from tf_records.plan import BuildOptions, dry_run_summary
     from tf_records.sources.protocols import resolve_protocol
 
     _check_usage(ctx, options)
     distance = ("clip_frames", "offset_frames", "anticipation_s", "fps")
     protocol = resolve_protocol(options["source"], **{name: options[name] for name in distance})
+    with_flow = "flow" in options["modality"]
     build_options = BuildOptions(
         clip=protocol.clip,
         fps=protocol.fps,
         short_side=options["short_side"],
         jpeg_quality=options["jpeg_quality"],
+        modality=options["modality"],
+        flow=describe_flow(options["flow_algorithm"]) if with_flow else None,
         shards=options["shards"],
     )
     annotations = _read_source(options, protocol)
@@ -149,6 +167,10 @@ def _check_usage(ctx: click.Context, options: dict[str, Any]) -> None:
         raise click.UsageError("Missing option '--out'.")
     if options["offset_frames"] is not None and options["anticipation_s"] is not None:
         raise click.UsageError("Give --offset-frames or --anticipation-s, not both.")
+    if ctx.get_parameter_source("flow_algorithm") is ParameterSource.COMMANDLINE and (
+        "flow" not in options["modality"]
+    ):
+        raise click.UsageError("--flow-algorithm is for --modality flow or rgb,flow.")
     for name, source in _OWN_OPTIONS.items():
         given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and options["source"] != source:

@@ -9,6 +9,8 @@ from tf_records.quiet import start_tensorflow
 from .command import KdantCommand
 from .options import FOLDER
 
+_INPUTS = {"rgb": "3), RGB", "flow": "2), u and v of flow as in records"}
+
 
 @click.command("export", cls=KdantCommand)
 @click.argument("run", type=FOLDER)
@@ -24,12 +26,13 @@ def export(run: Path, out: Path) -> None:
     from .output import print_fields
 
     version = export_run(loaded, out)
+    frames, channels = loaded.clip.clip_frames, _INPUTS[loaded.modality]
     print_fields(
         f"Exported {run}",
         {
             "folder": str(version),
             "signature": "serving_default",
-            "input": f"clips: uint8 (B, {loaded.clip.clip_frames}, H, W, 3), RGB, any size",
+            "input": f"clips: uint8 (B, {frames}, H, W, {channels}, any size",
             "output": f"probabilities: float32 (B, {len(loaded.classes)})",
             "classes": ", ".join(loaded.classes),
         },

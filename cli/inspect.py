@@ -23,7 +23,7 @@ def inspect(records: Path, verify: bool, as_json: bool) -> None:
         from tf_records.reader import Records
         from tf_records.verify import verify_records
 
-        opened = Records.open(records, modality=None)
+        opened = Records.open(records)
         verify_records(opened)
         manifest = opened.manifest
     else:
@@ -41,6 +41,7 @@ def inspect(records: Path, verify: bool, as_json: bool) -> None:
             "data set": f"{manifest.dataset} {manifest.options or ''}".strip(),
             "clips": f"{clip.clip_frames} frames, {clip.distance}, {manifest.fps or 'mixed'} fps",
             "frames": f"{manifest.modality}, short side {manifest.short_side}, JPEG {manifest.jpeg_quality}",
+            "flow": str(manifest.flow or "none"),
             "classes": ", ".join(manifest.classes),
             "skipped": ", ".join(dict.fromkeys(item.video for item in manifest.skipped)) or "none",
             "checked": "every byte" if verify else "the manifest alone; --verify checks every byte",

@@ -17,6 +17,11 @@ training_options = add_options(
     click.option(
         "--config", "config_file", type=FOLDER, help="TOML file with settings; see kdant_tf/presets."
     ),
+    click.option(
+        "--modality",
+        type=click.Choice(["rgb", "flow"]),
+        help="What the network sees, where records hold both; default: rgb, or the teacher's.",
+    ),
     click.option("--model", help="i3d, tsn, frame-mlp, or MODULE:FUNCTION for a network of your own."),
     click.option(
         "--init",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from tf_records.errors import KdantError
+from tf_records.schema import CHANNELS
 
 TEACHER = "teacher"
 STUDENT = "student"
@@ -49,6 +50,7 @@ class TrainConfig:
         batch_norm_momentum: of the moving statistics, in (0, 1).
         endpoint: layer of I3D whose map is distilled.
         clip_frames: frames a clip; None takes the records'.
+        modality: "rgb" or "flow"; None takes the records', RGB where they hold both.
         crop: pixels of the square the network sees.
         windows: evenly spaced windows of a segment that evaluation averages over, at most.
         teacher_view: segments a teacher trains on: "future", or "both" where the action fills both
@@ -77,6 +79,7 @@ class TrainConfig:
     batch_norm_momentum: float = 0.9
     endpoint: str = "Mixed_4f"
     clip_frames: int | None = None
+    modality: str | None = None
     crop: int = 224
     windows: int = 5
     teacher_view: str = "future"
@@ -111,6 +114,7 @@ class TrainConfig:
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("crop", self.crop >= 32, "at least 32 pixels, I3D's stride")
         self._require("clip_frames", self.clip_frames is None or self.clip_frames >= 1, "at least 1")
+        self._require("modality", self.modality in (None, *CHANNELS), _one_of(tuple(CHANNELS)))
         for name in ("width", "learning_rate", "decay_factor", "huber_delta"):
             self._require(name, getattr(self, name) > 0, "positive")
         self._require("alpha", self.alpha is None or self.alpha >= 0, "not negative")

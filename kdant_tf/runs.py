@@ -36,7 +36,7 @@ class Run:
         config: resolved settings.
         classes: class names in index order.
         clip: length and offset of the clips it was trained on.
-        modality: of the records.
+        modality: of the clips it sees, "rgb" or "flow".
         short_side: pixels, of the frames it was trained on.
         records_sha256: of the manifest of the records it was trained on.
         teacher: folder of the teacher, for students.
@@ -75,9 +75,13 @@ class Run:
                 f"{', '.join(self.classes)}. Received: {', '.join(manifest.classes)}. Use the records it "
                 f"was trained on, or train another run."
             )
+        if self.modality not in manifest.modalities:
+            raise RunError(
+                f"Run {self.folder} wants modality {self.modality}, records {folder} have modality "
+                f"{manifest.modality}. Build records that fit."
+            )
         for what, own, other in (
             ("clips of {} frames", self.clip.clip_frames, manifest.clip.clip_frames),
-            ("modality {}", self.modality, manifest.modality),
             ("frames with a short side of {} pixels", self.short_side, manifest.short_side),
         ):
             if own != other:
@@ -132,7 +136,7 @@ def inherited_settings(teacher: Run) -> dict[str, Any]:
         *("model", "backbone", "segments", "width", "endpoint"),
         *("crop", "batch_norm_momentum", "windows"),
     )
-    return {name: getattr(teacher.config, name) for name in names}
+    return {**{name: getattr(teacher.config, name) for name in names}, "modality": teacher.modality}
 
 
 def manifest_sha256(records: Path) -> str:

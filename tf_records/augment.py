@@ -2,13 +2,17 @@
 
 A crop is a square of 7/8 of the frame's shorter side (224 of 256, §4.2), scaled to the crop size asked
 for: 224 of records with short side 256, and 112 of short side 128, are cut without any scaling. One
-`Decision` is drawn for a pair and shared by both clips.
+`Decision` is drawn for a pair and shared by both clips. Frames of three channels are RGB, those of two
+optical flow (u, v) in the 8 bits of `schema.FLOW_ZERO`; flow stays in pixels of the stored frame, however
+its crop is scaled.
 """
 
 from fractions import Fraction
 from typing import NamedTuple
 
 import tensorflow as tf
+
+from tf_records.schema import CHANNELS, FLOW, FLOW_STEPS, FLOW_ZERO
 
 CROP_FRACTION = Fraction(7, 8)
 
@@ -49,9 +53,14 @@ def window_starts(num_frames: tf.Tensor, clip_frames: int, windows: int) -> tf.T
 def decode_frames(encoded: tf.Tensor, indices: tf.Tensor, clip_frames: int) -> tf.Tensor:
     """JPEG strings `(N,)` → uint8 `(clip_frames, H, W, 3)`, decoding only the frames asked for."""
     chosen = tf.gather(encoded, indices)
-    return tf.stack(
-        [tf.io.decode_jpeg(chosen[i], channels=3, dct_method="INTEGER_ACCURATE") for i in range(clip_frames)]
-    )
+    return tf.stack([_decode_jpeg(chosen[i], channels=3) for i in range(clip_frames)])
+
+
+def decode_flow(encoded: tf.Tensor, indices: tf.Tensor, clip_frames: int) -> tf.Tensor:
+    """JPEG strings of u and v `(N, 2)` → uint8 `(clip_frames, H, W, 2)`, likewise."""
+    chosen = tf.gather(encoded, indices)
+    frames = [[_decode_jpeg(chosen[i, j], channels=1) for j in range(2)] for i in range(clip_frames)]
+    return tf.stack([tf.concat(u_and_v, axis=-1) for u_and_v in frames])
 
 
 def decode_features(
@@ -63,9 +72,15 @@ def decode_features(
 
 
 def crop_randomly(frames: tf.Tensor, decision: Decision, crop: int) -> tf.Tensor:
-    """uint8 `(T, H, W, C)` → float32 `(T, crop, crop, C)` in [-1, 1], cut and flipped as decided."""
+    """uint8 `(T, H, W, C)` → float32 `(T, crop, crop, C)` in [-1, 1], cut and flipped as decided.
+
+    In a mirror, what moved to the right moves to the left: u changes its sign.
+    """
     cut = _cut_square(frames, decision.top, decision.left, crop)
-    return tf.where(decision.flip, tf.reverse(cut, axis=[2]), cut)
+    mirrored = tf.reverse(cut, axis=[2])
+    if _is_flow(frames):
+        mirrored *= (-1.0, 1.0)
+    return tf.where(decision.flip, mirrored, cut)
 
 
 def crop_centrally(frames: tf.Tensor, crop: int) -> tf.Tensor:
@@ -88,4 +103,15 @@ def _cut_square(frames: tf.Tensor, top: tf.Tensor, left: tf.Tensor, crop: int) -
         lambda: tf.image.resize(square, (crop, crop), method="bilinear", antialias=True),
     )
     scaled = tf.ensure_shape(scaled, (frames.shape[0], crop, crop, frames.shape[3]))
+    if _is_flow(frames):
+        # A JPEG may end a step beyond the values that went into it.
+        return tf.clip_by_value((scaled - FLOW_ZERO) / FLOW_STEPS, -1.0, 1.0)
     return scaled / 127.5 - 1.0
+
+
+def _is_flow(frames: tf.Tensor) -> bool:
+    return frames.shape[3] == CHANNELS[FLOW]
+
+
+def _decode_jpeg(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    return tf.io.decode_jpeg(encoded, channels=channels, dct_method="INTEGER_ACCURATE")

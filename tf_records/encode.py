@@ -2,12 +2,14 @@
 
 import dataclasses
 import io
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import tensorflow as tf
 from PIL import Image
 
 from tf_records import schema
+from tf_records.encoded_frame import EncodedFrame, encode_frames, with_frames_before
 from tf_records.errors import VideoError
 from tf_records.pairing import (
     Pair,
@@ -24,13 +26,18 @@ from tf_records.video import VideoInfo, probe, read_all_frames, read_clock_frame
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Segments:
-    """A sample's frames as JPEG bytes, by frame number, and the windows cut from them."""
+    """A sample's frames, by frame number, and the windows cut from them."""
 
     pair: Pair
-    jpegs: dict[int, bytes]
+    frames: dict[int, EncodedFrame]
     fps: float
     height: int
     width: int
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """Of each frame; RGB first."""
+        return tuple(self.frames[self.pair.observed.first])
 
 
 def read_segments(sample: Sample, options: BuildOptions) -> Segments:
@@ -43,18 +50,29 @@ def read_segments(sample: Sample, options: BuildOptions) -> Segments:
     clock = options.fps if sample.fps is None else sample.fps
     fps = info.fps if clock is None else clock
     if clock is None and (sample.start_s is None or sample.end_s is None):
-        jpegs = {n: _encode(frame, options) for n, frame in enumerate(read_all_frames(sample.path))}
-        pair = _pair_of(sample, len(jpegs), Window(0, len(jpegs)), options, fps)
+        numbered = enumerate(_resize(frame, options) for frame in read_all_frames(sample.path))
+        frames = encode_frames(numbered, options)
+        pair = _pair_of(sample, len(frames), Window(0, len(frames)), options, fps)
     else:
         ticks = info.ticks(fps)
         pair = _pair_of(sample, ticks, _action_window(sample, info, fps), options, fps)
-        start = min(pair.observed.first, pair.future.first)
-        stop = max(pair.observed.stop, pair.future.stop)
-        frames = read_clock_frames(sample.path, start, stop, fps=clock, folder=sample.folder)
         needed = {*range(*pair.observed), *range(*pair.future)}
-        jpegs = {n: _encode(frame, options) for n, frame in enumerate(frames, start=start) if n in needed}
-    width, height = Image.open(io.BytesIO(jpegs[pair.observed.first])).size
-    return Segments(pair=pair, jpegs=jpegs, fps=fps, height=height, width=width)
+        frames = encode_frames(_read_ticks(sample, clock, needed, options), options, needed)
+    (picture, *_), *_ = frames[pair.observed.first].values()
+    width, height = Image.open(io.BytesIO(picture)).size
+    return Segments(pair=pair, frames=frames, fps=fps, height=height, width=width)
+
+
+def _read_ticks(
+    sample: Sample, clock: float | None, needed: Collection[int], options: BuildOptions
+) -> Iterator[tuple[int, np.ndarray]]:
+    """(tick, resized frame) of all that encoding the `needed` ticks takes."""
+    ticks = with_frames_before(needed, options)
+    start, stop = min(ticks), max(ticks) + 1
+    frames = read_clock_frames(sample.path, start, stop, fps=clock, folder=sample.folder)
+    for tick, frame in enumerate(frames, start=start):
+        if tick in ticks:
+            yield tick, _resize(frame, options)
 
 
 def _action_window(sample: Sample, info: VideoInfo, fps: float) -> Window:
@@ -83,16 +101,12 @@ def _pair_of(sample: Sample, num_frames: int, action: Window, options: BuildOpti
     return pair_for_anticipation(num_frames, action, spacing)
 
 
-def _encode(frame: np.ndarray, options: BuildOptions) -> bytes:
-    """JPEG of a frame, resized (bilinear, antialiased) so that the shorter side is `short_side`."""
+def _resize(frame: np.ndarray, options: BuildOptions) -> np.ndarray:
+    """The frame, resized (bilinear, antialiased) so that the shorter side is `short_side`."""
     image = Image.fromarray(frame)
     scale = options.short_side / min(image.size)
     size = (round(image.width * scale), round(image.height * scale))
-    if size != image.size:
-        image = image.resize(size, Image.Resampling.BILINEAR)
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=options.jpeg_quality)
-    return buffer.getvalue()
+    return frame if size == image.size else np.asarray(image.resize(size, Image.Resampling.BILINEAR))
 
 
 def to_example(sample: Sample, segments: Segments, classes: tuple[str, ...]) -> tf.train.SequenceExample:
@@ -110,16 +124,31 @@ def to_example(sample: Sample, segments: Segments, classes: tuple[str, ...]) -> 
         schema.FRAME_RATE: _floats(segments.fps),
         schema.IMAGE_HEIGHT: _ints(segments.height),
         schema.IMAGE_WIDTH: _ints(segments.width),
-        schema.IMAGE_CHANNELS: _ints(3),
+        schema.IMAGE_CHANNELS: _ints(schema.CHANNELS[segments.modalities[0]]),
     }
     lists = {
-        key: tf.train.FeatureList(feature=[_bytes(segments.jpegs[i]) for i in range(*window)])
-        for key, window in ((schema.OBSERVED_IMAGES, pair.observed), (schema.FUTURE_IMAGES, pair.future))
+        key: tf.train.FeatureList(
+            feature=[_bytes(each[place]) for each in _encoded(segments, window, modality)]
+        )
+        for view, window in ((schema.OBSERVED, pair.observed), (schema.FUTURE, pair.future))
+        for modality in segments.modalities
+        for place, key in enumerate(schema.VIEW_KEYS[modality][view])
     }
     return tf.train.SequenceExample(
         context=tf.train.Features(feature=context),
         feature_lists=tf.train.FeatureLists(feature_list=lists),
     )
+
+
+def _encoded(segments: Segments, window: Window, modality: str) -> list[tuple[bytes, ...]]:
+    """A segment's pictures of one modality, in order.
+
+    No frame leads to the video's first one: it takes the flow of the second, where the segment holds it.
+    """
+    numbers = list(range(*window))
+    if modality == schema.FLOW and numbers[:2] == [0, 1]:
+        numbers[0] = 1
+    return [segments.frames[number][modality] for number in numbers]
 
 
 def _bytes(value: bytes) -> tf.train.Feature:

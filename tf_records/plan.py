@@ -7,7 +7,17 @@ import math
 from typing import Any
 
 from tf_records.errors import RecordError
-from tf_records.schema import MAX_FPS, SPLITS, ClipSpec, Manifest, SplitInfo
+from tf_records.schema import (
+    FLOW,
+    MAX_FPS,
+    MODALITIES,
+    RGB,
+    SPLITS,
+    ClipSpec,
+    FlowInfo,
+    Manifest,
+    SplitInfo,
+)
 from tf_records.sources.sample import Annotations, Sample
 
 RECORDS_PER_SHARD = 64
@@ -22,6 +32,8 @@ class BuildOptions:
         fps: rate of the clock that frames are taken on, or None for each video's own.
         short_side: pixels, int >= 16; every frame is resized once so that its shorter side has them.
         jpeg_quality: 1 to 100.
+        modality: one of `schema.MODALITIES`.
+        flow: how to compute flow, of `flow.describe_flow`; None where `modality` has none.
         shards: shards a split, or None for one every 64 samples.
     """
 
@@ -29,6 +41,8 @@ class BuildOptions:
     fps: float | None = None
     short_side: int = 256
     jpeg_quality: int = 95
+    modality: str = RGB
+    flow: FlowInfo | None = None
     shards: int | None = None
 
     def __post_init__(self) -> None:
@@ -38,8 +52,21 @@ class BuildOptions:
             raise RecordError(f"`short_side` should be at least 16 pixels. Received: {self.short_side}.")
         if not 1 <= self.jpeg_quality <= 100:
             raise RecordError(f"`jpeg_quality` should be from 1 to 100. Received: {self.jpeg_quality}.")
+        if self.modality not in MODALITIES:
+            raise RecordError(
+                f"`modality` should be one of {' | '.join(MODALITIES)}. Received: {self.modality!r}."
+            )
+        if (FLOW in self.modalities) != (self.flow is not None):
+            raise RecordError(
+                f"`flow` should be given for modalities with flow, and only for these. Received: modality "
+                f"{self.modality!r} and flow {self.flow}."
+            )
         if self.shards is not None and self.shards < 1:
             raise RecordError(f"`shards` should be at least 1. Received: {self.shards}.")
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        return tuple(self.modality.split(","))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +132,8 @@ def empty_manifest(annotations: Annotations, options: BuildOptions) -> Manifest:
         plan_sha256=hashlib.sha256(digests.encode()).hexdigest(),
         skipped=annotations.skipped,
         absent=annotations.absent,
+        modality=options.modality,
+        flow=options.flow,
     )
 
 

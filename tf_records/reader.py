@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tf_records import augment, schema
 from tf_records.errors import RecordError
-from tf_records.schema import EITHER, FUTURE, OBSERVED, Manifest, SplitInfo, load_manifest
+from tf_records.schema import EITHER, FLOW, FUTURE, OBSERVED, Manifest, SplitInfo, load_manifest
 
 SHUFFLE_RECORDS = 256
 
@@ -30,10 +30,11 @@ _CONTEXT = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Records:
-    """An opened record folder, checked against its manifest."""
+    """An opened record folder, checked against its manifest; clips are read in one `modality`."""
 
     folder: Path
     manifest: Manifest
+    modality: str
 
     @classmethod
     def open(
@@ -41,30 +42,30 @@ class Records:
         folder: str | os.PathLike[str],
         *,
         clip_frames: int | None = None,
-        modality: str | None = "rgb",
+        modality: str | None = None,
     ) -> "Records":
         """Reads the manifest and checks each shard's presence and size.
 
         Args:
             folder: of the records.
             clip_frames: that the records should have, or None for any.
-            modality: the same.
+            modality: "rgb" or "flow", to read clips in; None is RGB where the records hold that.
 
         Raises:
             RecordError: no finished record folder, a shard missing or of the wrong size, or records
-                of another clip length or modality than asked for.
+                of another clip length, or without the modality asked for.
         """
-        records = cls(Path(folder), load_manifest(folder))
-        manifest = records.manifest
+        manifest = load_manifest(folder)
+        records = cls(Path(folder), manifest, manifest.modalities[0] if modality is None else modality)
         if clip_frames is not None and manifest.clip.clip_frames != clip_frames:
             raise RecordError(
                 f"{folder} has clips of {manifest.clip.clip_frames} frames, the run wants {clip_frames}. "
                 f"Build records with --clip-frames {clip_frames}."
             )
-        if modality is not None and manifest.modality != modality:
+        if records.modality not in manifest.modalities:
             raise RecordError(
                 f"{folder} has modality {manifest.modality!r}, the run wants {modality!r}. "
-                f"Give records of that modality."
+                f"Build records with --modality {modality}."
             )
         for split in manifest.splits.values():
             for shard in split.shards:
@@ -85,9 +86,11 @@ class Records:
         return [str(self.folder / shard.file) for shard in self.split(split).shards]
 
     @property
-    def view_keys(self) -> dict[str, str]:
-        """View → the key its frames are under, or the features in their place."""
-        return schema.VIEW_IMAGES if self.manifest.features is None else schema.VIEW_FEATURES
+    def view_keys(self) -> dict[str, tuple[str, ...]]:
+        """View → the key its frames are under, or keys of u and v, or of features in their place."""
+        if self.manifest.features is not None:
+            return {view: (key,) for view, key in schema.VIEW_FEATURES.items()}
+        return schema.VIEW_KEYS[self.modality]
 
     def labels(self, split: str) -> np.ndarray:
         """Label indices of a split in record order: int64 `(records,)`. Reads every shard once."""
@@ -151,8 +154,9 @@ def training_batches(
         labeled_only: leave out records whose label is -1.
 
     Returns:
-        Dataset of dicts: each view float32 `(batch, T, crop, crop, 3)` in [-1, 1], or `(batch, T,
-        *shape)` of records of features, and `label` int32 `(batch,)`, -1 where unlabelled.
+        Dataset of dicts: each view float32 `(batch, T, crop, crop, C)` in [-1, 1] with C 3 for RGB, 2
+        (u, v) for flow, or `(batch, T, *shape)` of records of features, and `label` int32 `(batch,)`,
+        -1 where unlabelled.
     """
     dataset = _numbered_records(records, seed, epoch)
 
@@ -184,21 +188,20 @@ def evaluation_batches(
     """All windows of a split in record order; a record gives as many as its segment has, up to `windows`.
 
     Returns:
-        Dataset of dicts: `clip` float32 `(batch, T, crop, crop, 3)`, `index` int64 `(batch,)` (the
+        Dataset of dicts: `clip` float32 `(batch, T, crop, crop, C)`, `index` int64 `(batch,)` (the
         record's number in the split) and `label` int32 `(batch,)`. The last batch may be smaller.
     """
     clip_frames = records.manifest.clip.clip_frames
-    key = records.view_keys[view]
 
     @plain
     def cut_windows(index: tf.Tensor, serialized: tf.Tensor) -> tf.data.Dataset:
-        context, lists = _parse(serialized, (key,))
-        encoded = lists[key]
-        starts = augment.window_starts(tf.size(encoded), clip_frames, windows)
+        context, segments = _parse(records, serialized, (view,))
+        encoded = segments[view]
+        starts = augment.window_starts(tf.shape(encoded)[0], clip_frames, windows)
 
         @plain
         def cut(start: tf.Tensor) -> dict[str, tf.Tensor]:
-            clip = _cut_clip(records.manifest, encoded, start, crop, None)
+            clip = _cut_clip(records, encoded, start, crop, None)
             return {"clip": clip, "index": index, "label": tf.cast(context[schema.LABEL_INDEX], tf.int32)}
 
         return tf.data.Dataset.from_tensor_slices(starts).map(cut)
@@ -233,11 +236,10 @@ def _pair_of_clips(
     records: Records, serialized: tf.Tensor, decision: augment.Decision, views: tuple[str, ...], crop: int
 ) -> dict[str, tf.Tensor]:
     """Clips of the views, cut with the same start, square and flip."""
-    manifest, keys = records.manifest, records.view_keys
-    _, lists = _parse(serialized, (keys[OBSERVED], keys[FUTURE]))
-    observed, future = lists[keys[OBSERVED]], lists[keys[FUTURE]]
-    clip_frames = manifest.clip.clip_frames
-    starts = [tf.maximum(tf.size(encoded) - clip_frames + 1, 1) for encoded in (observed, future)]
+    _, segments = _parse(records, serialized, (OBSERVED, FUTURE))
+    observed, future = segments[OBSERVED], segments[FUTURE]
+    clip_frames = records.manifest.clip.clip_frames
+    starts = [tf.maximum(tf.shape(encoded)[0] - clip_frames + 1, 1) for encoded in (observed, future)]
     shared = _draw_start(decision, tf.minimum(*starts))
     drawn = _draw_start(decision, starts[0] + starts[1])
     clips = {}
@@ -247,20 +249,21 @@ def _pair_of_clips(
             encoded = tf.cond(in_future, lambda: future, lambda: observed)
             start = tf.where(in_future, drawn - starts[0], drawn)
         else:
-            encoded, start = lists[keys[view]], shared
-        clips[view] = _cut_clip(manifest, encoded, start, crop, decision)
+            encoded, start = segments[view], shared
+        clips[view] = _cut_clip(records, encoded, start, crop, decision)
     return clips
 
 
 def _cut_clip(
-    manifest: Manifest, encoded: tf.Tensor, start: tf.Tensor, crop: int, decision: augment.Decision | None
+    records: Records, encoded: tf.Tensor, start: tf.Tensor, crop: int, decision: augment.Decision | None
 ) -> tf.Tensor:
     """The clip that begins at `start`; of frames, the square decided on, or the central one."""
-    clip_frames = manifest.clip.clip_frames
-    indices = augment.clip_indices(tf.size(encoded), start, clip_frames)
-    if manifest.features is not None:
-        return augment.decode_features(encoded, indices, clip_frames, manifest.features.shape)
-    frames = augment.decode_frames(encoded, indices, clip_frames)
+    features, clip_frames = records.manifest.features, records.manifest.clip.clip_frames
+    indices = augment.clip_indices(tf.shape(encoded)[0], start, clip_frames)
+    if features is not None:
+        return augment.decode_features(encoded, indices, clip_frames, features.shape)
+    decode = augment.decode_flow if records.modality == FLOW else augment.decode_frames
+    frames = decode(encoded, indices, clip_frames)
     if decision is None:
         return augment.crop_centrally(frames, crop)
     return augment.crop_randomly(frames, decision, crop)
@@ -275,9 +278,20 @@ def _parse_context(serialized: tf.Tensor) -> dict[str, Any]:
     return context
 
 
-def _parse(serialized: tf.Tensor, keys: tuple[str, ...]) -> tuple[dict[str, Any], dict[str, Any]]:
-    return tf.io.parse_single_sequence_example(
+def _parse(
+    records: Records, serialized: tf.Tensor, views: tuple[str, ...]
+) -> tuple[dict[str, Any], dict[str, tf.Tensor]]:
+    """The context, and view → its strings `(N,)`, or `(N, 2)` of u and v."""
+    keys = records.view_keys
+    context, lists = tf.io.parse_single_sequence_example(
         serialized,
         context_features=_CONTEXT,
-        sequence_features={key: tf.io.FixedLenSequenceFeature((), tf.string) for key in keys},
+        sequence_features={
+            key: tf.io.FixedLenSequenceFeature((), tf.string) for view in views for key in keys[view]
+        },
     )
+    segments = {view: [lists[key] for key in keys[view]] for view in views}
+    return context, {
+        view: strings[0] if len(strings) == 1 else tf.stack(strings, axis=1)
+        for view, strings in segments.items()
+    }

@@ -36,6 +36,11 @@ IMAGE_CHANNELS = "image/channels"
 OBSERVED_IMAGES = "observed/image/encoded"
 FUTURE_IMAGES = "future/image/encoded"
 
+OBSERVED_FLOW_U = "observed/flow/u/encoded"
+OBSERVED_FLOW_V = "observed/flow/v/encoded"
+FUTURE_FLOW_U = "future/flow/u/encoded"
+FUTURE_FLOW_V = "future/flow/v/encoded"
+
 OBSERVED_FEATURES = "observed/feature/raw"
 FUTURE_FEATURES = "future/feature/raw"
 FEATURE_SHAPE = "feature/shape"
@@ -45,6 +50,19 @@ FUTURE = "future"
 EITHER = "either"
 VIEW_IMAGES = {OBSERVED: OBSERVED_IMAGES, FUTURE: FUTURE_IMAGES}
 VIEW_FEATURES = {OBSERVED: OBSERVED_FEATURES, FUTURE: FUTURE_FEATURES}
+RGB = "rgb"
+FLOW = "flow"
+# What a record folder may hold of each frame.
+MODALITIES = (RGB, FLOW, f"{RGB},{FLOW}")
+CHANNELS = {RGB: 3, FLOW: 2}
+# 8 bits hold a flow of zero exactly, and ± its bound that many steps above and below.
+FLOW_ZERO = 128
+FLOW_STEPS = 127
+# Modality → view → the keys of its pictures, in the order of `EncodedFrame`.
+VIEW_KEYS: dict[str, dict[str, tuple[str, ...]]] = {
+    RGB: {view: (key,) for view, key in VIEW_IMAGES.items()},
+    FLOW: {OBSERVED: (OBSERVED_FLOW_U, OBSERVED_FLOW_V), FUTURE: (FUTURE_FLOW_U, FUTURE_FLOW_V)},
+}
 SPLITS = ("train", "val", "test")
 
 
@@ -137,6 +155,27 @@ class Skipped:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class FlowInfo:
+    """How optical flow was computed and stored.
+
+    Args:
+        algorithm: "tvl1", "dis" or "farneback".
+        parameters: of the algorithm, under OpenCV's names.
+        bound: pixels a frame; flow is clipped to ± this, and stored in 8 bits.
+        opencv: its version.
+    """
+
+    algorithm: str
+    parameters: dict[str, Any]
+    bound: float
+    opencv: str
+
+    def __str__(self) -> str:
+        parameters = ", ".join(f"{name} {value}" for name, value in self.parameters.items())
+        return f"{self.algorithm} ({parameters}), ±{self.bound:g} pixels, OpenCV {self.opencv}"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureInfo:
     """What stands in place of each frame: float16 of `shape`, made by `source`."""
 
@@ -160,6 +199,8 @@ class Manifest:
         plan_sha256: of everything that decided the records but the videos' own bytes.
         skipped: inputs that could not be used.
         absent: names listed by the annotations without a file, such as {"classes": [...]}.
+        modality: one of MODALITIES.
+        flow: how the flow was computed, where there is any.
         features: where the records hold features in place of frames.
     """
 
@@ -174,10 +215,15 @@ class Manifest:
     plan_sha256: str
     skipped: tuple[Skipped, ...] = ()
     absent: dict[str, list[str]] = dataclasses.field(default_factory=dict)
-    modality: str = "rgb"
-    flow_algorithm: str | None = None
+    modality: str = RGB
+    flow: FlowInfo | None = None
     features: FeatureInfo | None = None
     format_version: int = FORMAT_VERSION
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What can be read: RGB first, where there is both."""
+        return tuple(self.modality.split(","))
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
@@ -192,6 +238,11 @@ class Manifest:
             name: SplitInfo(**{**split, "shards": tuple(ShardInfo(**shard) for shard in split["shards"])})
             for name, split in fields["splits"].items()
         }
+        if fields["modality"] not in MODALITIES:
+            raise ValueError(f"modality {fields['modality']!r} is none of {' | '.join(MODALITIES)}")
+        flow = fields.get("flow")
+        if flow is not None:
+            fields["flow"] = FlowInfo(**flow)
         features = fields.get("features")
         if features is not None:
             fields["features"] = FeatureInfo(shape=tuple(features["shape"]), source=features["source"])
@@ -219,6 +270,8 @@ class Manifest:
         return {
             "splits": splits,
             "classes": list(self.classes),
+            "modality": self.modality,
+            "flow": None if self.flow is None else dataclasses.asdict(self.flow),
             "skipped": [dataclasses.asdict(skipped) for skipped in self.skipped],
         }
 

@@ -54,8 +54,9 @@ def draw_heat_maps(
 
 
 def _middle_frame(clip: np.ndarray) -> np.ndarray:
-    """[-1, 1] → [0, 1]."""
-    return (clip[len(clip) // 2] + 1) / 2
+    """[-1, 1] → RGB in [0, 1]; of flow, u is shown as red and v as green."""
+    frame = (clip[len(clip) // 2] + 1) / 2
+    return np.pad(frame, ((0, 0), (0, 0), (0, 3 - frame.shape[-1])), constant_values=0.5)
 
 
 def _first_clip_of_each_class(records: Records, view: str, crop: int) -> dict[int, np.ndarray]:

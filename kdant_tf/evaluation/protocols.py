@@ -46,7 +46,7 @@ def evaluate_run(
 
     Args:
         run: a finished run.
-        records: opened records with the run's classes, clip length and modality.
+        records: opened records with the run's classes, clip length and modality; read in the latter.
         view: "observed" or "future"; None shows a teacher the future and a student the observed
             segment. A teacher on "observed" is the I3D row of Table 1's anticipation half.
         split: "test" or "val".
@@ -58,6 +58,7 @@ def evaluate_run(
         RecordError: the records have no such split.
     """
     run.check_records(records.manifest, records.folder)
+    records = dataclasses.replace(records, modality=run.modality)
     if view is None:
         view = FUTURE if run.role == TEACHER else OBSERVED
     batches = evaluation_batches(

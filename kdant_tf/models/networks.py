@@ -11,7 +11,7 @@ from pathlib import Path
 
 import keras
 
-from kdant_tf.config import ConfigError, TrainConfig
+from kdant_tf.config import INITS, ConfigError, TrainConfig
 from kdant_tf.models.frame_mlp import build_frame_mlp
 from kdant_tf.models.i3d import ENDPOINTS, build_i3d, endpoint_layer
 from kdant_tf.models.imagenet import BACKBONES
@@ -19,6 +19,7 @@ from kdant_tf.models.tsn import build_tsn
 from kdant_tf.models.weights import first_line
 from kdant_tf.runs import Run
 from tf_records.errors import KdantError, RunError
+from tf_records.schema import RGB
 
 LOGITS = "logits"
 
@@ -27,12 +28,18 @@ class NetworkError(KdantError):
     """A network of one's own that cannot be built or used."""
 
 
-def check_network_settings(config: TrainConfig, clip_frames: int) -> None:
+def check_network_settings(config: TrainConfig, clip_frames: int, modality: str = RGB) -> None:
     """Refuses settings that no network can be built with, before anything is built.
 
     Raises:
-        ConfigError: an unknown endpoint or backbone, or more segments than frames.
+        ConfigError: an unknown endpoint or backbone, more segments than frames, or an RGB network for
+            flow.
     """
+    if modality != RGB and config.model in INITS["imagenet"]:
+        raise ConfigError(
+            f"Setting `model` should be i3d or MODULE:FUNCTION for {modality}: tsn and frame-mlp see RGB. "
+            f"Received: {config.model!r}."
+        )
     if config.endpoint not in ENDPOINTS:
         raise ConfigError(
             f"Setting `endpoint` should be one of {', '.join(ENDPOINTS)}. Received: {config.endpoint!r}."

@@ -11,6 +11,7 @@ from kdant_tf.runs import Run
 from tf_records.augment import crop_centrally
 from tf_records.errors import KdantError
 from tf_records.files import claim_folder
+from tf_records.schema import CHANNELS
 
 
 def export_run(run: Run, out: Path, network: keras.Model | None = None) -> Path:
@@ -18,7 +19,8 @@ def export_run(run: Run, out: Path, network: keras.Model | None = None) -> Path:
 
     Its signature `serving_default` takes uint8 `clips` `(B, T, H, W, 3)`, RGB, any H and W of at
     least 32, and gives float32 `probabilities` `(B, classes)`. The central square of 7/8 of the
-    shorter side is cut and scaled as in evaluation.
+    shorter side is cut and scaled as in evaluation. A flow run takes `(B, T, H, W, 2)`, u and v in the 8
+    bits of records, `tf_records.flow.flow_to_bytes`.
 
     Args:
         run: a finished run.
@@ -33,14 +35,14 @@ def export_run(run: Run, out: Path, network: keras.Model | None = None) -> Path:
     if version.exists():
         raise KdantError(f"{version} exists. Export to another folder: kdant export {run.folder} --out DIR.")
     claim_folder(out, resume=True)
-    crop, frames = run.config.crop, run.clip.clip_frames
+    crop, frames, channels = run.config.crop, run.clip.clip_frames, CHANNELS[run.modality]
 
     def serve(clips: tf.Tensor) -> dict[str, tf.Tensor]:
         shape = tf.shape(clips)
-        # (B, T, H, W, 3) → (B·T, H, W, 3) → (B, T, crop, crop, 3)
+        # (B, T, H, W, C) → (B·T, H, W, C) → (B, T, crop, crop, C)
         images = tf.reshape(clips, tf.concat([[-1], shape[2:]], axis=0))
-        images = crop_centrally(tf.ensure_shape(images, (None, None, None, 3)), crop)
-        inputs = tf.reshape(images, (shape[0], frames, crop, crop, 3))
+        images = crop_centrally(tf.ensure_shape(images, (None, None, None, channels)), crop)
+        inputs = tf.reshape(images, (shape[0], frames, crop, crop, channels))
         return {"probabilities": tf.nn.softmax(network(inputs, training=False)["logits"])}
 
     archive = keras.export.ExportArchive()
@@ -48,7 +50,7 @@ def export_run(run: Run, out: Path, network: keras.Model | None = None) -> Path:
     archive.add_endpoint(
         name="serving_default",
         fn=serve,
-        input_signature=[tf.TensorSpec((None, frames, None, None, 3), tf.uint8, name="clips")],
+        input_signature=[tf.TensorSpec((None, frames, None, None, channels), tf.uint8, name="clips")],
     )
     temporary = out / ".tmp-1"
     shutil.rmtree(temporary, ignore_errors=True)

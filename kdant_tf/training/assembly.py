@@ -119,7 +119,7 @@ def _records_of_features(job: Job, stem: keras.Model, report: Callable[[str], No
         batch_frames=clip_frames * max(1, 32 // clip_frames),
         on_record=tell,
     )
-    return Records.open(folder, modality=None)
+    return Records.open(folder)
 
 
 def _digest(network: keras.Model) -> str:

@@ -22,7 +22,7 @@ from kdant_tf.runs import (
 )
 from tf_records.errors import RecordError, RunError
 from tf_records.reader import Records
-from tf_records.schema import EITHER, FUTURE, OBSERVED
+from tf_records.schema import CHANNELS, EITHER, FUTURE, OBSERVED
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +54,7 @@ class Job:
     def input_shape(self) -> tuple[int, int, int, int]:
         """(T, H, W, C) of the clips."""
         crop = self.run.config.crop
-        return (self.run.clip.clip_frames, crop, crop, 2 if self.run.modality == "flow" else 3)
+        return (self.run.clip.clip_frames, crop, crop, CHANNELS[self.run.modality])
 
 
 def prepare_job(records: Records, out: Path, config: TrainConfig, teacher: Run | None) -> Job:
@@ -74,9 +74,14 @@ def prepare_job(records: Records, out: Path, config: TrainConfig, teacher: Run |
         raise RecordError(
             f"{records.folder} has features in place of frames. Give the record folder that it lies in."
         )
-    check_network_settings(config, manifest.clip.clip_frames)
+    check_network_settings(config, manifest.clip.clip_frames, records.modality)
     if teacher is not None:
         teacher.check_records(manifest, records.folder)
+        if teacher.modality != records.modality:
+            raise RunError(
+                f"Teacher {teacher.folder} sees {teacher.modality}, the student would see "
+                f"{records.modality}. Leave --modality out, or give another teacher."
+            )
     labels = _reduced_labels(records, config) if config.label_fraction < 1 else None
     labeled = split.labeled if labels is None else int(np.sum(labels >= 0))
     samples = labeled if teacher is None else split.records
@@ -91,7 +96,7 @@ def prepare_job(records: Records, out: Path, config: TrainConfig, teacher: Run |
         config=config,
         classes=manifest.classes,
         clip=manifest.clip,
-        modality=manifest.modality,
+        modality=records.modality,
         short_side=manifest.short_side,
         records_sha256=manifest_sha256(records.folder),
         teacher=None if teacher is None else str(teacher.folder),
@@ -109,7 +114,9 @@ def check_same_run(before: Run, now: Run) -> None:
     settings = {
         name: (old["config"][name], new["config"][name]) for name in new["config"] if name != "epochs"
     }
-    fields = {name: (old[name], new[name]) for name in ("role", "classes", "records_sha256", "teacher")}
+    fields = {
+        name: (old[name], new[name]) for name in ("role", "classes", "modality", "records_sha256", "teacher")
+    }
     changed = [f"{name} {a!r} → {b!r}" for name, (a, b) in {**settings, **fields}.items() if a != b]
     if changed:
         raise RunError(

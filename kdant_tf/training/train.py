@@ -71,7 +71,8 @@ def train(
     Raises:
         KdantError: records, teacher, settings, devices and `out` do not fit together (says how).
     """
-    job = prepare_job(Records.open(records_folder, clip_frames=config.clip_frames), out, config, teacher)
+    records = Records.open(records_folder, clip_frames=config.clip_frames, modality=config.modality)
+    job = prepare_job(records, out, config, teacher)
     strategy = make_strategy(devices)
     if config.batch_size % strategy.num_replicas_in_sync:
         raise KdantError(

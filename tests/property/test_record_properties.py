@@ -13,7 +13,7 @@ from tf_records.augment import clip_indices, window_starts
 from tf_records.encode import Segments, to_example
 from tf_records.errors import RecordError
 from tf_records.pairing import Spacing, Window, pair_for_training
-from tf_records.schema import ClipSpec, Manifest, ShardInfo, Skipped, SplitInfo, load_manifest
+from tf_records.schema import ClipSpec, FlowInfo, Manifest, ShardInfo, Skipped, SplitInfo, load_manifest
 from tf_records.sources.sample import Sample
 
 WORDS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
@@ -48,7 +48,17 @@ MANIFESTS = st.builds(
     plan_sha256=st.text("0123456789abcdef", min_size=64, max_size=64),
     skipped=st.lists(st.builds(Skipped, video=WORDS, reason=WORDS), max_size=2).map(tuple),
     absent=st.dictionaries(WORDS, st.lists(WORDS, max_size=2), max_size=2),
-    modality=st.sampled_from(["rgb", "flow"]),
+    modality=st.sampled_from(["rgb", "flow", "rgb,flow"]),
+    flow=st.one_of(
+        st.none(),
+        st.builds(
+            FlowInfo,
+            algorithm=WORDS,
+            parameters=st.dictionaries(WORDS, st.one_of(st.integers(), WORDS), max_size=2),
+            bound=st.floats(1, 99),
+            opencv=WORDS,
+        ),
+    ),
 )
 
 
@@ -103,7 +113,8 @@ def test_a_record_gives_back_frames_times_and_label(
     frames: int, spacing: Spacing, fps: float, label: str | None, name: str
 ) -> None:
     pair = pair_for_training(frames, Window(0, frames), spacing)
-    segments = Segments(pair=pair, jpegs={n: b"%d" % n for n in range(frames)}, fps=fps, height=48, width=64)
+    encoded = {n: {"rgb": (b"%d" % n,)} for n in range(frames)}
+    segments = Segments(pair=pair, frames=encoded, fps=fps, height=48, width=64)
     sample = Sample(id=name, video=name, path="/x", split="train", label=label)
     text = to_example(sample, segments, ("bow", "wave")).SerializeToString()
     example = tf.train.SequenceExample.FromString(text)

@@ -117,6 +117,7 @@ def test_a_student_inherits_the_network_but_not_its_first_weights(run):
         "batch_norm_momentum": config.batch_norm_momentum,
         "windows": config.windows,
         "endpoint": config.endpoint,
+        "modality": "rgb",
     }
 
 

@@ -97,6 +97,8 @@ def test_the_summary_counts_shards_and_bytes() -> None:
     assert manifest().summary() == {
         "splits": {"train": {"labeled": 2, "unlabeled": 1, "shards": 1, "bytes": 99}},
         "classes": ["bow", "wave"],
+        "modality": "rgb",
+        "flow": None,
         "skipped": [],
     }
 
