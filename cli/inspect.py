@@ -1,6 +1,7 @@
 """kdant inspect"""
 
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -42,6 +43,7 @@ def inspect(records: Path, verify: bool, as_json: bool) -> None:
             "clips": f"{clip.clip_frames} frames, {clip.distance}, {manifest.fps or 'mixed'} fps",
             "frames": f"{manifest.modality}, short side {manifest.short_side}, JPEG {manifest.jpeg_quality}",
             "flow": str(manifest.flow or "none"),
+            **_describe_features(manifest.features),
             "classes": ", ".join(manifest.classes),
             "skipped": ", ".join(dict.fromkeys(item.video for item in manifest.skipped)) or "none",
             "checked": "every byte" if verify else "the manifest alone; --verify checks every byte",
@@ -61,3 +63,11 @@ def inspect(records: Path, verify: bool, as_json: bool) -> None:
         for name, split in manifest.splits.items()
     ]
     print_table("", columns, rows)
+
+
+def _describe_features(features: Any) -> dict[str, str]:
+    """What stands in place of the frames, if anything does."""
+    if features is None:
+        return {}
+    windows = "" if features.windows is None else f", at most {features.windows} a segment"
+    return {"features": f"{features.words}; float16 {features.shape_words} a {features.per}{windows}"}

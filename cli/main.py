@@ -9,6 +9,7 @@ from .demo import demo
 from .distill import distill
 from .evaluate import evaluate
 from .export import export
+from .extract_features import extract_features
 from .inspect import inspect
 from .train_teacher import train_teacher
 
@@ -26,5 +27,5 @@ def main() -> None:
     """
 
 
-for _command in (build_records, inspect, train_teacher, distill, evaluate, export, demo):
+for _command in (build_records, inspect, extract_features, train_teacher, distill, evaluate, export, demo):
     main.add_command(_command)

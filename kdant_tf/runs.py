@@ -13,7 +13,7 @@ from kdant_tf.config import TrainConfig, config_from_dict
 from kdant_tf.version import __version__
 from tf_records.errors import KdantError, RunError
 from tf_records.files import write_text_atomically
-from tf_records.schema import MANIFEST_NAME, ClipSpec, Manifest
+from tf_records.schema import MANIFEST_NAME, ClipSpec, FeatureInfo, Manifest
 
 CONFIG_NAME = "config.json"
 MODEL_NAME = "model.keras"
@@ -40,6 +40,7 @@ class Run:
         short_side: pixels, of the frames it was trained on.
         records_sha256: of the manifest of the records it was trained on.
         teacher: folder of the teacher, for students.
+        features: that it was trained on in place of frames.
     """
 
     folder: Path
@@ -51,6 +52,7 @@ class Run:
     short_side: int
     records_sha256: str
     teacher: str | None = None
+    features: FeatureInfo | None = None
 
     @property
     def model_path(self) -> Path:
@@ -67,7 +69,8 @@ class Run:
         """Refuses records that this run's network cannot be used on, or not with comparable numbers.
 
         Raises:
-            RunError: other classes, clip length, modality or frame size (says both).
+            RunError: other classes, clip length, modality or frame size, frames for features, or features
+                of another stem (says both).
         """
         if manifest.classes != self.classes:
             raise RunError(
@@ -89,6 +92,26 @@ class Run:
                     f"Run {self.folder} wants {what.format(own)}, records {folder} have "
                     f"{what.format(other)}. Build records that fit."
                 )
+        self._check_features(manifest.features, folder)
+
+    def _check_features(self, given: FeatureInfo | None, folder: Path) -> None:
+        own = self.features
+        if own is None and given is not None:
+            raise RunError(
+                f"Run {self.folder} sees frames, records {folder} have features: {given.words}. Use the "
+                f"records of frames that they were made of."
+            )
+        if own is not None and given is None:
+            raise RunError(
+                f"Run {self.folder} sees features, {own.words}, records {folder} have frames. Make features "
+                f"of them first: kdant extract-features {folder} --init {own.source}."
+            )
+        if own is not None and given is not None and not own.fits(given):
+            other = ", other weights" if own.weights_sha256 != given.weights_sha256 else ""
+            raise RunError(
+                f"Run {self.folder} sees features, {own.words}, records {folder} have {given.words}{other}. "
+                f"Use features of the same stem."
+            )
 
 
 def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
@@ -118,6 +141,7 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
                 "config": config_from_dict(fields["config"]),
                 "classes": tuple(fields["classes"]),
                 "clip": ClipSpec(**fields["clip"]),
+                "features": _features_from(fields.get("features")),
             }
         )
     except (ValueError, KeyError, TypeError, AttributeError, KdantError) as error:
@@ -128,6 +152,10 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
             f"Finish it: add --resume to the command that began it."
         )
     return run
+
+
+def _features_from(fields: dict[str, Any] | None) -> FeatureInfo | None:
+    return None if fields is None else FeatureInfo.from_dict(fields)
 
 
 def inherited_settings(teacher: Run) -> dict[str, Any]:

@@ -64,11 +64,27 @@ def decode_flow(encoded: tf.Tensor, indices: tf.Tensor, clip_frames: int) -> tf.
 
 
 def decode_features(
-    encoded: tf.Tensor, indices: tf.Tensor, clip_frames: int, shape: tuple[int, ...]
+    encoded: tf.Tensor, indices: tf.Tensor, clip_frames: int, shape: tuple[int | None, ...]
 ) -> tf.Tensor:
     """float16 bytes a frame `(N,)` → float32 `(clip_frames, *shape)`."""
     values = tf.io.decode_raw(tf.gather(encoded, indices), tf.float16)
     return tf.cast(tf.reshape(values, (clip_frames, *shape)), tf.float32)
+
+
+def decode_map(raw: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
+    """float16 bytes of a clip's features, a string scalar, → float16 `(T, H, W, C)` of `shape`."""
+    return tf.reshape(tf.io.decode_raw(raw, tf.float16), shape)
+
+
+def crop_map(features: tf.Tensor, decision: Decision | None, side: int) -> tf.Tensor:
+    """float16 `(T, H, W, C)` → float32 `(T, side, side, C)`: the square decided on, or the middle one.
+
+    There is no flip. The map of a mirrored clip is not the mirrored map: the stem's filters know left
+    from right, and its strides begin at one side. §4.3 draws crops alone.
+    """
+    top, left = (tf.constant(0.5),) * 2 if decision is None else (decision.top, decision.left)
+    y, x = _place(top, tf.shape(features)[1], side), _place(left, tf.shape(features)[2], side)
+    return tf.cast(features[:, y : y + side, x : x + side], tf.float32)
 
 
 def crop_randomly(frames: tf.Tensor, decision: Decision, crop: int) -> tf.Tensor:
@@ -89,24 +105,32 @@ def crop_centrally(frames: tf.Tensor, crop: int) -> tf.Tensor:
     return _cut_square(frames, middle, middle, crop)
 
 
+def scale(frames: tf.Tensor) -> tf.Tensor:
+    """`(T, H, W, C)` in the range of 8 bits → float32 in [-1, 1]."""
+    values = tf.cast(frames, tf.float32)
+    if _is_flow(frames):
+        # A JPEG may end a step beyond the values that went into it.
+        return tf.clip_by_value((values - FLOW_ZERO) / FLOW_STEPS, -1.0, 1.0)
+    return values / 127.5 - 1.0
+
+
 def _cut_square(frames: tf.Tensor, top: tf.Tensor, left: tf.Tensor, crop: int) -> tf.Tensor:
     height, width = tf.shape(frames)[1], tf.shape(frames)[2]
     shorter = tf.minimum(height, width)
     side = (shorter * CROP_FRACTION.numerator + CROP_FRACTION.denominator // 2) // CROP_FRACTION.denominator
-    # A share in [0, 1) of the side + 1 places; 0.5 of 33 places is place 16, the middle one.
-    y = tf.cast(top * tf.cast(height - side + 1, tf.float32), tf.int32)
-    x = tf.cast(left * tf.cast(width - side + 1, tf.float32), tf.int32)
+    y, x = _place(top, height, side), _place(left, width, side)
     square = frames[:, y : y + side, x : x + side, :]
     scaled = tf.cond(
         tf.equal(side, crop),
         lambda: tf.cast(square, tf.float32),
         lambda: tf.image.resize(square, (crop, crop), method="bilinear", antialias=True),
     )
-    scaled = tf.ensure_shape(scaled, (frames.shape[0], crop, crop, frames.shape[3]))
-    if _is_flow(frames):
-        # A JPEG may end a step beyond the values that went into it.
-        return tf.clip_by_value((scaled - FLOW_ZERO) / FLOW_STEPS, -1.0, 1.0)
-    return scaled / 127.5 - 1.0
+    return scale(tf.ensure_shape(scaled, (frames.shape[0], crop, crop, frames.shape[3])))
+
+
+def _place(share: tf.Tensor, size: tf.Tensor, side: int | tf.Tensor) -> tf.Tensor:
+    """A share in [0, 1) of the places of `side` in `size`; 0.5 of 33 places is place 16, the middle one."""
+    return tf.cast(share * tf.cast(size - side + 1, tf.float32), tf.int32)
 
 
 def _is_flow(frames: tf.Tensor) -> bool:

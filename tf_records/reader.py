@@ -19,12 +19,18 @@ from tf_records.errors import RecordError
 from tf_records.schema import EITHER, FLOW, FUTURE, OBSERVED, Manifest, SplitInfo, load_manifest
 
 SHUFFLE_RECORDS = 256
+# At most, where records are large: a pair of maps of 8x16x29x480 takes 7 MB.
+SHUFFLE_BYTES = 2**30
+# Pixels of a clip for each position of I3D's map at MaxPool3d_4a_3x3.
+MAP_STRIDE = 16
 
 # Nothing here needs AutoGraph, and its conversion takes longer than the tracing, anew for each epoch.
 plain = tf.autograph.experimental.do_not_convert
 _CONTEXT = {
     schema.LABEL_INDEX: tf.io.FixedLenFeature((), tf.int64),
     schema.CLIP_ID: tf.io.FixedLenFeature((), tf.string),
+    # Empty in records of frames.
+    schema.FEATURE_SHAPE: tf.io.RaggedFeature(tf.int64),
 }
 
 
@@ -86,6 +92,13 @@ class Records:
         return [str(self.folder / shard.file) for shard in self.split(split).shards]
 
     @property
+    def clip_entries(self) -> int:
+        """Entries that make a clip: all of its frames, or one map."""
+        features = self.manifest.features
+        is_map = features is not None and features.per == schema.PER_CLIP
+        return 1 if is_map else self.manifest.clip.clip_frames
+
+    @property
     def view_keys(self) -> dict[str, tuple[str, ...]]:
         """View → the key its frames are under, or keys of u and v, or of features in their place."""
         if self.manifest.features is not None:
@@ -105,7 +118,10 @@ class Records:
         size = path.stat().st_size if path.is_file() else None
         if size != shard.bytes:
             found = "is missing" if size is None else f"has {size} bytes, the manifest says {shard.bytes}"
-            if self.manifest.features is not None:
+            features = self.manifest.features
+            if features is not None and features.per == schema.PER_CLIP:
+                advice = f"Make them again: kdant extract-features … --out {self.folder} --overwrite."
+            elif features is not None:
                 advice = f"Delete {self.folder}, and the next training computes it again."
             else:
                 advice = f"Rebuild the records: kdant build-records … --out {self.folder} --overwrite."
@@ -148,15 +164,15 @@ def training_batches(
         records: an opened record folder.
         views: which clips to give: "observed", "future", or "either", a clip of either segment.
         batch_size: records a batch.
-        crop: pixels of the square that the network sees.
-        seed, epoch: decide order, starts, crops and flips.
+        crop: pixels of the square that the network sees; of maps, the square that is as large.
+        seed, epoch: decide order, starts, crops and flips; maps are not flipped.
         labels: int64 `(records,)` in record order, in place of the recorded labels.
         labeled_only: leave out records whose label is -1.
 
     Returns:
         Dataset of dicts: each view float32 `(batch, T, crop, crop, C)` in [-1, 1] with C 3 for RGB, 2
-        (u, v) for flow, or `(batch, T, *shape)` of records of features, and `label` int32 `(batch,)`,
-        -1 where unlabelled.
+        (u, v) for flow; of records of features `(batch, T, *shape)` of a frame's or `(batch, T, side,
+        side, C)` of a clip's, see `map_side`; and `label` int32 `(batch,)`, -1 where unlabelled.
     """
     dataset = _numbered_records(records, seed, epoch)
 
@@ -170,7 +186,9 @@ def training_batches(
     if labeled_only:
         dataset = dataset.filter(plain(lambda index, serialized, label: label >= 0))
     order_seed = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
-    dataset = dataset.shuffle(SHUFFLE_RECORDS, seed=order_seed, reshuffle_each_iteration=False)
+    dataset = dataset.shuffle(
+        _shuffle_records(records.split("train")), seed=order_seed, reshuffle_each_iteration=False
+    )
 
     @plain
     def decode(index: tf.Tensor, serialized: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -191,17 +209,16 @@ def evaluation_batches(
         Dataset of dicts: `clip` float32 `(batch, T, crop, crop, C)`, `index` int64 `(batch,)` (the
         record's number in the split) and `label` int32 `(batch,)`. The last batch may be smaller.
     """
-    clip_frames = records.manifest.clip.clip_frames
 
     @plain
     def cut_windows(index: tf.Tensor, serialized: tf.Tensor) -> tf.data.Dataset:
-        context, segments = _parse(records, serialized, (view,))
+        context, segments = parse(records, serialized, (view,))
         encoded = segments[view]
-        starts = augment.window_starts(tf.shape(encoded)[0], clip_frames, windows)
+        starts = augment.window_starts(tf.shape(encoded)[0], records.clip_entries, windows)
 
         @plain
         def cut(start: tf.Tensor) -> dict[str, tf.Tensor]:
-            clip = _cut_clip(records, encoded, start, crop, None)
+            clip = _cut_clip(records, context, encoded, start, crop, None)
             return {"clip": clip, "index": index, "label": tf.cast(context[schema.LABEL_INDEX], tf.int32)}
 
         return tf.data.Dataset.from_tensor_slices(starts).map(cut)
@@ -215,6 +232,17 @@ def evaluation_batches(
         deterministic=True,
     )
     return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def map_side(crop: int) -> int:
+    """Positions a side that I3D's stem makes of `crop` pixels."""
+    return -(-crop // MAP_STRIDE)
+
+
+def _shuffle_records(split: SplitInfo) -> int:
+    """Records to hold for shuffling."""
+    mean_bytes = sum(shard.bytes for shard in split.shards) // split.records
+    return max(1, min(SHUFFLE_RECORDS, SHUFFLE_BYTES // max(1, mean_bytes)))
 
 
 def _numbered_records(records: Records, seed: int, epoch: int) -> tf.data.Dataset:
@@ -236,10 +264,10 @@ def _pair_of_clips(
     records: Records, serialized: tf.Tensor, decision: augment.Decision, views: tuple[str, ...], crop: int
 ) -> dict[str, tf.Tensor]:
     """Clips of the views, cut with the same start, square and flip."""
-    _, segments = _parse(records, serialized, (OBSERVED, FUTURE))
+    context, segments = parse(records, serialized, (OBSERVED, FUTURE))
     observed, future = segments[OBSERVED], segments[FUTURE]
-    clip_frames = records.manifest.clip.clip_frames
-    starts = [tf.maximum(tf.shape(encoded)[0] - clip_frames + 1, 1) for encoded in (observed, future)]
+    entries = records.clip_entries
+    starts = [tf.maximum(tf.shape(encoded)[0] - entries + 1, 1) for encoded in (observed, future)]
     shared = _draw_start(decision, tf.minimum(*starts))
     drawn = _draw_start(decision, starts[0] + starts[1])
     clips = {}
@@ -250,23 +278,40 @@ def _pair_of_clips(
             start = tf.where(in_future, drawn - starts[0], drawn)
         else:
             encoded, start = segments[view], shared
-        clips[view] = _cut_clip(records, encoded, start, crop, decision)
+        clips[view] = _cut_clip(records, context, encoded, start, crop, decision)
     return clips
 
 
 def _cut_clip(
-    records: Records, encoded: tf.Tensor, start: tf.Tensor, crop: int, decision: augment.Decision | None
+    records: Records,
+    context: dict[str, Any],
+    encoded: tf.Tensor,
+    start: tf.Tensor,
+    crop: int,
+    decision: augment.Decision | None,
 ) -> tf.Tensor:
-    """The clip that begins at `start`; of frames, the square decided on, or the central one."""
+    """The clip that begins at `start`; of frames and maps, the square decided on, or the central one."""
     features, clip_frames = records.manifest.features, records.manifest.clip.clip_frames
-    indices = augment.clip_indices(tf.shape(encoded)[0], start, clip_frames)
+    if features is not None and features.per == schema.PER_CLIP:
+        side = map_side(crop)
+        features_map = augment.decode_map(encoded[start], context[schema.FEATURE_SHAPE])
+        cut = augment.crop_map(features_map, decision, side)
+        return tf.ensure_shape(cut, (features.shape[0], side, side, features.shape[-1]))
     if features is not None:
+        indices = augment.clip_indices(tf.shape(encoded)[0], start, clip_frames)
         return augment.decode_features(encoded, indices, clip_frames, features.shape)
-    decode = augment.decode_flow if records.modality == FLOW else augment.decode_frames
-    frames = decode(encoded, indices, clip_frames)
+    frames = decode_clip(records, encoded, start)
     if decision is None:
         return augment.crop_centrally(frames, crop)
     return augment.crop_randomly(frames, decision, crop)
+
+
+def decode_clip(records: Records, encoded: tf.Tensor, start: tf.Tensor | int) -> tf.Tensor:
+    """A segment's strings, as `parse` gives them → the clip at `start`: uint8 `(T, H, W, C)`."""
+    clip_frames = records.manifest.clip.clip_frames
+    indices = augment.clip_indices(tf.shape(encoded)[0], start, clip_frames)
+    decode = augment.decode_flow if records.modality == FLOW else augment.decode_frames
+    return decode(encoded, indices, clip_frames)
 
 
 def _draw_start(decision: augment.Decision, starts: tf.Tensor) -> tf.Tensor:
@@ -278,7 +323,7 @@ def _parse_context(serialized: tf.Tensor) -> dict[str, Any]:
     return context
 
 
-def _parse(
+def parse(
     records: Records, serialized: tf.Tensor, views: tuple[str, ...]
 ) -> tuple[dict[str, Any], dict[str, tf.Tensor]]:
     """The context, and view → its strings `(N,)`, or `(N, 2)` of u and v."""

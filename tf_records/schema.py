@@ -17,6 +17,8 @@ FORMAT_VERSION = 1
 MANIFEST_NAME = "manifest.json"
 # Within a record folder: what networks computed from its frames.
 FEATURES_FOLDER = "frame-features"
+# Within a record folder of features: the frames, for as long as it is being built from videos.
+FRAMES_FOLDER = ".frames"
 UNLABELED = -1
 # Frames between the first frames of a pair: the paper's tau on JHMDB (§4.2).
 DEFAULT_OFFSET_FRAMES = 15
@@ -154,6 +156,10 @@ class Skipped:
     reason: str
 
 
+PER_FRAME = "frame"
+PER_CLIP = "clip"
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FlowInfo:
     """How optical flow was computed and stored.
@@ -177,10 +183,53 @@ class FlowInfo:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureInfo:
-    """What stands in place of each frame: float16 of `shape`, made by `source`."""
+    """What stands in place of the frames: float16 maps that a network made of them.
 
-    shape: tuple[int, ...]
+    Args:
+        shape: of an entry. Of a clip's map: (T, H, W, C), with None for H and W where records differ
+            in the size of their frames; each record has its own shape.
+        source: where the network's weights came from, in words.
+        per: what an entry stands for: PER_FRAME, or PER_CLIP, a whole clip.
+        endpoint: I3D's layer that the maps are of (PER_CLIP).
+        width: of that I3D.
+        weights_sha256: of the layers up to `endpoint`; two maps agree only where these do.
+        crop: pixels of the central square that the network saw; None for whole frames.
+        windows: clips a segment, at most.
+        records_sha256: of the manifest of the frames' records.
+    """
+
+    shape: tuple[int | None, ...]
     source: str
+    per: str = PER_FRAME
+    endpoint: str | None = None
+    width: float | None = None
+    weights_sha256: str | None = None
+    crop: int | None = None
+    windows: int | None = None
+    records_sha256: str | None = None
+
+    @classmethod
+    def from_dict(cls, fields: dict[str, Any]) -> "FeatureInfo":
+        """Inverse of `dataclasses.asdict`, also after JSON."""
+        return cls(**{**fields, "shape": tuple(fields["shape"])})
+
+    @property
+    def words(self) -> str:
+        """For tables and errors: "MaxPool3d_4a_3x3 of I3D (kinetics, width 1), whole frames"."""
+        if self.per == PER_FRAME:
+            return self.source
+        seen = "whole frames" if self.crop is None else f"central {self.crop} px"
+        return f"{self.endpoint} of I3D ({self.source}, width {self.width:g}), {seen}"
+
+    @property
+    def shape_words(self) -> str:
+        """Such as "8x16x?x480"; "?" where records differ."""
+        return "x".join("?" if size is None else str(size) for size in self.shape)
+
+    def fits(self, other: "FeatureInfo") -> bool:
+        """Whether a network that learned from these features can be used on the `other` ones."""
+        names = ("per", "endpoint", "weights_sha256", "crop")
+        return all(getattr(self, name) == getattr(other, name) for name in names)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +294,7 @@ class Manifest:
             fields["flow"] = FlowInfo(**flow)
         features = fields.get("features")
         if features is not None:
-            fields["features"] = FeatureInfo(shape=tuple(features["shape"]), source=features["source"])
+            fields["features"] = FeatureInfo.from_dict(features)
         return cls(
             **{
                 **fields,
@@ -272,6 +321,7 @@ class Manifest:
             "classes": list(self.classes),
             "modality": self.modality,
             "flow": None if self.flow is None else dataclasses.asdict(self.flow),
+            "features": None if self.features is None else dataclasses.asdict(self.features),
             "skipped": [dataclasses.asdict(skipped) for skipped in self.skipped],
         }
 

@@ -70,7 +70,7 @@ def build_records(
     claim_folder(out, resume=resume, overwrite=overwrite)
     tasks = plan_shards(annotations, options)
     if overwrite:
-        _remove_records(out)
+        remove_records(out)
     if resume and (out / schema.MANIFEST_NAME).exists():
         return _finished_manifest(out, annotations, options)
     _remove_leftovers(out, tasks)
@@ -81,7 +81,7 @@ def build_records(
         on_shard(result)
     manifest = _assemble(annotations, options, results)
     if not any(split.records for split in manifest.splits.values()):
-        _remove_records(out)
+        remove_records(out)
         reason = manifest.skipped[0].reason if manifest.skipped else "there are no samples"
         raise RecordError(f"No video could be used, so no records were built; the first reason: {reason}")
     write_text_atomically(out / schema.MANIFEST_NAME, manifest.to_json())
@@ -212,9 +212,10 @@ def _remove_leftovers(out: Path, tasks: tuple[ShardTask, ...]) -> None:
             path.unlink()
 
 
-def _remove_records(out: Path) -> None:
+def remove_records(out: Path) -> None:
+    """Removes what an earlier build left in `out`, and nothing else."""
     (out / schema.MANIFEST_NAME).unlink(missing_ok=True)
-    for folder in (PROGRESS_FOLDER, schema.FEATURES_FOLDER):
+    for folder in (PROGRESS_FOLDER, schema.FEATURES_FOLDER, schema.FRAMES_FOLDER):
         shutil.rmtree(out / folder, ignore_errors=True)
     for split in schema.SPLITS:
         for path in out.glob(f"{split}-[0-9]*-of-[0-9]*.tfrecord"):

@@ -137,6 +137,21 @@ def endpoint_layer(model: keras.Model, endpoint: str) -> keras.layers.Layer:
     return model.get_layer(f"{endpoint}.relu" if is_convolution else endpoint)
 
 
+def endpoint_channels(endpoint: str, width: float = 1.0) -> int:
+    """Channels of `endpoint` in an I3D of `width`."""
+    # A pooling has the channels of the stage before it.
+    stages = [_STAGES[name] for name in ENDPOINTS[: ENDPOINTS.index(endpoint) + 1]]
+    stage = next(stage for stage in reversed(stages) if not isinstance(stage, _Pool))
+    if isinstance(stage, _Conv):
+        return _widened(stage.channels, width)
+    branches = (stage.branch_0, stage.branch_1[1], stage.branch_2[1], stage.branch_3)
+    return sum(_widened(channels, width) for channels in branches)
+
+
+def _widened(channels: int, width: float) -> int:
+    return max(1, round(channels * width))
+
+
 def _with_input(model: keras.Model, shape: tuple[int | None, ...]) -> keras.Model:
     """The same layers on an input of another shape."""
     return keras.models.clone_model(
@@ -161,7 +176,7 @@ class _Builder:
     def _conv(self, x: Any, name: str, channels: int, kernel: int, stride: int = 1) -> Any:
         """Convolution without bias, batch norm without scale, ReLU: DeepMind's Unit3D."""
         x = layers.Conv3D(
-            max(1, round(channels * self.width)),
+            _widened(channels, self.width),
             kernel,
             stride,
             padding="same",

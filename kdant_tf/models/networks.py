@@ -109,11 +109,15 @@ def load_network(run: Run) -> keras.Model:
         RunError: its model.keras cannot be read.
     """
     import_own(run.config.model)
+    return load_saved(run.model_path)
+
+
+def load_saved(path: Path) -> keras.Model:
+    """A network that Keras saved as `path`. Raises RunError where it cannot be read."""
     try:
-        return keras.saving.load_model(run.model_path, compile=False)
+        return keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras, zipfile and h5py each have their own for a damaged file.
-        message = f"{run.model_path} cannot be read: {first_line(error)}. Train the run again."
-        raise RunError(message) from error
+        raise RunError(f"{path} cannot be read: {first_line(error)}. Train the run again.") from error
 
 
 def load_teacher(run: Run, student: TrainConfig) -> keras.Model:

@@ -9,7 +9,7 @@ import tensorflow as tf
 from kdant_tf.models.networks import load_network
 from kdant_tf.runs import Run
 from tf_records.augment import crop_centrally
-from tf_records.errors import KdantError
+from tf_records.errors import KdantError, RunError
 from tf_records.files import claim_folder
 from tf_records.schema import CHANNELS
 
@@ -29,7 +29,13 @@ def export_run(run: Run, out: Path, network: keras.Model | None = None) -> Path:
 
     Raises:
         KdantError: `out`/1 exists, or `out` cannot be written.
+        RunError: the run's network sees features, not clips.
     """
+    if run.features is not None:
+        raise RunError(
+            f"Run {run.folder} sees features, {run.features.words}, and kdant cannot export it together with "
+            f"the network that makes them yet. Export a run that was trained on frames."
+        )
     network = load_network(run) if network is None else network
     version = out / "1"
     if version.exists():

@@ -10,6 +10,7 @@ import tensorflow as tf
 from kdant_tf.models.frame_mlp import HEAD, STEM
 from kdant_tf.models.initialization import initialize
 from kdant_tf.models.networks import build_network, load_teacher
+from kdant_tf.models.stem import build_head
 from kdant_tf.runs import manifest_sha256
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.job import Job
@@ -37,8 +38,9 @@ class Assembly:
 def assemble(job: Job, *, load_weights: bool, report: Callable[[str], None]) -> Assembly:
     """Builds networks and optimizer; to be called in the strategy's scope.
 
-    Where every network is a frame-mlp on the same frozen backbone, its features are computed once,
-    kept beside the records, and the MLPs alone are trained.
+    On records of features, an I3D is built from them on. Where every network is a frame-mlp on the same
+    frozen backbone, its features are computed once, kept beside the records, and the MLPs alone are
+    trained.
 
     Args:
         job: prepared.
@@ -49,9 +51,7 @@ def assemble(job: Job, *, load_weights: bool, report: Callable[[str], None]) -> 
         KdantError: weights that cannot be had, or a teacher and a student that do not fit.
     """
     config = job.run.config
-    network = build_network(config, len(job.run.classes), job.input_shape)
-    if load_weights or config.model == "frame-mlp":
-        initialize(network, config.init, modality=job.run.modality)
+    network = _build_network(job, load_weights)
     teacher = None if job.teacher is None else load_teacher(job.teacher, config)
     networks = [network] if teacher is None else [network, teacher]
     if _share_frozen_stem(networks):
@@ -61,6 +61,16 @@ def assemble(job: Job, *, load_weights: bool, report: Callable[[str], None]) -> 
         records = job.records
     distiller = _build_distiller(job, *networks)
     return Assembly(network=network, distiller=distiller, records=records)
+
+
+def _build_network(job: Job, load_weights: bool) -> keras.Model:
+    config, num_classes, modality = job.run.config, len(job.run.classes), job.run.modality
+    if job.run.features is not None and config.model == "i3d":
+        return build_head(config, num_classes, job.clip_shape, modality=modality, load_weights=load_weights)
+    network = build_network(config, num_classes, job.input_shape)
+    if load_weights or config.model == "frame-mlp":
+        initialize(network, config.init, modality=modality)
+    return network
 
 
 def _build_distiller(job: Job, student: keras.Model, teacher: keras.Model | None = None) -> Distiller:

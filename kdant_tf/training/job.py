@@ -6,8 +6,10 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kdant_tf.config import STUDENT, TEACHER, TrainConfig
+from kdant_tf.config import STUDENT, TEACHER, ConfigError, TrainConfig
+from kdant_tf.models.i3d import ENDPOINTS, endpoint_channels
 from kdant_tf.models.networks import check_network_settings
+from kdant_tf.models.stem import ENDPOINT
 from kdant_tf.runs import (
     CHECKPOINTS_NAME,
     CURVES_NAME,
@@ -21,8 +23,8 @@ from kdant_tf.runs import (
     manifest_sha256,
 )
 from tf_records.errors import RecordError, RunError
-from tf_records.reader import Records
-from tf_records.schema import CHANNELS, EITHER, FUTURE, OBSERVED
+from tf_records.reader import MAP_STRIDE, Records, map_side
+from tf_records.schema import CHANNELS, EITHER, FUTURE, OBSERVED, PER_FRAME, FeatureInfo, Manifest
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,10 +53,22 @@ class Job:
         return (FUTURE,) if self.run.config.teacher_view == FUTURE else (EITHER,)
 
     @property
-    def input_shape(self) -> tuple[int, int, int, int]:
-        """(T, H, W, C) of the clips."""
+    def clip_shape(self) -> tuple[int, int, int, int]:
+        """(T, H, W, C) of the clips, also of those that features were made of."""
         crop = self.run.config.crop
         return (self.run.clip.clip_frames, crop, crop, CHANNELS[self.run.modality])
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """(T, H, W, C) of what the networks see: clips, or the maps of features."""
+        features = self.run.features
+        if features is None:
+            return self.clip_shape
+        side = map_side(self.run.config.crop)
+        frames, channels = features.shape[0], features.shape[-1]
+        assert frames is not None  # Only height and width may differ.
+        assert channels is not None
+        return (frames, side, side, channels)
 
 
 def prepare_job(records: Records, out: Path, config: TrainConfig, teacher: Run | None) -> Job:
@@ -70,11 +84,9 @@ def prepare_job(records: Records, out: Path, config: TrainConfig, teacher: Run |
             f"Training needs at least two classes; {records.folder} has {len(manifest.classes)}. "
             f"Label more rows."
         )
-    if manifest.features is not None:
-        raise RecordError(
-            f"{records.folder} has features in place of frames. Give the record folder that it lies in."
-        )
     check_network_settings(config, manifest.clip.clip_frames, records.modality)
+    if manifest.features is not None:
+        _check_features(manifest, records.folder, config)
     if teacher is not None:
         teacher.check_records(manifest, records.folder)
         if teacher.modality != records.modality:
@@ -100,8 +112,47 @@ def prepare_job(records: Records, out: Path, config: TrainConfig, teacher: Run |
         short_side=manifest.short_side,
         records_sha256=manifest_sha256(records.folder),
         teacher=None if teacher is None else str(teacher.folder),
+        features=manifest.features,
     )
     return Job(run=run, records=records, labels=labels, samples=samples, teacher=teacher)
+
+
+def _check_features(manifest: Manifest, folder: Path, config: TrainConfig) -> None:
+    """Refuses features that the network of `config` cannot learn from."""
+    features = manifest.features
+    assert features is not None
+    if features.per == PER_FRAME:
+        raise RecordError(
+            f"{folder} has features in place of frames, a cache of frame-mlp. Give the record folder that it "
+            f"lies in."
+        )
+    if config.model in ("tsn", "frame-mlp"):
+        raise ConfigError(
+            f"Setting `model` should be i3d on {folder}, which has features of it. Received: "
+            f"{config.model!r}, which sees frames."
+        )
+    if config.model == "i3d":
+        _check_head(features, config)
+    side = map_side(manifest.short_side if features.crop is None else features.crop)
+    if map_side(config.crop) > side:
+        raise ConfigError(
+            f"Setting `crop` should be at most {MAP_STRIDE * side} on {folder}, whose maps have {side} "
+            f"positions on the shorter side. Received: {config.crop}."
+        )
+
+
+def _check_head(features: FeatureInfo, config: TrainConfig) -> None:
+    later = ENDPOINTS[ENDPOINTS.index(ENDPOINT) + 1 :]
+    if config.endpoint not in later:
+        raise ConfigError(
+            f"Setting `endpoint` should be one of {', '.join(later)}, after the features. Received: "
+            f"{config.endpoint!r}."
+        )
+    if features.shape[-1] != endpoint_channels(ENDPOINT, config.width):
+        raise ConfigError(
+            f"Setting `width` should be that of the features' I3D, {features.width}, whose maps have "
+            f"{features.shape[-1]} channels. Received: {config.width}."
+        )
 
 
 def check_same_run(before: Run, now: Run) -> None:

@@ -9,7 +9,10 @@ from kdant_cli.main import main
 
 from kdant_tf.version import __version__
 
-VERBS = ("build-records", "inspect", "train-teacher", "distill", "evaluate", "export", "demo")
+VERBS = (
+    *("build-records", "inspect", "extract-features", "train-teacher", "distill", "evaluate"),
+    *("export", "demo"),
+)
 
 
 def test_all_verbs_are_there() -> None:

@@ -1,13 +1,9 @@
 """Optical flow: the translation of a texture, zero exactly, and 8 bits that keep it."""
 
-import sys
-from types import ModuleType
-
 import numpy as np
 import pytest
 
-from tf_records.errors import KdantError
-from tf_records.flow import ALGORITHMS, compute_flow, describe_flow, flow_to_bytes
+from tf_records.flow import ALGORITHMS, compute_flow, describe_flow
 
 HEIGHT, WIDTH = 64, 88
 

@@ -99,6 +99,7 @@ def test_the_summary_counts_shards_and_bytes() -> None:
         "classes": ["bow", "wave"],
         "modality": "rgb",
         "flow": None,
+        "features": None,
         "skipped": [],
     }
 

@@ -1,0 +1,88 @@
+"""kdant extract-features"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tf_records.quiet import start_tensorflow
+
+from .command import KdantCommand
+from .options import FOLDER, folder_options, json_option
+
+
+@click.command("extract-features", cls=KdantCommand)
+@click.argument("records", type=FOLDER)
+@click.option(
+    "--init",
+    required=True,
+    help="Whose stem: kinetics, the path of a DeepMind checkpoint, of the run folder or .keras file of an "
+    "I3D, or random (width 1; to try things out).",
+)
+@click.option("--out", required=True, type=FOLDER, help="Record folder to make.")
+@click.option(
+    "--modality",
+    type=click.Choice(["rgb", "flow"]),
+    help="What the stem sees, where records hold both; default: rgb.",
+)
+@click.option(
+    "--windows",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Clips of each segment, evenly spaced, at most. More give training fresh views of long segments and "
+    "evaluation more to average over; disk use grows with them.",
+)
+@click.option(
+    "--crop",
+    type=click.IntRange(32),
+    help="Cut the central square of so many pixels first, as evaluation on frames does. Default: whole "
+    "frames, of whose maps training draws squares (§4.3).",
+)
+@click.option("--batch-size", default=4, show_default=True, type=click.IntRange(1), help="Clips at a time.")
+@click.option(
+    "--devices",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "cpu", "gpu"]),
+    help="auto takes a GPU where there is one.",
+)
+@folder_options
+@json_option
+def extract_features(records: Path, out: Path, init: str, as_json: bool, **options: Any) -> None:
+    """Run I3D up to MaxPool3d_4a_3x3 over a record folder once, and keep its maps (§4.3).
+
+    Training on them runs the rest of I3D alone. The maps are float16, of whole clips.
+    """
+    start_tensorflow()
+    from kdant_tf.training.extraction import extract_features as extract
+    from tf_records.schema import load_manifest
+
+    from .progress import CountProgress
+
+    if init == "random":
+        click.echo("Features of random weights, for trying out: nothing to be learned from.", err=True)
+    splits = load_manifest(records).splits.values()
+    with CountProgress("extracting features", sum(split.records for split in splits)) as progress:
+        manifest = extract(records, out, init, on_record=progress.advance, **options)
+    _print(manifest, out, as_json)
+
+
+def _print(manifest: Any, out: Path, as_json: bool) -> None:
+    from .output import print_fields, print_json
+
+    if as_json:
+        print_json(manifest.summary())
+        return
+    features = manifest.features
+    records = sum(split.records for split in manifest.splits.values())
+    size = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
+    print_fields(
+        f"{out}",
+        {
+            "features": features.words,
+            "shape": f"float16 {features.shape_words}, at most {features.windows} a segment",
+            "records": f"{records}, {size / 1e6:.1f} MB, {size / max(1, records) / 1e6:.2f} MB each",
+            "next": f"kdant train-teacher --records {out} --out teacher",
+        },
+    )

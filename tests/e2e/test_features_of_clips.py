@@ -1,0 +1,107 @@
+"""Features of I3D's stem, from the command line: extract, train heads, evaluate, and what is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from kdant_cli.main import main
+
+from kdant_tf.models.networks import load_network
+from kdant_tf.models.stem import build_head
+from kdant_tf.runs import load_run
+from tf_records.reader import Records, evaluation_batches
+
+SMALL = ("--width", "0.0625", "--crop", "32", "--batch-size", "8", "--epochs", "1")
+
+
+def kdant(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def kdant_json(*args: object) -> dict:
+    result = kdant(*args, "--json")
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def features(record_folder: Path, finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Whole frames of 64 pixels, maps of 4x6, up to 3 clips a segment, of the stem of `finished_run`."""
+    out = tmp_path_factory.mktemp("stem") / "features"
+    summary = kdant_json(
+        "extract-features", record_folder, "--init", finished_run, "--out", out, "--windows", 3
+    )
+    assert summary["splits"]["train"]["labeled"] == 16
+    assert summary["features"]["shape"] == [2, 4, 6, 30]
+    assert summary["features"]["endpoint"] == "MaxPool3d_4a_3x3"
+    return out
+
+
+@pytest.fixture(scope="module")
+def teacher(features: Path) -> Path:
+    out = features.parent / "teacher"
+    kdant_json("train-teacher", "--records", features, "--out", out, *SMALL)
+    return out
+
+
+@pytest.fixture(scope="module")
+def student(features: Path, teacher: Path) -> Path:
+    out = features.parent / "student"
+    args = ("--epochs", 1, "--batch-size", 8, "--feature-weight", 0.1, "--label-fraction", 0.5)
+    printed = kdant_json("distill", "--records", features, "--teacher", teacher, "--out", out, *args)
+    assert np.isfinite(printed["final_loss"])
+    return out
+
+
+def test_a_head_learns_and_is_evaluated(features: Path, teacher: Path, student: Path) -> None:
+    for run, view in ((teacher, "future"), (student, "observed")):
+        printed = kdant_json("evaluate", run, "--records", features)
+        assert (printed["view"], printed["samples"]) == (view, 8)
+        assert load_network(load_run(run)).name == "head"
+        assert load_run(run).features == Records.open(features).manifest.features
+
+
+def test_inspect_says_what_the_features_are(features: Path) -> None:
+    shown = kdant("inspect", features, "--verify")
+    assert shown.exit_code == 0, shown.stderr
+    text = " ".join(shown.stdout.replace("│", " ").split())
+    assert "MaxPool3d_4a_3x3 of I3D" in text
+    assert "2x4x6x30" in text
+    assert "at most 3 a segment" in text
+    assert kdant_json("inspect", features)["features"]["windows"] == 3
+
+
+def test_a_resumed_head_goes_on(features: Path, teacher: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(teacher, tmp_path / "teacher"))
+    args = ("train-teacher", "--records", features, "--out", run, *SMALL[:-1])
+    printed = kdant_json(*args, 2, "--resume")
+    assert printed["epochs"] == 2
+
+
+def test_the_logits_through_features_are_those_through_images(
+    record_folder: Path, finished_run: Path, tmp_path: Path
+) -> None:
+    """With --crop N the stem sees what evaluation on frames sees; float16 is all that differs."""
+    out = tmp_path / "cropped"
+    kdant_json(
+        "extract-features", record_folder, "--init", finished_run, "--out", out, "--windows", 3, "--crop", 32
+    )
+    run = load_run(finished_run)
+    head = build_head(run.config, len(run.classes), (8, 32, 32, 3), modality="rgb", load_weights=False)
+    network = load_network(run)
+    by_path = {variable.path: variable for variable in network.weights}
+    for variable in head.weights:
+        variable.assign(by_path[variable.path])
+    for view in ("observed", "future"):
+        options = {"split": "test", "view": view, "batch_size": 8, "crop": 32, "windows": 3}
+        images = list(evaluation_batches(Records.open(record_folder), **options).as_numpy_iterator())
+        maps = list(evaluation_batches(Records.open(out), **options).as_numpy_iterator())
+        assert len(images) == len(maps)
+        for image_batch, map_batch in zip(images, maps, strict=True):
+            np.testing.assert_array_equal(image_batch["index"], map_batch["index"])
+            expected = network(image_batch["clip"])["logits"].numpy()
+            found = head(map_batch["clip"])["logits"].numpy()
+            assert np.abs(found - expected).max() <= 2e-3 * np.abs(expected).max()

@@ -1,0 +1,253 @@
+"""From records of frames to records of features of whole clips, as of I3D's stem (paper §4.3).
+
+A network that looks across time makes a map of a clip, not of a frame, so the clips are chosen here:
+evenly spaced windows of each segment, in training records with the same starts in both, so that the
+two clips of a pair keep their distance. Shards are written whole, the manifest last; `.progress` holds
+what each finished shard contains, so that a killed extraction resumes.
+"""
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from tf_records import augment, schema
+from tf_records.errors import RecordError
+from tf_records.files import atomic_path, claim_folder, write_text_atomically
+from tf_records.reader import Records, decode_clip, naming_damage, parse, plain
+from tf_records.schema import FUTURE, OBSERVED, FeatureInfo, Manifest, ShardInfo
+from tf_records.writer import PROGRESS_FOLDER, remove_records
+
+Compute = Callable[[tf.Tensor], tf.Tensor]
+# Clips that wait, decoded, for the network; one of 32x256x456 takes 45 MB.
+_PREFETCH = 4
+
+
+class _Shard(NamedTuple):
+    """A finished shard, and the shapes of the maps in it."""
+
+    info: ShardInfo
+    shapes: tuple[tuple[int, ...], ...]
+
+
+def write_clip_features(
+    records: Records,
+    out: Path,
+    compute: Compute,
+    info: FeatureInfo,
+    *,
+    batch_size: int,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_record: Callable[[int], None] = lambda count: None,
+) -> Manifest:
+    """Writes the record folder `out` with the maps of clips in place of frames.
+
+    Args:
+        records: an opened folder of frames.
+        out: folder, made if need be; not empty only with `resume` or `overwrite`.
+        compute: float32 `(batch_size, T, H, W, C)` in [-1, 1], any H and W → float `(batch_size, *map)`.
+        info: of the features; its shape is filled in.
+        batch_size: clips `compute` takes at a time, of one shard; the last of them are repeated.
+        resume: keep the finished shards of an interrupted extraction of the same features.
+        overwrite: replace the records in `out`; other files there stay.
+        on_record: told of each number of records done.
+
+    Raises:
+        RecordError: a record is damaged, a map does not fit float16, or `out` holds other features.
+        KdantError: `out` is not empty or cannot be written.
+    """
+    claim_folder(out, resume=resume, overwrite=overwrite)
+    if overwrite:
+        remove_records(out)
+    if resume and (out / schema.MANIFEST_NAME).exists():
+        return finished_features(out, info, records.modality)
+    (out / PROGRESS_FOLDER).mkdir(exist_ok=True)
+    decisive = json.dumps([dataclasses.asdict(info), records.modality, batch_size])
+    key = hashlib.sha256(decisive.encode()).hexdigest()
+    extraction = _Extraction(records, out, compute, info, batch_size, key)
+    splits, shapes = {}, set()
+    for name, split in records.manifest.splits.items():
+        shards = []
+        for shard in split.shards:
+            made = extraction.write_shard(shard, split=name)
+            shards.append(made.info)
+            shapes |= set(made.shapes)
+            on_record(shard.records)
+        splits[name] = dataclasses.replace(split, shards=tuple(shards))
+    features = dataclasses.replace(info, shape=_common_shape(shapes))
+    manifest = dataclasses.replace(
+        records.manifest,
+        splits=splits,
+        features=features,
+        modality=records.modality,
+        flow=records.manifest.flow if records.modality == schema.FLOW else None,
+    )
+    write_text_atomically(out / schema.MANIFEST_NAME, manifest.to_json())
+    shutil.rmtree(out / PROGRESS_FOLDER)
+    return manifest
+
+
+def finished_features(out: Path, info: FeatureInfo, modality: str) -> Manifest:
+    """The manifest of finished features, if they are those that `info` and `modality` ask for.
+
+    Raises:
+        RecordError: they are others (says which).
+    """
+    manifest = schema.load_manifest(out)
+    made = manifest.features
+    if made is None:
+        raise RecordError(f"{out} holds frames, not features. Choose another folder.")
+    wanted = {**dataclasses.asdict(info), "modality": modality}
+    found = {**dataclasses.asdict(made), "modality": manifest.modality}
+    changed = [
+        f"{name} {found[name]} → {wanted[name]}"
+        for name in wanted
+        if name != "shape" and wanted[name] != found[name]
+    ]
+    if changed:
+        raise RecordError(
+            f"{out} holds other finished features: {'; '.join(changed)}. Choose another "
+            f"folder, or add --overwrite in place of --resume."
+        )
+    return manifest
+
+
+class _Extraction:
+    """Writes shards with one compiled `compute`."""
+
+    def __init__(
+        self, records: Records, out: Path, compute: Compute, info: FeatureInfo, batch_size: int, key: str
+    ) -> None:
+        self.records = records
+        self.out = out
+        self.info = info
+        self.batch_size = batch_size
+        self.key = key
+        clip_frames = records.manifest.clip.clip_frames
+        channels = schema.CHANNELS[records.modality]
+
+        # One trace for frames of any size.
+        @tf.function(
+            input_signature=[tf.TensorSpec((batch_size, clip_frames, None, None, channels), tf.float32)],
+            autograph=False,
+        )
+        def in_float16(clips: tf.Tensor) -> tf.Tensor:
+            return tf.cast(compute(clips), tf.float16)
+
+        self._compute = in_float16
+
+    def write_shard(self, shard: ShardInfo, *, split: str) -> _Shard:
+        """Writes one shard, or returns what an earlier run noted of it."""
+        note = self.out / PROGRESS_FOLDER / f"{shard.file}.json"
+        earlier = self._earlier(shard, note)
+        if earlier is not None:
+            return earlier
+        shapes = set()
+        maps = self._maps(shard, split)
+        with atomic_path(self.out / shard.file) as temporary:
+            with tf.io.TFRecordWriter(str(temporary)) as writer, naming_damage():
+                for serialized in self._read(shard).as_numpy_iterator():
+                    example = tf.train.SequenceExample.FromString(serialized)
+                    shapes.add(self._replace_frames(example, maps, split))
+                    writer.write(example.SerializeToString(deterministic=True))
+            content = temporary.read_bytes()
+        info = dataclasses.replace(shard, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+        fields = {"key": self.key, "shard": dataclasses.asdict(info), "shapes": sorted(shapes)}
+        write_text_atomically(note, json.dumps(fields))
+        return _Shard(info, tuple(sorted(shapes)))
+
+    def _earlier(self, shard: ShardInfo, note: Path) -> _Shard | None:
+        if not note.exists() or not (self.out / shard.file).exists():
+            return None
+        noted = json.loads(note.read_text(encoding="utf-8"))
+        info = ShardInfo(**noted["shard"])
+        content = (self.out / shard.file).read_bytes()
+        if noted["key"] != self.key or hashlib.sha256(content).hexdigest() != info.sha256:
+            return None
+        return _Shard(info, tuple(tuple(shape) for shape in noted["shapes"]))
+
+    def _read(self, shard: ShardInfo) -> tf.data.Dataset:
+        return tf.data.TFRecordDataset(str(self.records.folder / shard.file))
+
+    def _maps(self, shard: ShardInfo, split: str) -> Iterator[np.ndarray]:
+        """float16 maps of the shard's clips: record by record, observed before future, in time order."""
+        for _, same_size in itertools.groupby(self._clips(shard, split), key=lambda clip: clip.shape):
+            while batch := list(itertools.islice(same_size, self.batch_size)):
+                padded = batch + batch[-1:] * (self.batch_size - len(batch))
+                maps = self._compute(tf.stack(padded)).numpy()[: len(batch)]
+                if not np.isfinite(maps).all():
+                    raise RecordError(
+                        f"Features of {self.records.folder / shard.file} are not finite in float16. Check "
+                        f"the weights of {self.info.source}."
+                    )
+                yield from maps
+
+    def _clips(self, shard: ShardInfo, split: str) -> Iterator[np.ndarray]:
+        """The clips of which `_maps` are, decoded in parallel: float32 `(T, H, W, C)` in [-1, 1]."""
+        records, clip_frames = self.records, self.records.manifest.clip.clip_frames
+
+        @plain
+        def choose(serialized: tf.Tensor) -> tf.data.Dataset:
+            _, segments = parse(records, serialized, (OBSERVED, FUTURE))
+            frames = {view: tf.shape(encoded)[0] for view, encoded in segments.items()}
+            starts = self._starts(frames, split)
+            # Strings (windows, T), of flow (windows, T, 2), of the one view after those of the other
+            chosen = [
+                tf.gather(encoded, augment.clip_indices(frames[view], starts[view][:, None], clip_frames))
+                for view, encoded in segments.items()
+            ]
+            return tf.data.Dataset.from_tensor_slices(tf.concat(chosen, axis=0))
+
+        @plain
+        def decode(encoded: tf.Tensor) -> tf.Tensor:
+            frames = decode_clip(records, encoded, 0)
+            if self.info.crop is None:
+                return augment.scale(frames)
+            return augment.crop_centrally(frames, self.info.crop)
+
+        clips = self._read(shard).flat_map(choose)
+        clips = clips.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        return clips.prefetch(_PREFETCH).as_numpy_iterator()
+
+    def _starts(self, frames: dict[str, tf.Tensor], split: str) -> dict[str, tf.Tensor]:
+        """First frames of the clips of each segment; in training the same for both."""
+        if split == "train":
+            frames = dict.fromkeys(frames, tf.minimum(*frames.values()))
+        clip_frames, windows = self.records.manifest.clip.clip_frames, self.info.windows
+        assert windows is not None
+        return {view: augment.window_starts(count, clip_frames, windows) for view, count in frames.items()}
+
+    def _replace_frames(
+        self, example: tf.train.SequenceExample, maps: Iterator[np.ndarray], split: str
+    ) -> tuple[int, ...]:
+        """Puts maps in place of the frames of both segments; returns the shape of each."""
+        lists = example.feature_lists.feature_list
+        frames = {view: len(lists[keys[0]].feature) for view, keys in self.records.view_keys.items()}
+        for modality in self.records.manifest.modalities:
+            for key in itertools.chain(*schema.VIEW_KEYS[modality].values()):
+                del lists[key]
+        shapes = set()
+        for view, starts in self._starts(frames, split).items():
+            for _ in range(len(starts)):
+                one = next(maps)
+                shapes.add(one.shape)
+                lists[schema.VIEW_FEATURES[view]].feature.add().bytes_list.value.append(one.tobytes())
+        (shape,) = shapes
+        example.context.feature[schema.FEATURE_SHAPE].int64_list.value.extend(shape)
+        return shape
+
+
+def _common_shape(shapes: set[tuple[int, ...]]) -> tuple[int | None, ...]:
+    """The shape of all, with None where they differ."""
+    return tuple(
+        sizes.pop() if len(sizes) == 1 else None
+        for sizes in (set(axis) for axis in zip(*shapes, strict=True))
+    )
