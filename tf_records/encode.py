@@ -1,16 +1,13 @@
-"""From a sample to its SequenceExample: decode, cut, resize, encode."""
+"""From the samples of a video to their records: decode, cut, resize, encode. No TensorFlow."""
 
 import dataclasses
-import io
-from collections.abc import Collection, Iterator
-
-import numpy as np
-import tensorflow as tf
-from PIL import Image
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 from tf_records import schema
-from tf_records.encoded_frame import EncodedFrame, encode_frames, with_frames_before
+from tf_records.encoded_frame import EncodedFrame, FrameEncoder, with_frames_before
 from tf_records.errors import VideoError
+from tf_records.limits import MAX_RECORD_BYTES
 from tf_records.pairing import (
     Pair,
     Spacing,
@@ -20,8 +17,10 @@ from tf_records.pairing import (
     pair_for_training,
 )
 from tf_records.plan import BuildOptions
+from tf_records.sequence_example import Value, encode_sequence_example
 from tf_records.sources.sample import Sample
-from tf_records.video import VideoInfo, probe, read_all_frames, read_clock_frames
+from tf_records.video import Video
+from tf_records.video_info import VideoInfo
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,39 +39,125 @@ class Segments:
         return tuple(self.frames[self.pair.observed.first])
 
 
-def read_segments(sample: Sample, options: BuildOptions) -> Segments:
-    """Decodes what the sample's two segments need, and no more of a long video.
+# When a frame is shown, the rate of its clock, its number there: in this order frames are read.
+_Key = tuple[float, float, int]
 
-    Raises:
-        VideoError: the video cannot be decoded to the end of the segments.
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Plan:
+    """Which frames a sample holds and which it takes to encode them, in the order of reading."""
+
+    sample: Sample
+    pair: Pair
+    fps: float
+    held: tuple[_Key, ...]
+    read: tuple[_Key, ...]
+
+
+def read_samples(
+    video: Video, samples: Sequence[Sample], options: BuildOptions
+) -> Iterator[tuple[Sample, Segments | VideoError]]:
+    """Reads all samples of one video, of which no frame is decoded twice, and no more than is needed.
+
+    Yields each sample when its last frame was read, with what is wrong with the video where it could
+    not be.
     """
-    info = probe(sample.path, sample.folder)
-    clock = options.fps if sample.fps is None else sample.fps
+    plans = []
+    for sample in samples:
+        try:
+            if _clock(sample, options) is None and (sample.start_s is None or sample.end_s is None):
+                yield sample, _read_stored(video, sample, options)
+            else:
+                plans.append(_plan(video.info, sample, options))
+        except VideoError as error:
+            yield sample, error
+    yield from _read_planned(video, plans, options)
+
+
+def _read_planned(
+    video: Video, plans: list[_Plan], options: BuildOptions
+) -> Iterator[tuple[Sample, Segments | VideoError]]:
+    """Reads forward through the video; after damage, on from the next sample."""
+    pending = sorted(plans, key=lambda plan: plan.held[-1])
+    while pending:
+        wanted = sorted({key for plan in pending for key in plan.read})
+        held = {key for plan in pending for key in plan.held}
+        encoders = {fps: FrameEncoder(options) for _, fps, _ in wanted}
+        encoded: dict[_Key, EncodedFrame] = {}
+        read = 0
+        try:
+            for key, frame in zip(wanted, video.shown_at([key[0] for key in wanted]), strict=True):
+                _, fps, tick = key
+                if key in held:
+                    encoded[key] = encoders[fps].encode(tick, frame)
+                encoders[fps].remember(tick, frame)
+                while pending and pending[0].held[-1] <= key:
+                    plan = pending.pop(0)
+                    yield plan.sample, _cut_segments(plan, encoded, frame.shape)
+                    encoded = _keep_needed(encoded, pending)
+                _check_memory(video.path, encoded)
+                read += 1
+        except VideoError as error:
+            reached = wanted[read]
+            for plan in [plan for plan in pending if plan.read[0] <= reached]:
+                pending.remove(plan)
+                yield plan.sample, error
+
+
+def _read_stored(video: Video, sample: Sample, options: BuildOptions) -> Segments:
+    """A sample that is the whole video, by its stored frames."""
+    encoder, encoded = FrameEncoder(options), {}
+    for number, frame in enumerate(video.stored()):
+        encoded[number] = encoder.encode(number, frame)
+        encoder.remember(number, frame)
+        _check_memory(video.path, encoded)
+    fps = video.info.fps
+    pair = _pair_of(sample, len(encoded), Window(0, len(encoded)), options, fps)
+    height, width = frame.shape[:2]
+    return Segments(pair=pair, frames=encoded, fps=fps, height=height, width=width)
+
+
+def _plan(info: VideoInfo, sample: Sample, options: BuildOptions) -> _Plan:
+    clock = _clock(sample, options)
     fps = info.fps if clock is None else clock
-    if clock is None and (sample.start_s is None or sample.end_s is None):
-        numbered = enumerate(_resize(frame, options) for frame in read_all_frames(sample.path))
-        frames = encode_frames(numbered, options)
-        pair = _pair_of(sample, len(frames), Window(0, len(frames)), options, fps)
-    else:
-        ticks = info.ticks(fps)
-        pair = _pair_of(sample, ticks, _action_window(sample, info, fps), options, fps)
-        needed = {*range(*pair.observed), *range(*pair.future)}
-        frames = encode_frames(_read_ticks(sample, clock, needed, options), options, needed)
-    (picture, *_), *_ = frames[pair.observed.first].values()
-    width, height = Image.open(io.BytesIO(picture)).size
-    return Segments(pair=pair, frames=frames, fps=fps, height=height, width=width)
+    pair = _pair_of(sample, info.ticks(fps), _action_window(sample, info, fps), options, fps)
+    held = {*range(*pair.observed), *range(*pair.future)}
+
+    def keys(ticks: set[int]) -> tuple[_Key, ...]:
+        return tuple((info.shown_s(tick, clock), fps, tick) for tick in sorted(ticks))
+
+    return _Plan(
+        sample=sample, pair=pair, fps=fps, held=keys(held), read=keys(with_frames_before(held, options))
+    )
 
 
-def _read_ticks(
-    sample: Sample, clock: float | None, needed: Collection[int], options: BuildOptions
-) -> Iterator[tuple[int, np.ndarray]]:
-    """(tick, resized frame) of all that encoding the `needed` ticks takes."""
-    ticks = with_frames_before(needed, options)
-    start, stop = min(ticks), max(ticks) + 1
-    frames = read_clock_frames(sample.path, start, stop, fps=clock, folder=sample.folder)
-    for tick, frame in enumerate(frames, start=start):
-        if tick in ticks:
-            yield tick, _resize(frame, options)
+def _clock(sample: Sample, options: BuildOptions) -> float | None:
+    """The rate asked for, or None for the video's own."""
+    return options.fps if sample.fps is None else sample.fps
+
+
+def _cut_segments(plan: _Plan, encoded: dict[_Key, EncodedFrame], shape: tuple[int, ...]) -> Segments:
+    own = {key[2]: encoded[key] for key in plan.held}
+    return Segments(pair=plan.pair, frames=own, fps=plan.fps, height=shape[0], width=shape[1])
+
+
+def _keep_needed(encoded: dict[_Key, EncodedFrame], pending: list[_Plan]) -> dict[_Key, EncodedFrame]:
+    """Without the frames before all that is still to come."""
+    first = min((plan.held[0] for plan in pending), default=None)
+    return {key: frame for key, frame in encoded.items() if first is not None and key >= first}
+
+
+def _check_memory(path: str, encoded: dict[Any, EncodedFrame]) -> None:
+    if len(encoded) % 256 > 0:
+        return
+    size = sum(
+        len(picture) for frame in encoded.values() for pictures in frame.values() for picture in pictures
+    )
+    if size > MAX_RECORD_BYTES:
+        raise VideoError(
+            f"{path} has an action whose first {len(encoded)} frames take more than "
+            f"{MAX_RECORD_BYTES >> 20} MB. Cut it into shorter ones, or lower --short-side."
+        )
 
 
 def _action_window(sample: Sample, info: VideoInfo, fps: float) -> Window:
@@ -101,43 +186,30 @@ def _pair_of(sample: Sample, num_frames: int, action: Window, options: BuildOpti
     return pair_for_anticipation(num_frames, action, spacing)
 
 
-def _resize(frame: np.ndarray, options: BuildOptions) -> np.ndarray:
-    """The frame, resized (bilinear, antialiased) so that the shorter side is `short_side`."""
-    image = Image.fromarray(frame)
-    scale = options.short_side / min(image.size)
-    size = (round(image.width * scale), round(image.height * scale))
-    return frame if size == image.size else np.asarray(image.resize(size, Image.Resampling.BILINEAR))
-
-
-def to_example(sample: Sample, segments: Segments, classes: tuple[str, ...]) -> tf.train.SequenceExample:
-    """The record of a sample; a label index is the position in `classes`."""
+def to_example(sample: Sample, segments: Segments, classes: tuple[str, ...]) -> list[bytes]:
+    """The record of a sample, in pieces; a label index is the position in `classes`."""
     pair = segments.pair
     index = schema.UNLABELED if sample.label is None else classes.index(sample.label)
-    context = {
-        schema.CLIP_ID: _bytes(sample.id.encode()),
-        schema.CLIP_VIDEO: _bytes(sample.video.encode()),
-        schema.CLIP_OFFSET_FRAMES: _ints(pair.offset_frames),
-        schema.LABEL_INDEX: _ints(index),
-        schema.LABEL_STRING: _bytes((sample.label or "").encode()),
-        schema.OBSERVED_START_S: _floats(pair.observed.first / segments.fps),
-        schema.FUTURE_START_S: _floats(pair.future.first / segments.fps),
-        schema.FRAME_RATE: _floats(segments.fps),
-        schema.IMAGE_HEIGHT: _ints(segments.height),
-        schema.IMAGE_WIDTH: _ints(segments.width),
-        schema.IMAGE_CHANNELS: _ints(schema.CHANNELS[segments.modalities[0]]),
+    context: dict[str, Value] = {
+        schema.CLIP_ID: sample.id.encode(),
+        schema.CLIP_VIDEO: sample.video.encode(),
+        schema.CLIP_OFFSET_FRAMES: pair.offset_frames,
+        schema.LABEL_INDEX: index,
+        schema.LABEL_STRING: (sample.label or "").encode(),
+        schema.OBSERVED_START_S: pair.observed.first / segments.fps,
+        schema.FUTURE_START_S: pair.future.first / segments.fps,
+        schema.FRAME_RATE: segments.fps,
+        schema.IMAGE_HEIGHT: segments.height,
+        schema.IMAGE_WIDTH: segments.width,
+        schema.IMAGE_CHANNELS: schema.CHANNELS[segments.modalities[0]],
     }
     lists = {
-        key: tf.train.FeatureList(
-            feature=[_bytes(each[place]) for each in _encoded(segments, window, modality)]
-        )
+        key: [each[place] for each in _encoded(segments, window, modality)]
         for view, window in ((schema.OBSERVED, pair.observed), (schema.FUTURE, pair.future))
         for modality in segments.modalities
         for place, key in enumerate(schema.VIEW_KEYS[modality][view])
     }
-    return tf.train.SequenceExample(
-        context=tf.train.Features(feature=context),
-        feature_lists=tf.train.FeatureLists(feature_list=lists),
-    )
+    return encode_sequence_example(context, lists)
 
 
 def _encoded(segments: Segments, window: Window, modality: str) -> list[tuple[bytes, ...]]:
@@ -149,15 +221,3 @@ def _encoded(segments: Segments, window: Window, modality: str) -> list[tuple[by
     if modality == schema.FLOW and numbers[:2] == [0, 1]:
         numbers[0] = 1
     return [segments.frames[number][modality] for number in numbers]
-
-
-def _bytes(value: bytes) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-
-def _ints(value: int) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
-
-
-def _floats(value: float) -> tf.train.Feature:
-    return tf.train.Feature(float_list=tf.train.FloatList(value=[value]))

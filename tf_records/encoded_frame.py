@@ -1,7 +1,7 @@
 """From resized frames to what a record holds of each: a JPEG, and the optical flow that leads to it."""
 
 import io
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 
 import numpy as np
 from PIL import Image
@@ -21,36 +21,37 @@ def with_frames_before(needed: Collection[int], options: BuildOptions) -> set[in
     return {*needed, *(number - 1 for number in needed if number > 0)}
 
 
-def encode_frames(
-    frames: Iterable[tuple[int, np.ndarray]], options: BuildOptions, needed: Collection[int] | None = None
-) -> dict[int, EncodedFrame]:
-    """Encodes the needed frames in every modality of `options`.
+class FrameEncoder:
+    """Encodes frames of one clock, in rising order, in every modality of `options`.
 
     The flow of frame t leads from frame t - 1 to it and depends on nothing else; frame 0 has none, so its
     flow is zero.
-
-    Args:
-        frames: (number in the video, resized RGB uint8 `(H, W, 3)`), in rising order.
-        options: modality, quality, and how to compute flow.
-        needed: numbers to encode, or None for all.
-
-    Returns:
-        Number → EncodedFrame.
-
-    Raises:
-        KdantError: OpenCV is missing, or too old for the flow asked for.
     """
-    encoded: dict[int, EncodedFrame] = {}
-    before: tuple[int, np.ndarray] | None = None
-    for number, frame in frames:
-        if needed is None or number in needed:
-            encoded[number] = {}
-            if RGB in options.modalities:
-                encoded[number][RGB] = (_to_jpeg(frame, options.jpeg_quality),)
-            if FLOW in options.modalities:
-                encoded[number][FLOW] = _encode_flow(before, (number, frame), options)
-        before = (number, frame)
-    return encoded
+
+    def __init__(self, options: BuildOptions) -> None:
+        self._options = options
+        self._before: tuple[int, np.ndarray] | None = None
+        self._jpeg: tuple[np.ndarray, bytes] | None = None
+
+    def encode(self, number: int, frame: np.ndarray) -> EncodedFrame:
+        """Encodes frame `number`, resized RGB uint8 `(H, W, 3)`.
+
+        Raises:
+            KdantError: OpenCV is missing, or too old for the flow asked for.
+        """
+        encoded: EncodedFrame = {}
+        if RGB in self._options.modalities:
+            # Where the clock is faster than the video, several ticks show one frame.
+            if self._jpeg is None or frame is not self._jpeg[0]:
+                self._jpeg = (frame, _to_jpeg(frame, self._options.jpeg_quality))
+            encoded[RGB] = (self._jpeg[1],)
+        if FLOW in self._options.modalities:
+            encoded[FLOW] = _encode_flow(self._before, (number, frame), self._options)
+        return encoded
+
+    def remember(self, number: int, frame: np.ndarray) -> None:
+        """Takes the frame that the next flow leads from."""
+        self._before = (number, frame)
 
 
 def _encode_flow(

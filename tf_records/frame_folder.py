@@ -1,15 +1,20 @@
 """A video that lies as a folder of numbered pictures, as data sets hand out extracted frames."""
 
 import functools
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
+import av
 import numpy as np
 from PIL import Image
 
 from tf_records.errors import VideoError
+from tf_records.limits import Limits
+from tf_records.resize import Resizer
 from tf_records.sources.sample import FolderClock
+from tf_records.video_info import VideoInfo
 
 _PICTURE = re.compile(r"(?P<prefix>.*?)(?P<number>[0-9]{1,18})(?P<suffix>\.(?:jpe?g|png))", re.IGNORECASE)
 # A folder may lack or have a few frames more than its rate says; more than that is another rate.
@@ -52,30 +57,69 @@ def find_rate(path: str | os.PathLike[str], clock: FolderClock | None) -> float:
     return rate
 
 
-def read_pictures(path: str | os.PathLike[str], numbers: Iterator[int]) -> Iterator[np.ndarray]:
-    """Yields the frames with these numbers, counted from 0; beyond the last, the last.
+class FrameFolder:
+    """Frames of one folder, counted from 0.
 
-    Yields:
-        uint8 `(H, W, 3)`, RGB.
+    `frames_decoded` counts the pictures read.
 
     Raises:
-        VideoError: no frames, a number missing between the first and the last, a first number above 1,
-            frames of different sizes, or one that cannot be read.
+        VideoError: no frames, a number missing between the first and the last, a first number above 1, or
+            no rate that fits.
     """
-    names = _list_pictures(os.fspath(path), os.stat(path).st_mtime_ns)
-    shape: tuple[int, ...] | None = None
-    for number in numbers:
-        picture = os.path.join(path, names[min(number, len(names) - 1)])
+
+    def __init__(self, path: str, clock: FolderClock | None, resizer: Resizer, limits: Limits) -> None:
+        self.path = path
+        self.frames_decoded = 0
+        self._resizer = resizer
+        self._limits = limits
+        self._clock = clock
+        self._names = _list_pictures(path, os.stat(path).st_mtime_ns)
+
+    @property
+    def info(self) -> VideoInfo:
+        fps = find_rate(self.path, self._clock)
+        return VideoInfo(fps=fps, duration_s=len(self._names) / fps)
+
+    def stored(self) -> Iterator[np.ndarray]:
+        """Every frame in order: uint8 `(H, W, 3)`, RGB."""
+        return self._read(range(len(self._names)))
+
+    def shown_at(self, times_s: Sequence[float]) -> Iterator[np.ndarray]:
+        """For each time, ascending, the frame that is shown then; beyond the last, the last.
+
+        Times that show the same frame get the same array.
+
+        Raises:
+            VideoError: frames of different sizes, or one that cannot be read.
+        """
+        fps = self.info.fps
+        return self._read(min(math.floor(time_s * fps), len(self._names) - 1) for time_s in times_s)
+
+    def _read(self, numbers: Iterable[int]) -> Iterator[np.ndarray]:
+        before: int | None = None
+        size: tuple[int, int] | None = None
+        for number in numbers:
+            if number != before:
+                frame = self._load(os.path.join(self.path, self._names[number]))
+                if size is not None and (frame.width, frame.height) != size:
+                    raise VideoError(
+                        f"{os.path.join(self.path, self._names[number])} is {frame.width}x{frame.height}, "
+                        f"the frame before it is not."
+                    )
+                before, size = number, (frame.width, frame.height)
+                picture = self._resizer.convert(frame, self.path)
+            yield picture
+
+    def _load(self, path: str) -> av.VideoFrame:
         try:
-            with Image.open(picture) as image:
-                frame = np.asarray(image.convert("RGB"))
+            with Image.open(path) as image:
+                self._limits.check_size(path, *image.size)
+                rgb = np.asarray(image.convert("RGB"))
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            reason = getattr(error, "strerror", None) or str(error).replace(f" {picture!r}", "")
-            raise VideoError(f"{picture} cannot be read as a picture: {reason}.") from error
-        if shape is not None and frame.shape != shape:
-            raise VideoError(f"{picture} is {frame.shape[1]}x{frame.shape[0]}, the frame before it is not.")
-        shape = frame.shape
-        yield frame
+            reason = getattr(error, "strerror", None) or str(error).replace(f" {path!r}", "")
+            raise VideoError(f"{path} cannot be read as a picture: {reason}.") from error
+        self.frames_decoded += 1
+        return av.VideoFrame.from_ndarray(rgb, format="rgb24")
 
 
 @functools.lru_cache(maxsize=4)

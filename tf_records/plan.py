@@ -7,6 +7,8 @@ import math
 from typing import Any
 
 from tf_records.errors import RecordError
+from tf_records.limits import Limits
+from tf_records.resize import RESIZE
 from tf_records.schema import (
     FLOW,
     MAX_FPS,
@@ -21,6 +23,8 @@ from tf_records.schema import (
 from tf_records.sources.sample import Annotations, Sample
 
 RECORDS_PER_SHARD = 64
+# Taken for the length of a sample that is a whole video.
+_UNKNOWN_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +39,7 @@ class BuildOptions:
         modality: one of `schema.MODALITIES`.
         flow: how to compute flow, of `flow.describe_flow`; None where `modality` has none.
         shards: shards a split, or None for one every 64 samples.
+        limits: what a video may ask for.
     """
 
     clip: ClipSpec = dataclasses.field(default_factory=ClipSpec)
@@ -44,6 +49,7 @@ class BuildOptions:
     modality: str = RGB
     flow: FlowInfo | None = None
     shards: int | None = None
+    limits: Limits = dataclasses.field(default_factory=Limits)
 
     def __post_init__(self) -> None:
         if self.fps is not None and not 0 < self.fps <= MAX_FPS:
@@ -79,12 +85,20 @@ class ShardTask:
     classes: tuple[str, ...]
     options: BuildOptions
 
+    @property
+    def seconds(self) -> float:
+        """A guess at the video to decode, to tell dear shards from cheap ones."""
+        return sum(
+            _UNKNOWN_S if sample.start_s is None or sample.end_s is None else sample.end_s - sample.start_s
+            for sample in self.samples
+        ) + len(self.samples)
+
     def digest(self) -> str:
         """Changes when anything that decides the shard's bytes changes, but for the videos' own bytes.
 
         Where the videos lie does not decide the bytes.
         """
-        fields = dataclasses.asdict(self)
+        fields = dataclasses.asdict(self) | {"resize": RESIZE}
         for sample in fields["samples"]:
             del sample["path"]
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
@@ -128,6 +142,7 @@ def empty_manifest(annotations: Annotations, options: BuildOptions) -> Manifest:
         options=annotations.options,
         fps=None,
         short_side=options.short_side,
+        resize=RESIZE,
         jpeg_quality=options.jpeg_quality,
         plan_sha256=hashlib.sha256(digests.encode()).hexdigest(),
         skipped=annotations.skipped,

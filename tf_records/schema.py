@@ -245,6 +245,7 @@ class Manifest:
         fps: frames per second of the recorded frames if all records agree, else None.
         short_side: pixels of the shorter side of the stored frames.
         jpeg_quality: of the stored frames.
+        resize: library and filter that gave the frames their size; records of before have Pillow's.
         plan_sha256: of everything that decided the records but the videos' own bytes.
         skipped: inputs that could not be used.
         absent: names listed by the annotations without a file, such as {"classes": [...]}.
@@ -264,6 +265,7 @@ class Manifest:
     plan_sha256: str
     skipped: tuple[Skipped, ...] = ()
     absent: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    resize: str = "pillow bilinear"
     modality: str = RGB
     flow: FlowInfo | None = None
     features: FeatureInfo | None = None

@@ -7,39 +7,22 @@ killed build resumes. The bytes depend on the input alone, not on the number of 
 
 import concurrent.futures
 import dataclasses
-import hashlib
-import json
 import multiprocessing
+import os
 import shutil
+import signal
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
-import tensorflow as tf
-
 from tf_records import schema
-from tf_records.encode import read_segments, to_example
-from tf_records.errors import RecordError, VideoError
-from tf_records.files import atomic_path, claim_folder, write_text_atomically
+from tf_records.errors import KdantError, RecordError
+from tf_records.files import claim_folder, lock_folder, share_lock, write_text_atomically
 from tf_records.plan import BuildOptions, ShardTask, empty_manifest, plan_shards
-from tf_records.quiet import start_tensorflow
-from tf_records.schema import Manifest, ShardInfo, Skipped, SplitInfo
+from tf_records.schema import Manifest, SplitInfo
+from tf_records.shard import PROGRESS_FOLDER, ShardResult, write_shard
 from tf_records.sources.sample import Annotations
-
-PROGRESS_FOLDER = ".progress"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ShardResult:
-    """What a finished shard holds, as the manifest needs it."""
-
-    split: str
-    shard: ShardInfo
-    labeled: int
-    unlabeled: int
-    shortened_offset: int
-    repeated: int
-    fps: tuple[float, ...]
-    skipped: tuple[Skipped, ...]
 
 
 def build_records(
@@ -58,28 +41,45 @@ def build_records(
         annotations: what a source read.
         out: folder, made if need be; not empty only with `resume` or `overwrite`.
         options: how frames are cut and stored.
-        workers: processes that write shards; 1 writes in this process.
+        workers: processes that write shards; 1 writes in this process. They end when this one does.
         resume: keep the finished shards of an interrupted build of the same plan.
         overwrite: replace the records in `out`; other files there stay.
-        on_shard: called after each finished shard, in order.
+        on_shard: called after each finished shard.
 
     Raises:
         RecordError: nothing could be decoded, or `out` holds a data set built otherwise.
-        KdantError: `out` is not empty or cannot be written.
+        KdantError: `out` is not empty, in use or cannot be written, or a video vanished meanwhile.
     """
     claim_folder(out, resume=resume, overwrite=overwrite)
+    try:
+        with lock_folder(out):
+            if overwrite:
+                remove_records(out)
+            if resume and (out / schema.MANIFEST_NAME).exists():
+                return _finished_manifest(out, annotations, options)
+            return _build(annotations, out, options, workers, on_shard)
+    except OSError as error:
+        raise KdantError(
+            f"Records cannot be written to {out}: {error.strerror or error}. The finished shards are kept: "
+            f"make room there and go on with the same command and --resume."
+        ) from error
+
+
+def _build(
+    annotations: Annotations,
+    out: Path,
+    options: BuildOptions,
+    workers: int,
+    on_shard: Callable[[ShardResult], None],
+) -> Manifest:
     tasks = plan_shards(annotations, options)
-    if overwrite:
-        remove_records(out)
-    if resume and (out / schema.MANIFEST_NAME).exists():
-        return _finished_manifest(out, annotations, options)
     _remove_leftovers(out, tasks)
     (out / PROGRESS_FOLDER).mkdir(exist_ok=True)
-    results = []
+    results = {}
     for result in _write_shards(tasks, out, workers):
-        results.append(result)
+        results[result.shard.file] = result
         on_shard(result)
-    manifest = _assemble(annotations, options, results)
+    manifest = _assemble(annotations, options, [results[task.file] for task in tasks])
     if not any(split.records for split in manifest.splits.values()):
         remove_records(out)
         reason = manifest.skipped[0].reason if manifest.skipped else "there are no samples"
@@ -89,80 +89,42 @@ def build_records(
     return manifest
 
 
-def write_shard(task: ShardTask, out: Path) -> ShardResult:
-    """Writes one shard into `out`, or returns the result of an earlier run that finished it."""
-    note = out / PROGRESS_FOLDER / f"{task.file}.json"
-    earlier = _earlier_result(task, note, out)
-    if earlier is not None:
-        return earlier
-    labeled, fps, pairs, skipped = 0, set(), [], []
-    with atomic_path(out / task.file) as temporary:
-        with tf.io.TFRecordWriter(str(temporary)) as writer:
-            for sample in task.samples:
-                try:
-                    segments = read_segments(sample, task.options)
-                except VideoError as error:
-                    reason = str(error).replace(sample.path, sample.video)
-                    skipped.append(Skipped(video=sample.video, reason=reason))
-                    continue
-                writer.write(to_example(sample, segments, task.classes).SerializeToString(deterministic=True))
-                labeled += sample.label is not None
-                fps.add(segments.fps)
-                pairs.append(segments.pair)
-        content = temporary.read_bytes()
-    result = ShardResult(
-        split=task.split,
-        shard=ShardInfo(
-            file=task.file,
-            records=len(pairs),
-            bytes=len(content),
-            sha256=hashlib.sha256(content).hexdigest(),
-        ),
-        labeled=labeled,
-        unlabeled=len(pairs) - labeled,
-        shortened_offset=sum(pair.shortened for pair in pairs),
-        repeated=sum(pair.repeated for pair in pairs),
-        fps=tuple(sorted(fps)),
-        skipped=tuple(skipped),
-    )
-    note_text = json.dumps({"task": task.digest(), "result": dataclasses.asdict(result)})
-    write_text_atomically(note, note_text)
-    return result
-
-
 def _write_shards(tasks: tuple[ShardTask, ...], out: Path, workers: int) -> Iterator[ShardResult]:
-    """Yields results in the tasks' order. Workers are spawned: TensorFlow does not survive a fork."""
-    if min(workers, len(tasks)) <= 1:
+    """Yields results as shards are finished; the dearest begin first, so that workers end together."""
+    workers = min(workers, len(tasks))
+    if workers <= 1:
         yield from (write_shard(task, out) for task in tasks)
         return
-    context = multiprocessing.get_context("spawn")
     with concurrent.futures.ProcessPoolExecutor(
-        min(workers, len(tasks)), mp_context=context, initializer=start_tensorflow
+        workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(out,)
     ) as pool:
+        dearest_first = sorted(tasks, key=lambda task: -task.seconds)
         try:
-            yield from pool.map(write_shard, tasks, [out] * len(tasks))
+            futures = [pool.submit(write_shard, task, out) for task in dearest_first]
+            for future in concurrent.futures.as_completed(futures):
+                yield future.result()
+        except BrokenProcessPool as error:
+            raise KdantError(
+                "A worker process died; the system may be short of memory. The finished shards are kept: go "
+                "on with the same command and --resume, perhaps with fewer --workers."
+            ) from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
 
 
-def _earlier_result(task: ShardTask, note: Path, out: Path) -> ShardResult | None:
-    """The noted result, if it is of this very task and the shard is as it was."""
-    if not note.exists() or not (out / task.file).exists():
-        return None
-    noted = json.loads(note.read_text(encoding="utf-8"))
-    fields = noted["result"]
-    content = (out / task.file).read_bytes()
-    if noted["task"] != task.digest() or hashlib.sha256(content).hexdigest() != fields["shard"]["sha256"]:
-        return None
-    return ShardResult(
-        **{
-            **fields,
-            "shard": ShardInfo(**fields["shard"]),
-            "fps": tuple(fields["fps"]),
-            "skipped": tuple(Skipped(**skipped) for skipped in fields["skipped"]),
-        }
-    )
+def _start_worker(out: Path) -> None:
+    """Ties the worker to its build: it ends with its parent, and on Ctrl-C without a word."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    share_lock(out)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
 
 
 def _assemble(annotations: Annotations, options: BuildOptions, results: list[ShardResult]) -> Manifest:

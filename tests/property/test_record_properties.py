@@ -116,8 +116,8 @@ def test_a_record_gives_back_frames_times_and_label(
     encoded = {n: {"rgb": (b"%d" % n,)} for n in range(frames)}
     segments = Segments(pair=pair, frames=encoded, fps=fps, height=48, width=64)
     sample = Sample(id=name, video=name, path="/x", split="train", label=label)
-    text = to_example(sample, segments, ("bow", "wave")).SerializeToString()
-    example = tf.train.SequenceExample.FromString(text)
+    record = b"".join(to_example(sample, segments, ("bow", "wave")))
+    example = tf.train.SequenceExample.FromString(record)
     context = example.context.feature
     for view, window in (("observed", pair.observed), ("future", pair.future)):
         listed = example.feature_lists.feature_list[f"{view}/image/encoded"].feature

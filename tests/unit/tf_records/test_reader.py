@@ -71,7 +71,7 @@ def write_folder(folder: Path, windows: list[tuple[int, int]], frames: list[byte
                         height=32,
                         width=40,
                     )
-                    writer.write(to_example(sample, segments, ("a", "b")).SerializeToString())
+                    writer.write(b"".join(to_example(sample, segments, ("a", "b"))))
             data = path.read_bytes()
             digest = hashlib.sha256(data).hexdigest()
             infos.append(ShardInfo(file=path.name, records=len(numbers), bytes=len(data), sha256=digest))

@@ -1,0 +1,45 @@
+"""The one place where frames get their size: colours and size in one pass of ffmpeg's swscale."""
+
+import av
+import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+
+from tf_records.limits import Limits
+
+# For the manifest: numbers do not reproduce across resizes.
+RESIZE = "swscale bicubic"
+# Every filter but FAST_BILINEAR widens with the scale, so that nothing aliases. The flags keep chroma at
+# full resolution and the bytes the same on every processor.
+_INTERPOLATION = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+    | Interpolation.BITEXACT
+)
+
+
+class Resizer:
+    """Turns decoded frames into RGB whose shorter side has `short_side` pixels, or as many as it has."""
+
+    def __init__(self, short_side: int | None, limits: Limits) -> None:
+        self._short_side = short_side
+        self._limits = limits
+        self._reformatter = VideoReformatter()
+
+    def convert(self, frame: av.VideoFrame, path: str) -> np.ndarray:
+        """uint8 `(H, W, 3)`, turned upright as the frame's rotation mark says, in steps of 90 degrees.
+
+        Raises:
+            VideoError: the result would be too large.
+        """
+        width, height = frame.width, frame.height
+        if self._short_side is not None:
+            scale = self._short_side / min(width, height)
+            width, height = round(width * scale), round(height * scale)
+            self._limits.check_size(path, width, height)
+        rgb = self._reformatter.reformat(
+            frame, width, height, "rgb24", interpolation=_INTERPOLATION, threads=1
+        ).to_ndarray()
+        # Both count counterclockwise.
+        return np.rot90(rgb, round(frame.rotation / 90) % 4)

@@ -1,0 +1,234 @@
+"""A video file, by PyAV, which ships its own ffmpeg: opened once, decoded no further than need be.
+
+Decoding runs on one thread. What runs beside each other are the processes that write shards; so no
+frame is decoded ahead in vain, and a damaged video gives the same bytes on every machine.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+
+import av
+import numpy as np
+
+from tf_records.errors import VideoError
+from tf_records.limits import Limits
+from tf_records.resize import Resizer
+from tf_records.schema import MAX_FPS
+from tf_records.video_info import VideoInfo
+
+END_TOLERANCE_S = 0.25
+# Reading on is cheaper than seeking within these, and where no index tells where key frames are.
+_SHORT_GAP_S = 1.0
+_LONG_GAP_S = 10.0
+# How far before the place asked for to seek, if a key frame comes too late; at last to the start.
+_MARGINS_S = (0.0, 5.0, 30.0)
+# These name other files, or never end.
+_PLAYLISTS = {"hls", "concat", "dash", "sdp", "rtsp", "webm_dash_manifest", "imf"}
+
+Timed = tuple[float, av.VideoFrame]
+
+
+class VideoFile:
+    """Frames of one file; close it, or use `open_video`.
+
+    `frames_decoded` counts them, those on the way from a key frame included.
+    """
+
+    def __init__(self, path: str, resizer: Resizer, limits: Limits) -> None:
+        self.path = path
+        self.frames_decoded = 0
+        self._limits = limits
+        self._resizer = resizer
+        self._container = _open(path)
+        try:
+            self._stream = self._choose_stream()
+            self._time_base = Fraction(self._stream.time_base or 1)
+            self._rate = Fraction(self._stream.average_rate or 1)
+            self._origin_s = (self._stream.start_time or 0) * self._time_base
+            self._stated_s = self._find_stated_s()
+            self._stream.thread_count = 1
+            self._end_s = 0.0
+            self._fed = -(2**63)
+            duration_s = self._stated_s
+            if duration_s is None:
+                duration_s = self._scan_length()
+            limits.check_length(path, duration_s)
+        except BaseException:
+            self._container.close()
+            raise
+        self.info = VideoInfo(fps=float(self._rate), duration_s=duration_s)
+
+    def close(self) -> None:
+        self._container.close()
+
+    def stored(self) -> Iterator[np.ndarray]:
+        """Every stored frame in order, whatever its time stamp: uint8 `(H, W, 3)`, RGB.
+
+        Raises:
+            VideoError: the file cannot be decoded, or ends before the end its header gives.
+        """
+        timed = self._start(0.0)
+        while timed is not None:
+            yield self._resizer.convert(timed[1], self.path)
+            timed = self._next()
+
+    def shown_at(self, times_s: Sequence[float]) -> Iterator[np.ndarray]:
+        """For each time, ascending, the frame that is shown then: the last one at or before it.
+
+        Times that show the same frame get the same array. Gaps are skipped by seeking where a key frame
+        lies in them.
+
+        Raises:
+            VideoError: the file cannot be decoded, or ends before the first time.
+        """
+        shown: Timed | None = None
+        picture: np.ndarray | None = None
+        following = self._start(times_s[0])
+        for time_s in times_s:
+            if following is not None and self._can_leap(following[0], time_s):
+                following = self._start(time_s)
+            while following is not None and following[0] <= time_s:
+                shown, picture, following = following, None, self._next()
+            if shown is None:  # the first frame comes later
+                shown, following = following, None if following is None else self._next()
+            if shown is None:
+                raise VideoError(f"{self.path} ends before {time_s:.2f} s, where a clip should start.")
+            if picture is None:
+                picture = self._resizer.convert(shown[1], self.path)
+            yield picture
+
+    def _start(self, time_s: float) -> Timed | None:
+        """The first frame that comes after seeking to the key frame before `time_s`."""
+        for margin_s in _MARGINS_S:
+            first = self._seek(max(0.0, time_s - margin_s))
+            if first is None or first[0] <= time_s or time_s <= margin_s:
+                return first
+        return self._seek(0.0)
+
+    def _seek(self, time_s: float) -> Timed | None:
+        try:
+            if self._stated_s is None:  # no time stamps to seek by
+                self._container.close()
+                self._container = _open(self.path)
+                self._stream = self._choose_stream()
+                self._stream.thread_count = 1
+            else:
+                self._container.seek(self._stamp(time_s), stream=self._stream, backward=True)
+        except (av.FFmpegError, OSError) as error:
+            raise self._undecodable(error) from error
+        self._frames = self._decode()
+        return self._next()
+
+    def _next(self) -> Timed | None:
+        """The next frame and when it is shown, in seconds since the first one; None at the end."""
+        timed = next(self._frames, None)
+        if timed is not None:
+            return timed
+        if self._end_s == 0.0:
+            raise VideoError(f"{self.path} holds no frame that can be decoded.")
+        if self._stated_s is not None and self._end_s < self._stated_s - self._tolerance_s():
+            raise VideoError(
+                f"{self.path} is cut short: its header promises {self._stated_s:.2f} s, decoding ends at "
+                f"{self._end_s:.2f} s."
+            )
+        return None
+
+    def _decode(self) -> Iterator[Timed]:
+        number = 0
+        try:
+            for packet in self._container.demux(self._stream):
+                if packet.dts is not None:
+                    self._fed = max(self._fed, packet.dts)
+                for frame in packet.decode():
+                    self.frames_decoded += 1
+                    self._limits.check_size(self.path, frame.width, frame.height)
+                    stamp = frame.dts if frame.pts is None else frame.pts
+                    exact_s = (
+                        number / self._rate if stamp is None else stamp * self._time_base - self._origin_s
+                    )
+                    time_s = float(exact_s)
+                    number += 1
+                    self._end_s = max(self._end_s, time_s + 1 / float(self._rate))
+                    # An endless stream need not tell the time.
+                    self._limits.check_length(self.path, max(time_s, number / MAX_FPS))
+                    yield time_s, frame
+        except (av.FFmpegError, OSError) as error:
+            raise self._undecodable(error) from error
+
+    def _can_leap(self, from_s: float, to_s: float) -> bool:
+        """Whether a key frame that was not decoded lies before `to_s`, so that seeking saves frames."""
+        if to_s - from_s < _SHORT_GAP_S or self._stated_s is None:
+            return False
+        index, target = self._stream.index_entries, self._stamp(to_s)
+        reach = int(_LONG_GAP_S / self._time_base)
+        if len(index) == 0 or index[len(index) - 1].timestamp < target - reach:
+            return to_s - from_s > _LONG_GAP_S
+        place = index.search_timestamp(target)
+        return place >= 0 and index[place].timestamp > self._fed
+
+    def _stamp(self, time_s: float) -> int:
+        return int((Fraction(time_s) + self._origin_s) / self._time_base)
+
+    def _tolerance_s(self) -> float:
+        if self._container.format.name == "avi":  # its header counts frames exactly
+            return 3 / float(self._rate)
+        return max(END_TOLERANCE_S, 0.02 * (self._stated_s or 0.0))
+
+    def _choose_stream(self) -> av.VideoStream:
+        if self._container.format.name in _PLAYLISTS:
+            raise VideoError(f"{self.path} is a playlist, no video. Give the videos that it names.")
+        if not self._container.streams.video:
+            raise VideoError(f"{self.path} has no video stream.")
+        stream = self._container.streams.video[0]
+        if not stream.average_rate:
+            raise VideoError(f"{self.path} states no frame rate.")
+        self._limits.check_size(self.path, stream.width, stream.height)
+        return stream
+
+    def _find_stated_s(self) -> float | None:
+        stream = self._stream
+        if self._container.format.name == "avi" and stream.frames:
+            # Of a file cut off before its index FFmpeg guesses the duration from the size; the header knows.
+            return float(stream.frames / self._rate)
+        if stream.duration:
+            return float(stream.duration * self._time_base)
+        if self._container.duration:
+            return self._container.duration / av.time_base
+        return None
+
+    def _scan_length(self) -> float:
+        """Length of a file whose header states none: reads it through, but decodes nothing."""
+        end_s, packets = 0.0, 0
+        try:
+            for packet in self._container.demux(self._stream):
+                packets += packet.size > 0
+                counted_s = float(packets / self._rate)
+                if packet.pts is None:
+                    end_s = max(end_s, counted_s)
+                else:
+                    shown_s = float(packet.pts * self._time_base - self._origin_s)
+                    end_s = max(end_s, shown_s + float((packet.duration or 0) * self._time_base))
+                self._limits.check_length(self.path, max(end_s, packets / MAX_FPS))
+        except (av.FFmpegError, OSError) as error:
+            raise self._undecodable(error) from error
+        if end_s == 0.0:
+            raise VideoError(f"{self.path} holds no frame that can be decoded.")
+        return end_s
+
+    def _undecodable(self, error: BaseException) -> VideoError:
+        return VideoError(f"{self.path} cannot be decoded: {_reason(error)}.")
+
+
+def _open(path: str) -> av.container.InputContainer:
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise VideoError(f"{path} cannot be opened as a video: it is no regular file.")
+    try:
+        return av.open(os.path.abspath(path))
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"{path} cannot be opened as a video: {_reason(error)}.") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The system's words alone, without the path that the message already has."""
+    return (getattr(error, "strerror", None) or str(error)).rstrip(".")
