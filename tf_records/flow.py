@@ -57,7 +57,7 @@ def describe_flow(algorithm: str) -> FlowInfo:
         )
     return FlowInfo(
         algorithm=algorithm,
-        parameters=ALGORITHMS[algorithm],
+        parameters=dict(ALGORITHMS[algorithm]),
         bound=BOUND_PIXELS,
         opencv=_import_opencv(algorithm).__version__,
     )

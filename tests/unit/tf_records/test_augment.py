@@ -104,6 +104,35 @@ def test_pixels_span_minus_one_to_one() -> None:
     assert np.all(clip[1] == 1.0)
 
 
+def test_flow_spans_minus_one_to_one_and_zero_is_exact() -> None:
+    stored = np.repeat(np.array([0, 1, 128, 255], np.uint8), 2 * 64 * 64).reshape(4, 64, 64, 2)
+    for crop in (56, 28):
+        clip = augment.crop_centrally(tf.constant(stored), crop).numpy()
+        assert clip.shape == (4, crop, crop, 2)
+        for frame, value in zip(clip, (-1, -1, 0, 1), strict=True):
+            np.testing.assert_allclose(frame, value, atol=0 if crop == 56 else 1e-6)
+
+
+@pytest.mark.parametrize("crop", [56, 28])
+def test_a_flip_mirrors_flow_and_negates_u_alone(crop: int) -> None:
+    stored = np.random.default_rng(0).integers(1, 256, (2, 64, 64, 2), dtype=np.uint8)
+    plain, flipped = (
+        augment.crop_randomly(tf.constant(stored), decide(0.5, 0.5, flip), crop).numpy()
+        for flip in (False, True)
+    )
+    np.testing.assert_array_equal(flipped[..., 0], -plain[:, :, ::-1, 0])
+    np.testing.assert_array_equal(flipped[..., 1], plain[:, :, ::-1, 1])
+    mapped = in_tf_data(lambda value: augment.crop_randomly(value, decide(0.5, 0.5, True), crop), stored)
+    np.testing.assert_array_equal(mapped, flipped)
+
+
+def test_flow_is_decoded_as_u_and_v_in_the_order_asked_for() -> None:
+    flat = [[tf.io.encode_jpeg(np.full((16, 16, 1), 20 * n + w, np.uint8)) for w in (0, 9)] for n in range(4)]
+    frames = augment.decode_flow(tf.stack(flat), tf.constant([3, 0]), 2).numpy()
+    assert (frames.shape, frames.dtype) == ((2, 16, 16, 2), np.uint8)
+    assert frames[:, 8, 8].tolist() == [[60, 69], [0, 9]]
+
+
 def test_decisions_depend_on_seed_epoch_and_record_and_on_nothing_else() -> None:
     def draw(seed: int, epoch: int, index: int) -> tuple[float, ...]:
         return tuple(

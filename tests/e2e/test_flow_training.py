@@ -1,0 +1,161 @@
+"""Flow from videos to a served network, as a user types it."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from click.testing import CliRunner, Result
+from kdant_cli.main import main
+
+SMALL = ("--width", "0.0625", "--crop", "32", "--batch-size", "8", "--epochs", "1")
+
+
+def kdant(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def succeed(*args: object) -> str:
+    result = kdant(*args)
+    assert result.exit_code == 0, result.stderr
+    return result.stdout
+
+
+def refuse(*args: object) -> str:
+    result = kdant(*args)
+    assert (result.exit_code, result.stdout) == (1, ""), result.stderr
+    return result.stderr.strip().splitlines()[-1]
+
+
+def build(out: Path, videos: Path, *options: object) -> Path:
+    source = ("--source", "synthetic", "--input", videos, "--short-side", 64, "--offset-frames", 16)
+    succeed("build-records", *source, "--out", out, *options)
+    return out
+
+
+def modality_of(run: Path) -> str:
+    return json.loads((run / "config.json").read_text())["modality"]
+
+
+@pytest.fixture(scope="module")
+def both(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("flow") / "both"
+    return build(out, videos, "--modality", "rgb,flow", "--flow-algorithm", "dis")
+
+
+@pytest.fixture(scope="module")
+def teacher(both: Path) -> Path:
+    out = both.parent / "teacher"
+    succeed("train-teacher", "--records", both, "--out", out, "--modality", "flow", *SMALL)
+    return out
+
+
+def test_a_student_takes_its_teachers_modality_and_both_are_evaluated_in_it(
+    both: Path, teacher: Path
+) -> None:
+    student = both.parent / "student"
+    succeed("distill", "--records", both, "--teacher", teacher, "--out", student, "--epochs", 1, *SMALL[4:6])
+    for run in (teacher, student):
+        assert modality_of(run) == "flow"
+        printed = json.loads(succeed("evaluate", run, "--records", both, "--json"))
+        assert printed["samples"] == 8
+
+
+def test_an_exported_flow_network_takes_flow_in_the_8_bits_of_records(
+    teacher: Path, both: Path, tmp_path: Path
+) -> None:
+    from kdant_tf.evaluation.protocols import predict
+    from kdant_tf.models.networks import load_network
+    from kdant_tf.runs import load_run
+    from tf_records.reader import Records, evaluation_batches
+
+    stdout = succeed("export", teacher, "--out", tmp_path / "served")
+    assert "H, W, 2), u and v" in stdout
+    serve = tf.saved_model.load(str(tmp_path / "served" / "1")).signatures["serving_default"]
+    record = next(iter(tf.data.TFRecordDataset([str(path) for path in sorted(both.glob("test-*"))])))
+    lists = tf.train.SequenceExample.FromString(record.numpy()).feature_lists.feature_list
+    ways = [
+        [tf.io.decode_jpeg(f.bytes_list.value[0], dct_method="INTEGER_ACCURATE") for f in lists[key].feature]
+        for key in ("observed/flow/u/encoded", "observed/flow/v/encoded")
+    ]
+    clips = tf.concat([tf.stack(pictures) for pictures in ways], axis=-1)[None]
+    served = serve(clips=clips)["probabilities"].numpy()
+    records = Records.open(both, modality="flow")
+    batches = evaluation_batches(records, split="test", view="observed", batch_size=8, crop=32, windows=1)
+    expected, _ = predict(load_network(load_run(teacher)), batches, 8)
+    np.testing.assert_allclose(served[0], expected[0], rtol=1e-4)
+
+
+def test_records_of_both_serve_an_rgb_run_too(both: Path, finished_run: Path) -> None:
+    assert json.loads(succeed("evaluate", finished_run, "--records", both, "--json"))["samples"] == 8
+
+
+def test_a_run_is_not_resumed_in_another_modality(both: Path, teacher: Path) -> None:
+    message = refuse(
+        "train-teacher", "--records", both, "--out", teacher, "--resume", "--modality", "rgb", *SMALL
+    )
+    assert "modality 'flow' → 'rgb'" in message
+
+
+def test_teacher_student_and_records_of_different_modalities_are_refused(
+    both: Path, teacher: Path, record_folder: Path, tmp_path: Path
+) -> None:
+    distill = ("distill", "--teacher", teacher, "--out", tmp_path / "student")
+    message = refuse(*distill, "--records", both, "--modality", "rgb")
+    assert "sees flow, the student would see rgb. Leave --modality out" in message
+    assert "the run wants 'flow'" in refuse(*distill, "--records", record_folder)
+    message = refuse("evaluate", teacher, "--records", record_folder)
+    assert "wants modality flow, records" in message
+    assert "have modality rgb" in message
+    assert not (tmp_path / "student").exists()
+
+
+@pytest.mark.parametrize("model", ["tsn", "frame-mlp"])
+def test_networks_for_rgb_are_refused_on_flow(both: Path, tmp_path: Path, model: str) -> None:
+    run = tmp_path / "run"
+    message = refuse("train-teacher", "--records", both, "--out", run, "--modality", "flow", "--model", model)
+    assert f"tsn and frame-mlp see RGB. Received: '{model}'" in message
+    assert not run.exists()
+
+
+def test_kinetics_weights_are_those_of_the_flow_network(
+    both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kdant_tf.models import initialization
+    from kdant_tf.models.weights import WeightsError
+
+    def fetch(modality: str) -> str:
+        raise WeightsError(f"wanted the {modality} checkpoint")
+
+    monkeypatch.setattr(initialization, "fetch_kinetics_checkpoint", fetch)
+    monkeypatch.setattr(initialization, "check_published_width", lambda network: None)
+    options = ("--modality", "flow", "--init", "kinetics", *SMALL)
+    message = refuse("train-teacher", "--records", both, "--out", tmp_path / "run", *options)
+    assert "wanted the flow checkpoint" in message
+
+
+def test_inspect_shows_the_algorithm_with_its_parameters(both: Path, record_folder: Path) -> None:
+    assert "dis (preset MEDIUM), ±20 pixels, OpenCV" in succeed("inspect", both)
+    printed = json.loads(succeed("inspect", both, "--json"))
+    assert printed["modality"] == "rgb,flow"
+    assert printed["flow"]["algorithm"] == "dis"
+    assert json.loads(succeed("inspect", record_folder, "--json"))["flow"] is None
+
+
+def test_an_algorithm_without_flow_is_wrong_usage(videos: Path, tmp_path: Path) -> None:
+    source = ("--source", "synthetic", "--input", videos, "--out", tmp_path / "out")
+    result = kdant("build-records", *source, "--flow-algorithm", "dis")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "--flow-algorithm is for --modality flow" in result.stderr
+
+
+def test_flow_without_opencv_is_refused_before_anything_is_made(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    source = ("--source", "synthetic", "--input", videos, "--out", tmp_path / "out")
+    message = refuse("build-records", *source, "--modality", "flow")
+    assert message.endswith("Install it: pip install 'kdant-tf[flow]'.")
+    assert not (tmp_path / "out").exists()
