@@ -92,7 +92,7 @@ def prepare_job(records: Records, out: Path, config: TrainConfig, teacher: Run |
         if teacher.modality != records.modality:
             raise RunError(
                 f"Teacher {teacher.folder} sees {teacher.modality}, the student would see "
-                f"{records.modality}. Leave --modality out, or give another teacher."
+                f"{records.modality}. Leave `modality` out, or give another teacher."
             )
     labels = _reduced_labels(records, config) if config.label_fraction < 1 else None
     labeled = split.labeled if labels is None else int(np.sum(labels >= 0))

@@ -104,7 +104,7 @@ def test_teacher_student_and_records_of_different_modalities_are_refused(
 ) -> None:
     distill = ("distill", "--teacher", teacher, "--out", tmp_path / "student")
     message = refuse(*distill, "--records", both, "--modality", "rgb")
-    assert "sees flow, the student would see rgb. Leave --modality out" in message
+    assert "sees flow, the student would see rgb. Leave `modality` out" in message
     assert "the run wants 'flow'" in refuse(*distill, "--records", record_folder)
     message = refuse("evaluate", teacher, "--records", record_folder)
     assert "wants modality flow, records" in message
