@@ -1,5 +1,6 @@
 """kdant inspect"""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +11,57 @@ from tf_records.quiet import start_tensorflow
 from .command import KdantCommand
 from .options import FOLDER, json_option
 
+# Rows of the table of classes; --json has them all.
+_CLASSES = 40
+
 
 @click.command("inspect", cls=KdantCommand)
 @click.argument("records", type=FOLDER)
-@click.option("--verify", is_flag=True, help="Also compare every byte with the manifest's checksums.")
+@click.option(
+    "--verify", is_flag=True, help="Also check every byte and every record, and name what is damaged."
+)
 @json_option
-def inspect(records: Path, verify: bool, as_json: bool) -> None:
+@click.pass_context
+def inspect(ctx: click.Context, records: Path, verify: bool, as_json: bool) -> None:
     """Show what a record folder holds, and whether it is whole."""
-    from .output import print_fields, print_json, print_table
+    from tf_records.schema import load_manifest
 
-    if verify:
-        start_tensorflow()
-        from tf_records.reader import Records
-        from tf_records.verify import verify_records
+    from .output import print_json
 
-        opened = Records.open(records)
-        verify_records(opened)
-        manifest = opened.manifest
-    else:
-        from tf_records.schema import load_manifest
-
-        manifest = load_manifest(records)
-    summary = manifest.summary()
+    manifest = load_manifest(records)
+    damages = _verify(records, manifest) if verify else []
     if as_json:
-        print_json(summary)
-        return
+        found = {"damaged": [dataclasses.asdict(damage) for damage in damages]} if verify else {}
+        print_json({**manifest.summary(), **found})
+    elif not damages:
+        _print(records, manifest, verify)
+    if damages:
+        for damage in damages:
+            click.echo(str(damage), err=True)
+        shards = dict.fromkeys(damage.shard for damage in damages)
+        click.echo(
+            f"Error: {len(shards)} of {len(manifest.shards)} shards in {records} are damaged: "
+            f"{', '.join(shards)}. Rebuild the records with --overwrite, or train without these shards: "
+            f"--skip-damaged.",
+            err=True,
+        )
+        ctx.exit(1)
+
+
+def _verify(records: Path, manifest: Any) -> list[Any]:
+    """Everything that is damaged."""
+    start_tensorflow()
+    from tf_records.verify import find_damage
+
+    from .progress import CountProgress
+
+    with CountProgress("verifying shards", len(manifest.shards)) as progress:
+        return list(find_damage(records, manifest.shards, manifest, lambda shard: progress.advance(1)))
+
+
+def _print(records: Path, manifest: Any, verified: bool) -> None:
+    from .output import print_fields, print_table
+
     clip = manifest.clip
     print_fields(
         f"{records}",
@@ -44,25 +71,32 @@ def inspect(records: Path, verify: bool, as_json: bool) -> None:
             "frames": f"{manifest.modality}, short side {manifest.short_side}, JPEG {manifest.jpeg_quality}",
             "flow": str(manifest.flow or "none"),
             **_describe_features(manifest.features),
-            "classes": ", ".join(manifest.classes),
             "skipped": ", ".join(dict.fromkeys(item.video for item in manifest.skipped)) or "none",
-            "checked": "every byte" if verify else "the manifest alone; --verify checks every byte",
+            "checked": "every byte and record"
+            if verified
+            else "the manifest alone; --verify checks every byte",
         },
     )
-    columns = ("split", "labelled", "unlabelled", "offset shortened", "repeated", "shards", "MB")
+    columns = (
+        *("split", "samples", "labelled", "unlabelled", "offset shortened", "repeated"),
+        *("shards", "seconds", "MB"),
+    )
     rows = [
         (
             name,
+            split.records,
             split.labeled,
             split.unlabeled,
             split.shortened_offset,
             split.repeated,
             len(split.shards),
+            f"{split.seconds:.1f}",
             f"{sum(shard.bytes for shard in split.shards) / 1e6:.1f}",
         )
         for name, split in manifest.splits.items()
     ]
     print_table("", columns, rows)
+    _print_classes(manifest)
 
 
 def _describe_features(features: Any) -> dict[str, str]:
@@ -71,3 +105,16 @@ def _describe_features(features: Any) -> dict[str, str]:
         return {}
     windows = "" if features.windows is None else f", at most {features.windows} a segment"
     return {"features": f"{features.words}; float16 {features.shape_words} a {features.per}{windows}"}
+
+
+def _print_classes(manifest: Any) -> None:
+    """Labelled samples of each class, in index order; of very many classes the most frequent ones."""
+    from .output import print_table
+
+    counts = [split.count_classes(manifest.classes) for split in manifest.splits.values()]
+    rows = [(name, *(count.get(name, 0) for count in counts)) for name in manifest.classes]
+    title = f"{len(rows)} classes"
+    if len(rows) > _CLASSES:
+        rows = sorted(rows, key=lambda row: sum(row[1:]), reverse=True)[:_CLASSES]
+        title += f", the {_CLASSES} most frequent; --json has all"
+    print_table(title, ("class", *manifest.splits), rows)

@@ -1,5 +1,6 @@
 """What all tests share: two logical CPU devices, one small record folder, the real data where present."""
 
+import dataclasses
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import tensorflow as tf
 from hypothesis import settings
 
 from tf_records.plan import BuildOptions
-from tf_records.schema import ClipSpec
+from tf_records.schema import ClipSpec, load_manifest
 from tf_records.sources.synthetic import OFFSET_FRAMES, SyntheticSpec, read_synthetic
 from tf_records.writer import build_records
 
@@ -71,12 +72,22 @@ def record_folder(videos: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
+def edit_manifest() -> Callable[..., None]:
+    """Rewrites a record folder's manifest with other fields, as a builder would have written it."""
+
+    def edit(folder: Path, **changes: Any) -> None:
+        manifest = dataclasses.replace(load_manifest(folder), **changes)
+        (folder / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+
+    return edit
+
+
+@pytest.fixture(scope="session")
 def finished_run(record_folder: Path) -> Path:
     """A teacher's run folder with an untrained network, for what does not depend on its weights."""
     from kdant_tf.config import TrainConfig
     from kdant_tf.models.i3d import build_i3d
     from kdant_tf.runs import Run, manifest_sha256
-    from tf_records.schema import load_manifest
 
     manifest = load_manifest(record_folder)
     run = Run(

@@ -153,7 +153,7 @@ class _Extraction:
         shapes = set()
         maps = self._maps(shard, split)
         with atomic_path(self.out / shard.file) as temporary:
-            with tf.io.TFRecordWriter(str(temporary)) as writer, naming_damage():
+            with tf.io.TFRecordWriter(str(temporary)) as writer, naming_damage(self.records, split):
                 for serialized in self._read(shard).as_numpy_iterator():
                     example = tf.train.SequenceExample.FromString(serialized)
                     shapes.add(self._replace_frames(example, maps, split))

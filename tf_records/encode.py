@@ -38,6 +38,11 @@ class Segments:
         """Of each frame; RGB first."""
         return tuple(self.frames[self.pair.observed.first])
 
+    @property
+    def seconds(self) -> float:
+        """Length of the observed and the future segment together; what both show counts twice."""
+        return (self.pair.observed.frames + self.pair.future.frames) / self.fps
+
 
 # When a frame is shown, the rate of its clock, its number there: in this order frames are read.
 _Key = tuple[float, float, int]

@@ -54,8 +54,8 @@ def write_feature_records(
         total, done, shards = records.split(split).records, 0, []
         for shard in records.split(split).shards:
             with tf.io.TFRecordWriter(str(temporary / shard.file)) as writer:
-                for example in _read_examples(records.folder / shard.file):
-                    with naming_damage():
+                for example in _read_examples(records, split, shard):
+                    with naming_damage(records, split):
                         replaced = frame_features.replace(example)
                     writer.write(replaced.SerializeToString(deterministic=True))
                     done += 1
@@ -125,9 +125,9 @@ class _FrameFeatures:
         return features
 
 
-def _read_examples(path: Path) -> Iterator[tf.train.SequenceExample]:
-    with naming_damage():
-        for serialized in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
+def _read_examples(records: Records, split: str, shard: ShardInfo) -> Iterator[tf.train.SequenceExample]:
+    with naming_damage(records, split):
+        for serialized in tf.data.TFRecordDataset(str(records.folder / shard.file)).as_numpy_iterator():
             yield tf.train.SequenceExample.FromString(serialized)
 
 

@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from collections import Counter
 from typing import Any
 
 from tf_records.errors import RecordError
@@ -11,6 +12,7 @@ from tf_records.limits import Limits
 from tf_records.resize import RESIZE
 from tf_records.schema import (
     FLOW,
+    FORMAT_VERSION,
     MAX_FPS,
     MODALITIES,
     RGB,
@@ -18,6 +20,7 @@ from tf_records.schema import (
     ClipSpec,
     FlowInfo,
     Manifest,
+    ShardInfo,
     SplitInfo,
 )
 from tf_records.sources.sample import Annotations, Sample
@@ -101,6 +104,7 @@ class ShardTask:
         fields = dataclasses.asdict(self) | {"resize": RESIZE}
         for sample in fields["samples"]:
             del sample["path"]
+        fields["format_version"] = FORMAT_VERSION
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
 
@@ -153,21 +157,13 @@ def empty_manifest(annotations: Annotations, options: BuildOptions) -> Manifest:
 
 
 def dry_run_summary(annotations: Annotations, options: BuildOptions) -> dict[str, Any]:
-    """`Manifest.summary` of what would be built; `bytes` are 0, as nothing is written."""
-    splits: dict[str, SplitInfo] = {}
-    shards: dict[str, int] = {}
+    """`Manifest.summary` of what would be built; seconds and bytes are 0, as nothing is read or written."""
+    shards: dict[str, list[ShardInfo]] = {}
     for task in plan_shards(annotations, options):
-        labeled = sum(sample.label is not None for sample in task.samples)
-        before = splits.get(task.split)
-        shards[task.split] = shards.get(task.split, 0) + 1
-        splits[task.split] = SplitInfo(
-            labeled=labeled + (before.labeled if before else 0),
-            unlabeled=len(task.samples) - labeled + (before.unlabeled if before else 0),
-            shortened_offset=0,
-            repeated=0,
-            shards=(),
+        labels = Counter(sample.label for sample in task.samples if sample.label is not None)
+        shard = ShardInfo(
+            file=task.file, records=len(task.samples), bytes=0, sha256="", classes=labels, seconds=0.0
         )
-    summary = dataclasses.replace(empty_manifest(annotations, options), splits=splits).summary()
-    for split, count in shards.items():
-        summary["splits"][split]["shards"] = count
-    return summary
+        shards.setdefault(task.split, []).append(shard)
+    splits = {split: SplitInfo.of(own) for split, own in shards.items()}
+    return dataclasses.replace(empty_manifest(annotations, options), splits=splits).summary()

@@ -6,7 +6,7 @@ in its split; evaluation cuts evenly spaced windows and the central crop.
 
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,8 @@ import tensorflow as tf
 from tf_records import augment, schema
 from tf_records.errors import RecordError
 from tf_records.schema import EITHER, FLOW, FUTURE, OBSERVED, Manifest, SplitInfo, load_manifest
+from tf_records.shard_files import find_file_fault, find_size_fault
+from tf_records.verify import find_damage
 
 SHUFFLE_RECORDS = 256
 # At most, where records are large: a pair of maps of 8x16x29x480 takes 7 MB.
@@ -36,11 +38,15 @@ _CONTEXT = {
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Records:
-    """An opened record folder, checked against its manifest; clips are read in one `modality`."""
+    """An opened record folder, checked against its manifest; clips are read in one `modality`.
+
+    `left_out` names the damaged shards that `manifest` here, unlike the file, no longer has.
+    """
 
     folder: Path
     manifest: Manifest
     modality: str
+    left_out: tuple[str, ...] = ()
 
     @classmethod
     def open(
@@ -49,6 +55,7 @@ class Records:
         *,
         clip_frames: int | None = None,
         modality: str | None = None,
+        skip_damaged: bool = False,
     ) -> "Records":
         """Reads the manifest and checks each shard's presence and size.
 
@@ -56,6 +63,8 @@ class Records:
             folder: of the records.
             clip_frames: that the records should have, or None for any.
             modality: "rgb" or "flow", to read clips in; None is RGB where the records hold that.
+            skip_damaged: read every shard of the training split, and leave those out whose bytes are
+                not those that the manifest describes; the other splits are then not looked at.
 
         Raises:
             RecordError: no finished record folder, a shard missing or of the wrong size, or records
@@ -73,9 +82,11 @@ class Records:
                 f"{folder} has modality {manifest.modality!r}, the run wants {modality!r}. "
                 f"Build records with --modality {modality}."
             )
-        for split in manifest.splits.values():
-            for shard in split.shards:
-                records._check_size(shard)
+        if skip_damaged:
+            return records._without_damaged_shards("train")
+        for shard in manifest.shards:
+            if fault := find_size_fault(records.folder, shard):
+                raise RecordError(f"Shard {records.folder / shard.file} {fault}. {records._advice}")
         return records
 
     def split(self, name: str) -> SplitInfo:
@@ -113,31 +124,57 @@ class Records:
         labels = [context[schema.LABEL_INDEX] for context in dataset.as_numpy_iterator()]
         return np.array(labels, dtype=np.int64)
 
-    def _check_size(self, shard: schema.ShardInfo) -> None:
-        path = self.folder / shard.file
-        size = path.stat().st_size if path.is_file() else None
-        if size != shard.bytes:
-            found = "is missing" if size is None else f"has {size} bytes, the manifest says {shard.bytes}"
-            features = self.manifest.features
-            if features is not None and features.per == schema.PER_CLIP:
-                advice = f"Make them again: kdant extract-features … --out {self.folder} --overwrite."
-            elif features is not None:
-                advice = f"Delete {self.folder}, and the next training computes it again."
-            else:
-                advice = f"Rebuild the records: kdant build-records … --out {self.folder} --overwrite."
-            raise RecordError(f"Shard {path} {found}. {advice}")
+    @property
+    def _advice(self) -> str:
+        features = self.manifest.features
+        if features is not None and features.per == schema.PER_CLIP:
+            return f"Make them again: kdant extract-features … --out {self.folder} --overwrite."
+        if features is not None:
+            return f"Delete {self.folder}, and the next training computes it again."
+        return f"Rebuild the records: kdant build-records … --out {self.folder} --overwrite."
+
+    def _without_damaged_shards(self, split: str) -> "Records":
+        shards = self.split(split).shards
+        damaged = tuple(shard.file for shard in shards if find_file_fault(self.folder, shard))
+        if len(damaged) == len(shards):
+            raise RecordError(f"Every shard of split {split!r} in {self.folder} is damaged. {self._advice}")
+        kept = SplitInfo.of(shard for shard in shards if shard.file not in damaged)
+        manifest = dataclasses.replace(self.manifest, splits={**self.manifest.splits, split: kept})
+        return dataclasses.replace(self, manifest=manifest, left_out=damaged)
+
+    def describe_damage(self, split: str, reason: str) -> str:
+        """What to say after reading a split has failed for `reason`: its first damaged shard."""
+        damage = next(find_damage(self.folder, self.split(split).shards, self.manifest), None)
+        if damage is None:
+            return f"A record of split {split!r} in {self.folder} cannot be read: {reason}. {self._advice}"
+        skip = " Or add --skip-damaged to train without it." if split == "train" else ""
+        record = "" if damage.record is None else f"record {damage.record}: "
+        return f"Shard {self.folder / damage.shard} is damaged: {record}{damage.reason}. {self._advice}{skip}"
 
 
 @contextmanager
-def naming_damage() -> Iterator[None]:
-    """Turns what TensorFlow says of a damaged record, while reading, into a RecordError."""
+def naming_damage(records: Records | None, split: str) -> Iterator[None]:
+    """Turns what TensorFlow says of a damaged record, while reading a split, into a RecordError.
+
+    It names the shard, which TensorFlow does not. Without records the error stays as it is.
+    """
     try:
         yield
     except (tf.errors.DataLossError, tf.errors.InvalidArgumentError) as error:
-        raise RecordError(
-            f"A record is damaged: {_reason(error)}. Find its shard with "
-            f"`kdant inspect REC --verify`, and build the records again with --overwrite."
-        ) from error
+        if records is None:
+            raise
+        raise RecordError(records.describe_damage(split, _reason(error))) from error
+
+
+def iterate_batches(dataset: Iterable[Any], records: Records | None, split: str) -> Iterator[Any]:
+    """The dataset's batches; a damaged shard among those they are read from is named."""
+    iterator = iter(dataset)
+    while True:
+        with naming_damage(records, split):
+            batch = next(iterator, None)
+        if batch is None:
+            return
+        yield batch
 
 
 def _reason(error: tf.errors.OpError) -> str:

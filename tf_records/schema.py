@@ -8,12 +8,16 @@ import dataclasses
 import json
 import math
 import os
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tf_records.errors import RecordError
+from tf_records.seal import is_sealed, seal
 
-FORMAT_VERSION = 1
+# 2: the manifest carries a checksum of itself, and counts classes and seconds.
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 # Within a record folder: what networks computed from its frames.
 FEATURES_FOLDER = "frame-features"
@@ -121,12 +125,22 @@ class ClipSpec:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ShardInfo:
-    """One shard as the manifest describes it; `bytes` and `sha256` are of the file."""
+    """One shard as the manifest describes it; `bytes` and `sha256` are of the file.
+
+    `classes` counts the labelled records of each class that occurs, in index order; `seconds` is the
+    length of all segments, observed and future ones.
+    """
 
     file: str
     records: int
     bytes: int
     sha256: str
+    classes: dict[str, int]
+    seconds: float
+
+    @property
+    def labeled(self) -> int:
+        return sum(self.classes.values())
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,9 +157,33 @@ class SplitInfo:
     repeated: int
     shards: tuple[ShardInfo, ...]
 
+    @classmethod
+    def of(cls, shards: Iterable[ShardInfo], *, shortened_offset: int = 0, repeated: int = 0) -> "SplitInfo":
+        """A split of these shards."""
+        shards = tuple(shards)
+        labeled = sum(shard.labeled for shard in shards)
+        return cls(
+            labeled=labeled,
+            unlabeled=sum(shard.records for shard in shards) - labeled,
+            shortened_offset=shortened_offset,
+            repeated=repeated,
+            shards=shards,
+        )
+
     @property
     def records(self) -> int:
         return self.labeled + self.unlabeled
+
+    @property
+    def seconds(self) -> float:
+        return round(math.fsum(shard.seconds for shard in self.shards), 3)
+
+    def count_classes(self, classes: tuple[str, ...]) -> dict[str, int]:
+        """Labelled samples of each of `classes` that occurs, in their order."""
+        counts: Counter[str] = Counter()
+        for shard in self.shards:
+            counts.update(shard.classes)
+        return {name: counts[name] for name in classes if counts[name]}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,8 +314,14 @@ class Manifest:
         """What can be read: RGB first, where there is both."""
         return tuple(self.modality.split(","))
 
+    @property
+    def shards(self) -> tuple[ShardInfo, ...]:
+        """Of all splits."""
+        return tuple(shard for split in self.splits.values() for shard in split.shards)
+
     def to_json(self) -> str:
-        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
+        """JSON that carries a checksum of itself, see `seal`."""
+        return seal(json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
@@ -285,6 +329,9 @@ class Manifest:
         fields = json.loads(text)
         if fields["format_version"] != FORMAT_VERSION:
             raise ValueError(f"format version {fields['format_version']}, this kdant reads {FORMAT_VERSION}")
+        if not is_sealed(text.encode()):
+            raise ValueError("it does not agree with its own checksum, so it was damaged or edited")
+        del fields["sha256"]
         splits = {
             name: SplitInfo(**{**split, "shards": tuple(ShardInfo(**shard) for shard in split["shards"])})
             for name, split in fields["splits"].items()
@@ -311,14 +358,21 @@ class Manifest:
         """What `build-records --json` and `inspect --json` print."""
         splits = {
             name: {
+                "samples": split.records,
                 "labeled": split.labeled,
                 "unlabeled": split.unlabeled,
                 "shards": len(split.shards),
+                "seconds": split.seconds,
                 "bytes": sum(shard.bytes for shard in split.shards),
+                "classes": split.count_classes(self.classes),
             }
             for name, split in self.splits.items()
         }
         return {
+            "dataset": self.dataset,
+            "clip": dataclasses.asdict(self.clip),
+            "fps": self.fps,
+            "short_side": self.short_side,
             "splits": splits,
             "classes": list(self.classes),
             "modality": self.modality,
@@ -343,6 +397,7 @@ def load_manifest(folder: str | os.PathLike[str]) -> Manifest:
             f"Build it, or finish it: kdant build-records … --out {folder} --resume."
         )
     try:
-        return Manifest.from_json(path.read_text(encoding="utf-8"))
-    except (ValueError, KeyError, TypeError, AttributeError, RecordError) as error:
+        # Not read_text, which would take a damaged line break for another kind of line break.
+        return Manifest.from_json(path.read_bytes().decode("utf-8"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RecordError) as error:
         raise RecordError(f"{path} cannot be read: {error}. Rebuild it with --overwrite.") from error

@@ -5,7 +5,9 @@ A video that several samples of the shard show is opened once, and none of its f
 
 import dataclasses
 import json
+import math
 import os
+from collections import Counter
 from pathlib import Path
 
 from tf_records.encode import Segments, read_samples, to_example
@@ -28,8 +30,6 @@ class ShardResult:
 
     split: str
     shard: ShardInfo
-    labeled: int
-    unlabeled: int
     shortened_offset: int
     repeated: int
     fps: tuple[float, ...]
@@ -55,8 +55,7 @@ def write_shard(task: ShardTask, out: Path) -> ShardResult:
             writing = _ShardWriting(task, ordered)
             for samples in _group_by_video(task.samples):
                 writing.add_video(samples)
-    info = ShardInfo(file=task.file, records=records.records, bytes=records.bytes, sha256=records.sha256)
-    result = writing.result(info)
+    result = writing.result(records)
     note_text = json.dumps({"task": task.digest(), "result": dataclasses.asdict(result)})
     write_text_atomically(note, note_text)
     return result
@@ -70,6 +69,7 @@ class _ShardWriting:
         self._ordered = ordered
         self._numbers = {sample.id: number for number, sample in enumerate(task.samples)}
         self._kept: list[tuple[Sample, Pair, float]] = []
+        self._lengths_s: list[float] = []
         self._skipped: dict[int, Skipped] = {}
         self._frames_decoded = 0
 
@@ -92,6 +92,7 @@ class _ShardWriting:
         if isinstance(outcome, Segments):
             self._ordered.add(number, to_example(sample, outcome, self._task.classes))
             self._kept.append((sample, outcome.pair, outcome.fps))
+            self._lengths_s.append(outcome.seconds)
             return
         if not os.path.exists(sample.path):
             raise KdantError(
@@ -102,13 +103,18 @@ class _ShardWriting:
         reason = str(outcome).replace(sample.path, sample.video)
         self._skipped[number] = Skipped(video=sample.video, reason=reason)
 
-    def result(self, info: ShardInfo) -> ShardResult:
-        labeled = sum(sample.label is not None for sample, _, _ in self._kept)
+    def result(self, records: RecordFile) -> ShardResult:
+        labels = Counter(sample.label for sample, _, _ in self._kept)
         return ShardResult(
             split=self._task.split,
-            shard=info,
-            labeled=labeled,
-            unlabeled=len(self._kept) - labeled,
+            shard=ShardInfo(
+                file=self._task.file,
+                records=records.records,
+                bytes=records.bytes,
+                sha256=records.sha256,
+                classes={name: labels[name] for name in self._task.classes if labels[name]},
+                seconds=round(math.fsum(self._lengths_s), 3),
+            ),
             shortened_offset=sum(pair.shortened for _, pair, _ in self._kept),
             repeated=sum(pair.repeated for _, pair, _ in self._kept),
             fps=tuple(sorted({fps for _, _, fps in self._kept})),

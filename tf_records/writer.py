@@ -131,12 +131,10 @@ def _assemble(annotations: Annotations, options: BuildOptions, results: list[Sha
     splits = {}
     for split in dict.fromkeys(result.split for result in results):
         own = [result for result in results if result.split == split]
-        splits[split] = SplitInfo(
-            labeled=sum(r.labeled for r in own),
-            unlabeled=sum(r.unlabeled for r in own),
+        splits[split] = SplitInfo.of(
+            [r.shard for r in own],
             shortened_offset=sum(r.shortened_offset for r in own),
             repeated=sum(r.repeated for r in own),
-            shards=tuple(r.shard for r in own),
         )
     fps = {rate for result in results for rate in result.fps}
     skipped = dict.fromkeys(item for result in results for item in result.skipped)

@@ -1,7 +1,7 @@
 """How a run is evaluated: which view, which windows, and what comes out."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import keras
@@ -12,7 +12,7 @@ from kdant_tf.config import TEACHER
 from kdant_tf.evaluation.metrics import mean_class_accuracy, top_k_accuracy
 from kdant_tf.models.networks import load_network
 from kdant_tf.runs import Run, record_evaluation
-from tf_records.reader import Records, evaluation_batches, naming_damage
+from tf_records.reader import Records, evaluation_batches, iterate_batches
 from tf_records.schema import FUTURE, OBSERVED
 
 BATCH_SIZE = 16
@@ -70,7 +70,8 @@ def evaluate_run(
         windows=run.config.windows,
     )
     network = load_network(run) if network is None else network
-    probabilities, labels = predict(network, batches, records.split(split).records, on_batch)
+    samples = records.split(split).records
+    probabilities, labels = predict(network, iterate_batches(batches, records, split), samples, on_batch)
     result = Evaluation(
         top1=top_k_accuracy(probabilities, labels, 1),
         top5=top_k_accuracy(probabilities, labels, 5),
@@ -85,7 +86,7 @@ def evaluate_run(
 
 def predict(
     network: keras.Model,
-    batches: tf.data.Dataset,
+    batches: Iterable[Mapping[str, tf.Tensor]],
     samples: int,
     on_batch: Callable[[int], None] = lambda clips: None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -107,12 +108,7 @@ def predict(
 
     sums = np.zeros((samples, network.output["logits"].shape[-1]))
     labels = np.full(samples, -1, dtype=np.int64)
-    iterator = iter(batches)
-    while True:
-        with naming_damage():
-            batch = next(iterator, None)
-        if batch is None:
-            break
+    for batch in batches:
         index = batch["index"].numpy()
         np.add.at(sums, index, infer(batch["clip"]).numpy())
         labels[index] = batch["label"].numpy()

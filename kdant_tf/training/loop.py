@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from kdant_tf.training.distiller import Distiller
 from tf_records.errors import KdantError
-from tf_records.reader import naming_damage
+from tf_records.reader import Records, iterate_batches
 
 COUNTS = ("correct", "labeled")
 
@@ -23,6 +23,7 @@ def fit(
     epochs: range,
     learning_rate: Callable[[int], float],
     callbacks: keras.callbacks.CallbackList,
+    records: Records | None = None,
 ) -> dict[str, float]:
     """Trains over `epochs`; returns the last epoch's logs.
 
@@ -36,6 +37,7 @@ def fit(
         epochs: numbers of the epochs to run; the first is not 0 when a run is resumed.
         learning_rate: epoch → rate.
         callbacks: told of epochs and steps; the logs are described at `_EpochMeter.logs`.
+        records: where the batches come from, so that an error can name the damaged shard.
     """
     step = _compile_step(distiller, strategy)
     logs: dict[str, float] = {}
@@ -44,7 +46,8 @@ def fit(
         distiller.optimizer.learning_rate = learning_rate(epoch)
         callbacks.on_epoch_begin(epoch)
         meter = _EpochMeter()
-        for number, batch in enumerate(meter.timed(strategy.experimental_distribute_dataset(batches(epoch)))):
+        dataset = strategy.experimental_distribute_dataset(batches(epoch))
+        for number, batch in enumerate(meter.timed(iterate_batches(dataset, records, "train"))):
             callbacks.on_train_batch_begin(number)
             losses = {name: float(value) for name, value in step(batch).items()}
             _check_finite(losses, epoch, number)
@@ -66,13 +69,11 @@ class _EpochMeter:
         self.waited_s = 0.0
         self.began_s = time.perf_counter()
 
-    def timed(self, batches: tf.distribute.DistributedDataset) -> Iterator[Any]:
+    def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
         """The batches, with the wait for each counted."""
-        iterator = iter(batches)
         while True:
             asked_s = time.perf_counter()
-            with naming_damage():
-                batch = next(iterator, None)
+            batch = next(batches, None)
             self.waited_s += time.perf_counter() - asked_s
             if batch is None:
                 return

@@ -125,6 +125,7 @@ def _fit(
         epochs=range(finished, config.epochs),
         learning_rate=config.learning_rate_at,
         callbacks=told,
+        records=assembly.records,
     )
 
 

@@ -1,11 +1,14 @@
 """Bad input gets one sentence on stderr, exit code 1, nothing on stdout and nothing half-written."""
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 from kdant_cli.main import main
+
+from tf_records.schema import load_manifest
 
 HEADER = "video,start_s,end_s,label,split"
 
@@ -129,11 +132,13 @@ def test_records_of_another_modality(tmp_path: Path, record_folder: Path) -> Non
     assert "has modality 'rgb', the run wants 'flow'" in refuse(*training, "--modality", "flow")
 
 
-def test_a_teacher_of_other_classes(tmp_path: Path, record_folder: Path, finished_run: Path) -> None:
+def test_a_teacher_of_other_classes(
+    tmp_path: Path, record_folder: Path, finished_run: Path, edit_manifest: Callable[..., None]
+) -> None:
     records = tmp_path / "others"
     shutil.copytree(record_folder, records)
-    manifest = records / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"shrink"', '"wobble"'))
+    classes = load_manifest(records).classes
+    edit_manifest(records, classes=tuple(name.replace("shrink", "wobble") for name in classes))
     args = ("--records", records, "--out", tmp_path / "student")
     message = refuse("distill", "--teacher", finished_run, *args)
     assert "wobble" in message
@@ -142,11 +147,12 @@ def test_a_teacher_of_other_classes(tmp_path: Path, record_folder: Path, finishe
     assert "wobble" in refuse("evaluate", finished_run, "--records", records)
 
 
-def test_records_of_another_frame_size(tmp_path: Path, record_folder: Path, finished_run: Path) -> None:
+def test_records_of_another_frame_size(
+    tmp_path: Path, record_folder: Path, finished_run: Path, edit_manifest: Callable[..., None]
+) -> None:
     records = tmp_path / "resized"
     shutil.copytree(record_folder, records)
-    manifest = records / "manifest.json"
-    manifest.write_text(manifest.read_text().replace('"short_side": 64', '"short_side": 128'))
+    edit_manifest(records, short_side=128)
     assert "short side of 64 pixels" in refuse("evaluate", finished_run, "--records", records)
 
 

@@ -14,6 +14,7 @@ from tf_records.encode import Segments, to_example
 from tf_records.errors import RecordError
 from tf_records.pairing import Spacing, Window, pair_for_training
 from tf_records.schema import ClipSpec, FlowInfo, Manifest, ShardInfo, Skipped, SplitInfo, load_manifest
+from tf_records.seal import seal
 from tf_records.sources.sample import Sample
 
 WORDS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)
@@ -23,7 +24,15 @@ JSON = st.recursive(
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(WORDS, inner, max_size=3)),
     max_leaves=5,
 )
-SHARDS = st.builds(ShardInfo, file=WORDS, records=COUNTS, bytes=COUNTS, sha256=st.text(string.hexdigits))
+SHARDS = st.builds(
+    ShardInfo,
+    file=WORDS,
+    records=COUNTS,
+    bytes=COUNTS,
+    sha256=st.text(string.hexdigits),
+    classes=st.dictionaries(WORDS, COUNTS, max_size=3),
+    seconds=st.floats(0, 1e9),
+)
 SPLITS = st.builds(
     SplitInfo,
     labeled=COUNTS,
@@ -72,6 +81,21 @@ def test_the_same_manifest_is_the_same_text(manifest: Manifest) -> None:
     assert Manifest.from_json(manifest.to_json()).to_json() == manifest.to_json()
 
 
+@given(manifest=MANIFESTS, place=st.integers(0), bits=st.integers(1, 255))
+def test_any_changed_byte_of_a_manifest_is_noticed(
+    tmp_path_factory: pytest.TempPathFactory, manifest: Manifest, place: int, bits: int
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "flipped" / "manifest.json"
+    path.parent.mkdir(exist_ok=True)
+    content = bytearray(manifest.to_json().encode())
+    path.write_bytes(content)
+    assert load_manifest(path.parent) == manifest
+    content[place % len(content)] ^= bits
+    path.write_bytes(content)
+    with pytest.raises(RecordError, match=r"manifest\.json cannot be read"):
+        load_manifest(path.parent)
+
+
 @pytest.mark.parametrize("field", ["clip", "splits", "skipped", "classes", "format_version", "colour"])
 @settings(max_examples=25)
 @given(value=JSON)
@@ -92,7 +116,9 @@ def test_a_manifest_with_a_spoilt_field_is_read_or_refused(
         plan_sha256="0" * 64,
     )
     fields = {**json.loads(whole.to_json()), field: value}
-    (folder / "manifest.json").write_text(json.dumps(fields), encoding="utf-8")
+    del fields["sha256"]
+    text = seal(json.dumps(fields, indent=1) + "\n")
+    (folder / "manifest.json").write_text(text, encoding="utf-8")
     try:
         load_manifest(folder)
     except RecordError as error:

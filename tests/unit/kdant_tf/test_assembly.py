@@ -105,13 +105,12 @@ def test_features_are_computed_once_for_the_same_stem_records_and_crop(folder, f
 
 
 @pytest.mark.parametrize("change", ["stem", "crop", "records"])
-def test_other_stems_crops_and_records_have_features_of_their_own(folder, frame_mlp, change):
+def test_other_stems_crops_and_records_have_features_of_their_own(folder, frame_mlp, change, edit_manifest):
     assembled(folder, frame_mlp)
     before = feature_folders(folder)
     settings = frame_mlp | {"stem": {"seed": 1}, "crop": {"crop": 48}, "records": {}}[change]
     if change == "records":
-        manifest = folder / "manifest.json"
-        manifest.write_text(manifest.read_text().replace('"plan_sha256": "', '"plan_sha256": "0'))
+        edit_manifest(folder, plan_sha256="0" * 64)
     _, lines = assembled(folder, settings)
     assert lines
     assert len(feature_folders(folder)) == 2

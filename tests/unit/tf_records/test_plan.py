@@ -64,7 +64,22 @@ def test_a_digest_changes_with_what_decides_the_bytes() -> None:
 
 def test_a_dry_run_counts_what_would_be_written() -> None:
     summary = dry_run_summary(annotations(200, 70), BuildOptions())
+    nothing = {"seconds": 0, "bytes": 0}
     assert summary["splits"] == {
-        "train": {"labeled": 133, "unlabeled": 67, "shards": 4, "bytes": 0},
-        "test": {"labeled": 70, "unlabeled": 0, "shards": 2, "bytes": 0},
+        "train": {
+            "samples": 200,
+            "labeled": 133,
+            "unlabeled": 67,
+            "shards": 4,
+            "classes": {"wave": 133},
+            **nothing,
+        },
+        "test": {
+            "samples": 70,
+            "labeled": 70,
+            "unlabeled": 0,
+            "shards": 2,
+            "classes": {"wave": 70},
+            **nothing,
+        },
     }

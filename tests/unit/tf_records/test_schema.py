@@ -8,11 +8,19 @@ import pytest
 from tf_records.errors import RecordError
 from tf_records.plan import BuildOptions
 from tf_records.schema import ClipSpec, Manifest, ShardInfo, SplitInfo, load_manifest
+from tf_records.seal import seal
 
 
 def manifest() -> Manifest:
-    shard = ShardInfo(file="train-00000-of-00001.tfrecord", records=3, bytes=99, sha256="ab")
-    split = SplitInfo(labeled=2, unlabeled=1, shortened_offset=1, repeated=0, shards=(shard,))
+    shard = ShardInfo(
+        file="train-00000-of-00001.tfrecord",
+        records=3,
+        bytes=99,
+        sha256="ab",
+        classes={"wave": 2},
+        seconds=4.5,
+    )
+    split = SplitInfo.of([shard], shortened_offset=1)
     return Manifest(
         dataset="csv",
         clip=ClipSpec(),
@@ -24,6 +32,13 @@ def manifest() -> Manifest:
         jpeg_quality=95,
         plan_sha256="0" * 64,
     )
+
+
+def sealed_with(**changes: object) -> str:
+    """The manifest's text with other fields, and a checksum that fits them."""
+    fields = {**json.loads(manifest().to_json()), **changes}
+    del fields["sha256"]
+    return seal(json.dumps(fields, indent=1) + "\n")
 
 
 @pytest.mark.parametrize("name", ["clip_frames", "offset_frames"])
@@ -68,7 +83,7 @@ def test_the_offset_in_frames_follows_the_clock(clip: ClipSpec, fps: float, offs
     ],
 )
 def test_clips_saved_before_there_was_an_anticipation_time_are_read(fields: dict) -> None:
-    text = json.dumps({**json.loads(manifest().to_json()), "clip": fields})
+    text = sealed_with(clip=fields)
     assert Manifest.from_json(text).clip == ClipSpec(clip_frames=8, offset_frames=16)
 
 
@@ -95,7 +110,21 @@ def test_a_split_counts_labelled_and_unlabelled_records() -> None:
 
 def test_the_summary_counts_shards_and_bytes() -> None:
     assert manifest().summary() == {
-        "splits": {"train": {"labeled": 2, "unlabeled": 1, "shards": 1, "bytes": 99}},
+        "dataset": "csv",
+        "clip": {"clip_frames": 8, "offset_frames": 15, "anticipation_s": None},
+        "fps": 25.0,
+        "short_side": 64,
+        "splits": {
+            "train": {
+                "samples": 3,
+                "labeled": 2,
+                "unlabeled": 1,
+                "shards": 1,
+                "seconds": 4.5,
+                "bytes": 99,
+                "classes": {"wave": 2},
+            }
+        },
         "classes": ["bow", "wave"],
         "modality": "rgb",
         "flow": None,
@@ -111,7 +140,9 @@ def test_a_missing_folder_and_one_without_a_manifest_are_told_apart(tmp_path: Pa
         load_manifest(tmp_path)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", "{}", '{"format_version": 1}', "\udcff"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "null", "{}", '{"format_version": 2}', "[" * 100000, "\udcff"]
+)
 def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "manifest.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(RecordError, match=r"manifest\.json cannot be read: .*Rebuild it with --overwrite"):
@@ -133,15 +164,22 @@ def test_a_manifest_that_cannot_be_read_is_named(tmp_path: Path, text: str) -> N
     ],
 )
 def test_a_manifest_with_a_wrong_field_is_named(tmp_path: Path, field: str, value: object) -> None:
-    text = json.dumps({**json.loads(manifest().to_json()), field: value})
-    (tmp_path / "manifest.json").write_text(text)
+    (tmp_path / "manifest.json").write_text(sealed_with(**{field: value}))
     with pytest.raises(RecordError, match=r"manifest\.json cannot be read"):
         load_manifest(tmp_path)
 
 
-def test_a_manifest_of_another_format_version_says_both(tmp_path: Path) -> None:
-    (tmp_path / "manifest.json").write_text(manifest().to_json().replace('version": 1', 'version": 2'))
-    with pytest.raises(RecordError, match="format version 2, this kdant reads 1"):
+@pytest.mark.parametrize("version", [1, 3])
+def test_a_manifest_of_another_format_version_says_both(tmp_path: Path, version: int) -> None:
+    (tmp_path / "manifest.json").write_text(json.dumps({"format_version": version, "clip": {}}))
+    with pytest.raises(RecordError, match=f"format version {version}, this kdant reads 2. Rebuild it"):
+        load_manifest(tmp_path)
+
+
+def test_an_edited_manifest_is_refused(tmp_path: Path) -> None:
+    text = manifest().to_json().replace('"records": 3', '"records": 4')
+    (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(RecordError, match=r"manifest\.json cannot be read: .*checksum.*Rebuild it"):
         load_manifest(tmp_path)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import av
@@ -107,6 +108,18 @@ def test_the_manifest_counts_what_was_written(built: Path, few: Annotations) -> 
     assert (manifest.fps, manifest.short_side, manifest.dataset) == (20.0, 16, "synthetic")
     assert manifest.classes == few.classes
     assert [len(serialized(built, split)) for split in ("train", "test")] == [6, 4]
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_the_manifest_knows_the_classes_and_the_seconds_of_the_records(built: Path, split: str) -> None:
+    manifest = load_manifest(built)
+    rows = parsed(built, split)
+    labels = Counter(row["clip/label/string"].decode() for row in rows)
+    counted = manifest.splits[split].count_classes(manifest.classes)
+    assert counted == {name: labels[name] for name in manifest.classes if labels[name]}
+    assert list(counted) == [name for name in manifest.classes if labels[name]]
+    frames = sum(len(row[key]) for row in rows for key in LISTS)
+    assert manifest.splits[split].seconds == pytest.approx(frames / 20)
 
 
 @pytest.mark.parametrize("split", ["train", "test"])
@@ -353,7 +366,7 @@ def test_a_recorded_frame_has_the_quality_asked_for(few: Annotations, tmp_path: 
 
 def test_the_manifest_is_plain_json(built: Path) -> None:
     fields = json.loads((built / "manifest.json").read_text())
-    assert fields["format_version"] == 1
+    assert fields["format_version"] == 2
     assert fields["clip"] == {"clip_frames": 8, "offset_frames": 16, "anticipation_s": None}
     assert [shard["records"] for shard in fields["splits"]["train"]["shards"]] == [3, 3]
     shard = fields["splits"]["test"]["shards"][0]
