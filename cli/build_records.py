@@ -6,8 +6,6 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from tf_records.quiet import start_tensorflow
-
 from .command import KdantCommand, add_options, split_names
 from .options import FOLDER, folder_options, json_option
 
@@ -119,6 +117,10 @@ clip_options = add_options(
 )
 @click.option("--shards", type=int, help="Shards a split; default: one every 64 samples.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
+@click.option(
+    "--max-pixels", type=int, help="Videos with larger frames are skipped. Default: those of 8K, 7680x4320."
+)
+@click.option("--max-seconds", type=float, help="Longer videos are skipped. Default: those of a day.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if a video had to be skipped.")
 @click.option("--dry-run", is_flag=True, help="Check the annotations and count; decode and write nothing.")
 @folder_options
@@ -145,12 +147,13 @@ def build_records(ctx: click.Context, **options: Any) -> None:
         modality=options["modality"],
         flow=describe_flow(options["flow_algorithm"]) if with_flow else None,
         shards=options["shards"],
+        limits=_limits(options),
     )
-    annotations = _read_source(options, protocol)
+    annotations = _read_source(options, protocol, build_options.limits)
     if options["dry_run"]:
         summary = dry_run_summary(annotations, build_options)
     else:
-        summary = _build(annotations, build_options, options).summary()
+        summary = _build(annotations, build_options, options)
     early = annotations.too_early
     faults = summary["skipped"][early:]
     _report_missing([*faults, *summary["skipped"][:early]], annotations.absent)
@@ -180,7 +183,14 @@ def _check_usage(ctx: click.Context, options: dict[str, Any]) -> None:
             )
 
 
-def _read_source(options: dict[str, Any], protocol: Any) -> Any:
+def _limits(options: dict[str, Any]) -> Any:
+    from tf_records.limits import Limits
+
+    names = ("max_pixels", "max_seconds")
+    return Limits(**{name: options[name] for name in names if options[name] is not None})
+
+
+def _read_source(options: dict[str, Any], protocol: Any, limits: Any) -> Any:
     from tf_records.sources.read import SourceOptions, read_annotations
 
     same = ("source", "split", "target", "classes", "allow_outside", "label_fraction", "limit", "seed")
@@ -188,6 +198,7 @@ def _read_source(options: dict[str, Any], protocol: Any) -> Any:
     source_options = SourceOptions(
         path=options["input_path"],
         need_videos=not options["dry_run"],
+        limits=limits,
         **{name: options[name] for name in (*same, *mining)},
     )
     return read_annotations(source_options, protocol)
@@ -205,22 +216,23 @@ def _report_missing(skipped: list[dict[str, str]], absent: dict[str, list[str]])
             click.echo(f"Absent {what}, {len(names)}: {', '.join(shown)}", err=True)
 
 
-def _build(annotations: Any, build_options: Any, options: dict[str, Any]) -> Any:
-    start_tensorflow()
+def _build(annotations: Any, build_options: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """Builds, and returns the summary; no frames are decoded where a finished build is resumed."""
     from tf_records.writer import build_records as build
 
-    from .progress import CountProgress
+    from .bars import BuildProgress
 
-    with CountProgress("building records", len(annotations.samples)) as progress:
-        return build(
+    with BuildProgress(len(annotations.samples)) as progress:
+        manifest = build(
             annotations,
             options["out"],
             build_options,
             workers=options["workers"],
             resume=options["resume"],
             overwrite=options["overwrite"],
-            on_shard=lambda result: progress.advance(result.shard.records + len(result.skipped)),
+            on_shard=progress.add_shard,
         )
+    return {**manifest.summary(), "frames_decoded": progress.frames_decoded}
 
 
 def _print(summary: dict[str, Any], out: Path | None, as_json: bool) -> None:

@@ -29,8 +29,8 @@ def evaluate(run: Path, records: Path, view: str | None, split: str, as_json: bo
     from kdant_tf.evaluation.protocols import evaluate_run
     from tf_records.reader import Records
 
+    from .bars import CountProgress
     from .output import percent, print_fields, print_json
-    from .progress import CountProgress
 
     opened = Records.open(records)
     with CountProgress("evaluating windows", None) as progress:

@@ -58,7 +58,7 @@ def extract_features(records: Path, out: Path, init: str, as_json: bool, **optio
     from kdant_tf.training.extraction import extract_features as extract
     from tf_records.schema import load_manifest
 
-    from .progress import CountProgress
+    from .bars import CountProgress
 
     if init == "random":
         click.echo("Features of random weights, for trying out: nothing to be learned from.", err=True)

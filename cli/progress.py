@@ -1,43 +1,12 @@
-"""Progress on stderr: rich bars on a terminal, plain lines when piped."""
+"""Progress of a training on stderr: a rich bar on a terminal, a line an epoch when piped."""
 
 import time
 from typing import Any
 
 import keras
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-
-def make_progress(console: Console | None = None) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console or Console(stderr=True),
-        transient=True,
-    )
-
-
-class CountProgress:
-    """A bar for a known number of things; use as a context manager. Silent when piped."""
-
-    def __init__(self, what: str, total: int | None) -> None:
-        console = Console(stderr=True)
-        self.progress = make_progress(console)
-        self.progress.disable = not console.is_terminal
-        self.task = self.progress.add_task(what, total=total, note="")
-
-    def __enter__(self) -> "CountProgress":
-        self.progress.start()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        self.progress.stop()
-
-    def advance(self, count: int) -> None:
-        self.progress.advance(self.task, count)
+from .bars import clock, make_progress
 
 
 class TrainingProgress(keras.callbacks.Callback):
@@ -86,7 +55,7 @@ class TrainingProgress(keras.callbacks.Callback):
         if not self.console.is_terminal:
             done = epoch + 1 - (self.first_epoch or 0)
             left_s = (time.monotonic() - self.began_s) / done * (self.epochs - epoch - 1)
-            numbers = f"{_describe(logs or {})}, {_clock(left_s)} left"
+            numbers = f"{_describe(logs or {})}, {clock(left_s)} left"
             self.console.out(f"{self.name}: epoch {epoch + 1}/{self.epochs}, {numbers}", highlight=False)
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
@@ -99,8 +68,3 @@ def _describe(logs: dict[str, float]) -> str:
         f"loss {logs['loss']:.3f}{features}, accuracy {logs['accuracy']:.0%}, "
         f"{logs['clips_per_second']:.1f} clips/s, {logs['data_wait_share']:.0%} waiting for data"
     )
-
-
-def _clock(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"

@@ -18,11 +18,15 @@ from tf_records.schema import MAX_FPS
 from tf_records.video_info import VideoInfo
 
 END_TOLERANCE_S = 0.25
-# Reading on is cheaper than seeking within these, and where no index tells where key frames are.
+# Containers whose index lists the key frames. Others are sought through by trial, but for MPEG program
+# streams: after seeking their frames have other time stamps than when read through.
+_INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv"}
+_UNSEEKABLE = {"mpeg"}
+# Reading on is cheaper than seeking within these, with an index and without.
 _SHORT_GAP_S = 1.0
-_LONG_GAP_S = 10.0
+_LONG_GAP_S = 15.0
 # How far before the place asked for to seek, if a key frame comes too late; at last to the start.
-_MARGINS_S = (0.0, 5.0, 30.0)
+_MARGINS_S = (0.0, 3.0, 12.0, 60.0)
 # These name other files, or never end.
 _PLAYLISTS = {"hls", "concat", "dash", "sdp", "rtsp", "webm_dash_manifest", "imf"}
 
@@ -47,7 +51,8 @@ class VideoFile:
             self._rate = Fraction(self._stream.average_rate or 1)
             self._origin_s = (self._stream.start_time or 0) * self._time_base
             self._stated_s = self._find_stated_s()
-            self._stream.thread_count = 1
+            # Without a stated length there need be no time stamps to seek by.
+            self._seekable = self._stated_s is not None and self._container.format.name not in _UNSEEKABLE
             self._end_s = 0.0
             self._fed = -(2**63)
             duration_s = self._stated_s
@@ -107,16 +112,15 @@ class VideoFile:
         return self._seek(0.0)
 
     def _seek(self, time_s: float) -> Timed | None:
-        try:
-            if self._stated_s is None:  # no time stamps to seek by
-                self._container.close()
-                self._container = _open(self.path)
-                self._stream = self._choose_stream()
-                self._stream.thread_count = 1
-            else:
+        if self._seekable:
+            try:
                 self._container.seek(self._stamp(time_s), stream=self._stream, backward=True)
-        except (av.FFmpegError, OSError) as error:
-            raise self._undecodable(error) from error
+            except (av.FFmpegError, OSError):
+                self._seekable = False
+        if not self._seekable:
+            self._container.close()
+            self._container = _open(self.path)
+            self._stream = self._choose_stream()
         self._frames = self._decode()
         return self._next()
 
@@ -158,11 +162,12 @@ class VideoFile:
 
     def _can_leap(self, from_s: float, to_s: float) -> bool:
         """Whether a key frame that was not decoded lies before `to_s`, so that seeking saves frames."""
-        if to_s - from_s < _SHORT_GAP_S or self._stated_s is None:
+        if to_s - from_s < _SHORT_GAP_S or not self._seekable:
             return False
         index, target = self._stream.index_entries, self._stamp(to_s)
         reach = int(_LONG_GAP_S / self._time_base)
-        if len(index) == 0 or index[len(index) - 1].timestamp < target - reach:
+        whole = len(index) > 0 and index[len(index) - 1].timestamp >= target - reach
+        if not whole or self._container.format.name not in _INDEXED:
             return to_s - from_s > _LONG_GAP_S
         place = index.search_timestamp(target)
         return place >= 0 and index[place].timestamp > self._fed
@@ -184,6 +189,7 @@ class VideoFile:
         if not stream.average_rate:
             raise VideoError(f"{self.path} states no frame rate.")
         self._limits.check_size(self.path, stream.width, stream.height)
+        stream.thread_count = 1
         return stream
 
     def _find_stated_s(self) -> float | None:

@@ -149,7 +149,17 @@ def _assemble(annotations: Annotations, options: BuildOptions, results: list[Sha
 def _finished_manifest(out: Path, annotations: Annotations, options: BuildOptions) -> Manifest:
     """The manifest of a build that had finished, if it is the build that is asked for now."""
     manifest = schema.load_manifest(out)
-    fields = ("dataset", "clip", "classes", "options", "short_side", "jpeg_quality", "modality", "flow")
+    fields = (
+        "dataset",
+        "clip",
+        "classes",
+        "options",
+        "short_side",
+        "resize",
+        "jpeg_quality",
+        "modality",
+        "flow",
+    )
     planned = empty_manifest(annotations, options)
     changed = [name for name in fields if getattr(planned, name) != getattr(manifest, name)]
     if changed or manifest.plan_sha256 != planned.plan_sha256:

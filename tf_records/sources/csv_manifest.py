@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tf_records.errors import AnnotationError, VideoError
+from tf_records.limits import Limits
 from tf_records.schema import MAX_FPS, SPLITS, Skipped
 from tf_records.sources.sample import Annotations, Footage, Sample, Segment, select_classes
 from tf_records.sources.table import Row, read_table
-from tf_records.video import VideoInfo, probe
+from tf_records.video import probe
+from tf_records.video_info import VideoInfo
 
 REQUIRED = ("video", "start_s", "end_s")
 OPTIONAL = ("label", "split", "fps", "offset_s")
@@ -35,13 +37,20 @@ class _Action(NamedTuple):
     offset_s: float | None
 
 
-def read_csv(path: Path, classes: tuple[str, ...] = (), *, allow_outside: bool = False) -> Annotations:
+def read_csv(
+    path: Path,
+    classes: tuple[str, ...] = (),
+    *,
+    allow_outside: bool = False,
+    limits: Limits | None = None,
+) -> Annotations:
     """Reads and checks `path`; opens each video once, for its length.
 
     Args:
         path: the CSV.
         classes: leave out rows of other classes; unlabelled rows stay.
         allow_outside: accept videos outside the CSV's folder.
+        limits: skip videos beyond these; None for the usual ones.
 
     Raises:
         AnnotationError: with file and line, for a missing column, a time that is no number,
@@ -53,7 +62,7 @@ def read_csv(path: Path, classes: tuple[str, ...] = (), *, allow_outside: bool =
         (action, video) for action in actions for video in _find_videos(action, path.parent, allow_outside)
     ]
     skipped: list[Skipped] = []
-    infos = _probe_videos(path.parent, [video for _, video in found], skipped)
+    infos = _probe_videos(path.parent, [video for _, video in found], skipped, limits or Limits())
     samples = _make_samples(found, infos, path.parent)
     names = select_classes({s.label for _, s in samples if s.label is not None}, classes)
     kept = [(where, s) for where, s in samples if s.label is None or s.label in names]
@@ -161,12 +170,14 @@ def _outside(where: str, video: str, folder: Path) -> AnnotationError:
     )
 
 
-def _probe_videos(folder: Path, videos: list[str], skipped: list[Skipped]) -> dict[str, VideoInfo]:
+def _probe_videos(
+    folder: Path, videos: list[str], skipped: list[Skipped], limits: Limits
+) -> dict[str, VideoInfo]:
     """Length and frame rate of each video that opens; the others go to `skipped`."""
     infos: dict[str, VideoInfo] = {}
     for video in dict.fromkeys(videos):
         try:
-            infos[video] = probe(folder / video)
+            infos[video] = probe(folder / video, limits=limits)
         except VideoError as error:
             skipped.append(Skipped(video=video, reason=str(error).replace(str(folder / video), video)))
     return infos

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from tf_records.limits import Limits
 from tf_records.sources.mining import mine_pairs
 from tf_records.sources.protocols import Protocol
 from tf_records.sources.sample import Annotations
@@ -27,6 +28,7 @@ class SourceOptions:
         limit: samples to keep a split, or None for all.
         seed: decides which labels and samples are kept.
         need_videos: False where nothing is to be built.
+        limits: beyond which a video counts as one that cannot be used.
     """
 
     source: str
@@ -42,6 +44,7 @@ class SourceOptions:
     limit: int | None = None
     seed: int = 0
     need_videos: bool = True
+    limits: Limits = dataclasses.field(default_factory=Limits)
 
 
 def read_annotations(options: SourceOptions, protocol: Protocol) -> Annotations:
@@ -88,7 +91,9 @@ def _read_source(options: SourceOptions, protocol: Protocol) -> Annotations:
     if options.source == "csv":
         from tf_records.sources.csv_manifest import read_csv
 
-        return read_csv(options.path, options.classes, allow_outside=options.allow_outside)
+        return read_csv(
+            options.path, options.classes, allow_outside=options.allow_outside, limits=options.limits
+        )
     from tf_records.sources.synthetic import read_synthetic
 
     return read_synthetic(options.path, classes=options.classes)

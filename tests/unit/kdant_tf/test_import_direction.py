@@ -19,7 +19,7 @@ MODULES = [
 ]
 LIGHT_MODULES = (
     "kdant_tf, kdant_tf.config, kdant_tf.runs, tf_records, tf_records.schema, tf_records.plan, "
-    "tf_records.flow, tf_records.sources.jhmdb"
+    "tf_records.flow, tf_records.sources.jhmdb, tf_records.writer"
 )
 
 
@@ -54,7 +54,7 @@ def test_the_walk_finds_the_package(package):
     assert len([module for module in MODULES if module.values[0] == package]) > 10
 
 
-def test_settings_and_schema_import_no_tensorflow():
+def test_settings_and_building_import_no_tensorflow():
     code = (
         f"import sys, {LIGHT_MODULES}\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'tensorflow', 'keras', 'cv2'}))"
