@@ -53,7 +53,7 @@ def _verify(records: Path, manifest: Any) -> list[Any]:
     start_tensorflow()
     from tf_records.verify import find_damage
 
-    from .progress import CountProgress
+    from .bars import CountProgress
 
     with CountProgress("verifying shards", len(manifest.shards)) as progress:
         return list(find_damage(records, manifest.shards, manifest, lambda shard: progress.advance(1)))
