@@ -54,7 +54,8 @@ def main(only: tuple[str, ...], json_path: Path | None, **settings: Any) -> None
 
     machine = describe_machine()
     rows = _measure(frozenset(only or PARTS), **settings)
-    print_report(machine, rows, Console(stderr=True))
+    # Piped, rich takes 80 columns, in which the table cannot be read.
+    print_report(machine, rows, Console(stderr=True, width=None if sys.stderr.isatty() else 150))
     result = {
         "machine": machine,
         "settings": {

@@ -46,6 +46,7 @@ def _row(kind: str, xla: bool, times: dict[str, Times], settings: PoolingSetting
     flops = count * settings.batch_size * count_product(settings.positions, settings.channels)
     # The faster of two ways to run nothing but the products.
     products = min((times[_products_name(kind, way)] for way in (True, False)), key=lambda way: way.median)
+    same_compiler = times[_products_name(kind, xla)]
     return Row(
         name=_name(kind, xla),
         times=times[_name(kind, xla)],
@@ -56,6 +57,7 @@ def _row(kind: str, xla: bool, times: dict[str, Times], settings: PoolingSetting
             "gflop": flops / 1e9,
             "gflop_per_s": flops / times[_name(kind, xla)].median / 1e9,
             "products_gflop_per_s": flops / products.median / 1e9,
+            "ratio_to_products_of_the_same_compiler": times[_name(kind, xla)].median / same_compiler.median,
             "matrix_product_gflop_per_s": gflop_per_second(times[PRODUCT]),
         },
     )
