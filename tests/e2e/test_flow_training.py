@@ -88,6 +88,23 @@ def test_an_exported_flow_network_takes_flow_in_the_8_bits_of_records(
     np.testing.assert_allclose(served[0], expected[0], rtol=1e-4)
 
 
+def test_heat_maps_are_drawn_over_flow(teacher: Path, both: Path, tmp_path: Path) -> None:
+    from PIL import Image
+
+    from kdant_tf.evaluation.heat_maps import draw_heat_maps
+    from kdant_tf.models.networks import load_network
+    from kdant_tf.runs import load_run
+    from tf_records.reader import Records
+
+    network = load_network(load_run(teacher))
+    draw_heat_maps(network, {}, Records.open(both, modality="flow"), tmp_path / "maps.png", rows=1)
+    with Image.open(tmp_path / "maps.png") as picture:
+        colours = {colour for _, colour in picture.convert("RGB").getcolors(maxcolors=1 << 24)}
+    assert any(
+        abs(red - 128) < 8 and abs(green - 128) < 8 and blue in (127, 128) for red, green, blue in colours
+    )
+
+
 def test_records_of_both_serve_an_rgb_run_too(both: Path, finished_run: Path) -> None:
     assert json.loads(succeed("evaluate", finished_run, "--records", both, "--json"))["samples"] == 8
 
