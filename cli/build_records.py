@@ -115,7 +115,7 @@ clip_options = add_options(
     type=click.Choice(["tvl1", "dis", "farneback"]),
     help="tvl1 is what I3D's Flow network was trained on; dis and farneback are much faster.",
 )
-@click.option("--shards", type=int, help="Shards a split; default: one every 64 samples.")
+@click.option("--shards", type=int, help="Shards a split; default: one every 64 samples, 16 with flow.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
 @click.option(
     "--max-pixels", type=int, help="Videos with larger frames are skipped. Default: those of 8K, 7680x4320."

@@ -26,6 +26,8 @@ from tf_records.schema import (
 from tf_records.sources.sample import Annotations, Sample
 
 RECORDS_PER_SHARD = 64
+# A record of TV-L1 flow takes most of a minute; a killed build loses a shard, and progress moves by shards.
+RECORDS_PER_FLOW_SHARD = 16
 # Taken for the length of a sample that is a whole video.
 _UNKNOWN_S = 5.0
 
@@ -41,7 +43,7 @@ class BuildOptions:
         jpeg_quality: 1 to 100.
         modality: one of `schema.MODALITIES`.
         flow: how to compute flow, of `flow.describe_flow`; None where `modality` has none.
-        shards: shards a split, or None for one every 64 samples.
+        shards: shards a split, or None for one every 64 samples, 16 with flow.
         limits: what a video may ask for.
     """
 
@@ -115,11 +117,12 @@ def plan_shards(annotations: Annotations, options: BuildOptions) -> tuple[ShardT
     classes; the order of the others is the source's.
     """
     tasks = []
+    records_per_shard = RECORDS_PER_SHARD if options.flow is None else RECORDS_PER_FLOW_SHARD
     for split in SPLITS:
         samples = [sample for sample in annotations.samples if sample.split == split]
         if split == "train":
             samples.sort(key=lambda sample: hashlib.sha256(sample.id.encode()).digest())
-        wanted = options.shards or math.ceil(len(samples) / RECORDS_PER_SHARD)
+        wanted = options.shards or math.ceil(len(samples) / records_per_shard)
         count = min(wanted, len(samples))
         for index in range(count):
             first, stop = index * len(samples) // count, (index + 1) * len(samples) // count

@@ -3,6 +3,7 @@
 import pytest
 
 from tf_records.plan import BuildOptions, dry_run_summary, plan_shards
+from tf_records.schema import FlowInfo
 from tf_records.sources.sample import Annotations, Sample
 
 
@@ -31,6 +32,13 @@ def test_every_sample_is_in_one_shard_of_its_split() -> None:
     assert sorted(dealt) == sorted(sample.id for sample in source.samples)
     assert all(sample.split == task.split for task in tasks for sample in task.samples)
     assert max(len(task.samples) for task in tasks) <= 64
+
+
+def test_shards_with_flow_are_smaller() -> None:
+    """A shard is what a killed build loses, and TV-L1 takes most of a minute a record."""
+    flow = FlowInfo(algorithm="tvl1", parameters={}, bound=20.0, opencv="5.0.0")
+    tasks = plan_shards(annotations(33, 16), BuildOptions(modality="rgb,flow", flow=flow))
+    assert [len(task.samples) for task in tasks] == [11, 11, 11, 16]
 
 
 def test_training_samples_are_mixed_and_test_samples_keep_their_order() -> None:
