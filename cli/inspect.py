@@ -1,6 +1,7 @@
 """kdant inspect"""
 
 import dataclasses
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +70,7 @@ def _print(records: Path, manifest: Any, verified: bool) -> None:
             "data set": f"{manifest.dataset} {manifest.options or ''}".strip(),
             "clips": f"{clip.clip_frames} frames, {clip.distance}, {manifest.fps or 'mixed'} fps",
             "frames": f"{manifest.modality}, short side {manifest.short_side}, JPEG {manifest.jpeg_quality}",
-            "flow": str(manifest.flow or "none"),
+            **({} if manifest.flow is None else {"flow": str(manifest.flow)}),
             **_describe_features(manifest.features),
             "skipped": ", ".join(dict.fromkeys(item.video for item in manifest.skipped)) or "none",
             "checked": "every byte and record"
@@ -77,26 +78,22 @@ def _print(records: Path, manifest: Any, verified: bool) -> None:
             else "the manifest alone; --verify checks every byte",
         },
     )
-    columns = (
-        *("split", "samples", "labelled", "unlabelled", "offset shortened", "repeated"),
-        *("shards", "seconds", "MB"),
-    )
-    rows = [
-        (
-            name,
-            split.records,
-            split.labeled,
-            split.unlabeled,
-            split.shortened_offset,
-            split.repeated,
-            len(split.shards),
-            f"{split.seconds:.1f}",
-            f"{sum(shard.bytes for shard in split.shards) / 1e6:.1f}",
-        )
-        for name, split in manifest.splits.items()
-    ]
-    print_table("", columns, rows)
+    print_table("", ("split", *manifest.splits), _split_rows(manifest.splits.values()))
     _print_classes(manifest)
+
+
+def _split_rows(splits: Collection[Any]) -> list[tuple[str, ...]]:
+    """A row a quantity, a column a split: so many quantities would not fit beside each other."""
+    return [
+        ("samples", *(str(split.records) for split in splits)),
+        ("labelled", *(str(split.labeled) for split in splits)),
+        ("unlabelled", *(str(split.unlabeled) for split in splits)),
+        ("offset shortened", *(str(split.shortened_offset) for split in splits)),
+        ("shorter than a clip", *(str(split.repeated) for split in splits)),
+        ("seconds of video", *(f"{split.seconds:.1f}" for split in splits)),
+        ("shards", *(str(len(split.shards)) for split in splits)),
+        ("MB", *(f"{sum(shard.bytes for shard in split.shards) / 1e6:.1f}" for split in splits)),
+    ]
 
 
 def _describe_features(features: Any) -> dict[str, str]:

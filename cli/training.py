@@ -42,6 +42,9 @@ training_options = add_options(
     click.option("--width", type=float, help="Multiplies I3D's channels; 1 is the published network."),
     click.option("--label-fraction", type=float, help="Share of the training labels to use, seeded."),
     click.option("--seed", type=int, help="Of weights, order, crops and dropout."),
+    click.option(
+        "--skip-damaged", is_flag=True, help="Train without the shards whose bytes have changed, and say so."
+    ),
     click.option("--devices", default="auto", show_default=True, help="auto, cpu, gpu, cpu:N or gpu:N."),
     folder_options,
     json_option,
@@ -57,6 +60,7 @@ def run_training(
     devices: str,
     resume: bool,
     overwrite: bool,
+    skip_damaged: bool,
     as_json: bool,
     teacher: Path | None = None,
     **options: Any,
@@ -88,6 +92,7 @@ def run_training(
             devices=devices,
             resume=resume,
             overwrite=overwrite,
+            skip_damaged=skip_damaged,
             callbacks=[progress],
             report=lambda line: click.echo(line, err=True),
         )

@@ -41,6 +41,7 @@ class Run:
         records_sha256: of the manifest of the records it was trained on.
         teacher: folder of the teacher, for students.
         features: that it was trained on in place of frames.
+        left_out: damaged shards of these records that it was trained without.
     """
 
     folder: Path
@@ -53,6 +54,7 @@ class Run:
     records_sha256: str
     teacher: str | None = None
     features: FeatureInfo | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def model_path(self) -> Path:
@@ -142,6 +144,7 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
                 "classes": tuple(fields["classes"]),
                 "clip": ClipSpec(**fields["clip"]),
                 "features": _features_from(fields.get("features")),
+                "left_out": tuple(fields.get("left_out", ())),
             }
         )
     except (ValueError, KeyError, TypeError, AttributeError, KdantError) as error:

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 from tf_records import augment, schema
 from tf_records.errors import RecordError
-from tf_records.schema import EITHER, FLOW, FUTURE, OBSERVED, Manifest, SplitInfo, load_manifest
+from tf_records.schema import EITHER, FLOW, FUTURE, OBSERVED, Manifest, ShardInfo, SplitInfo, load_manifest
 from tf_records.shard_files import find_file_fault, find_size_fault
 from tf_records.verify import find_damage
 
@@ -40,13 +40,13 @@ _CONTEXT = {
 class Records:
     """An opened record folder, checked against its manifest; clips are read in one `modality`.
 
-    `left_out` names the damaged shards that `manifest` here, unlike the file, no longer has.
+    `left_out` are the damaged training shards that `manifest` here, unlike the file, no longer has.
     """
 
     folder: Path
     manifest: Manifest
     modality: str
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[ShardInfo, ...] = ()
 
     @classmethod
     def open(
@@ -83,10 +83,12 @@ class Records:
                 f"Build records with --modality {modality}."
             )
         if skip_damaged:
-            return records._without_damaged_shards("train")
-        for shard in manifest.shards:
-            if fault := find_size_fault(records.folder, shard):
-                raise RecordError(f"Shard {records.folder / shard.file} {fault}. {records._advice}")
+            return records._without_damaged_shards()
+        for name, split in manifest.splits.items():
+            for shard in split.shards:
+                if fault := find_size_fault(records.folder, shard):
+                    path = records.folder / shard.file
+                    raise RecordError(f"Shard {path} {fault}. {records._advice(name)}")
         return records
 
     def split(self, name: str) -> SplitInfo:
@@ -121,35 +123,42 @@ class Records:
         dataset = tf.data.TFRecordDataset(self.paths(split)).map(
             _parse_context, num_parallel_calls=tf.data.AUTOTUNE
         )
-        labels = [context[schema.LABEL_INDEX] for context in dataset.as_numpy_iterator()]
+        with naming_damage(self, split):
+            labels = [context[schema.LABEL_INDEX] for context in dataset.as_numpy_iterator()]
         return np.array(labels, dtype=np.int64)
 
-    @property
-    def _advice(self) -> str:
+    def _advice(self, split: str) -> str:
+        """What to do about a damaged shard of a split."""
         features = self.manifest.features
-        if features is not None and features.per == schema.PER_CLIP:
-            return f"Make them again: kdant extract-features … --out {self.folder} --overwrite."
-        if features is not None:
+        if features is not None and features.per == schema.PER_FRAME:
             return f"Delete {self.folder}, and the next training computes it again."
-        return f"Rebuild the records: kdant build-records … --out {self.folder} --overwrite."
+        advice = f"Rebuild the records: kdant build-records … --out {self.folder} --overwrite"
+        if features is not None:
+            advice = f"Make them again: kdant extract-features … --out {self.folder} --overwrite"
+        return (
+            f"{advice}, or leave it out of a training: --skip-damaged." if split == "train" else f"{advice}."
+        )
 
-    def _without_damaged_shards(self, split: str) -> "Records":
-        shards = self.split(split).shards
-        damaged = tuple(shard.file for shard in shards if find_file_fault(self.folder, shard))
+    def _without_damaged_shards(self) -> "Records":
+        shards = self.split("train").shards
+        damaged = tuple(shard for shard in shards if find_file_fault(self.folder, shard))
         if len(damaged) == len(shards):
-            raise RecordError(f"Every shard of split {split!r} in {self.folder} is damaged. {self._advice}")
-        kept = SplitInfo.of(shard for shard in shards if shard.file not in damaged)
-        manifest = dataclasses.replace(self.manifest, splits={**self.manifest.splits, split: kept})
+            raise RecordError(
+                f"All {len(shards)} training shards in {self.folder} are damaged, so there is nothing to "
+                f"train on. Build the records again with --overwrite."
+            )
+        kept = SplitInfo.of(shard for shard in shards if shard not in damaged)
+        manifest = dataclasses.replace(self.manifest, splits={**self.manifest.splits, "train": kept})
         return dataclasses.replace(self, manifest=manifest, left_out=damaged)
 
     def describe_damage(self, split: str, reason: str) -> str:
         """What to say after reading a split has failed for `reason`: its first damaged shard."""
         damage = next(find_damage(self.folder, self.split(split).shards, self.manifest), None)
         if damage is None:
-            return f"A record of split {split!r} in {self.folder} cannot be read: {reason}. {self._advice}"
-        skip = " Or add --skip-damaged to train without it." if split == "train" else ""
-        record = "" if damage.record is None else f"record {damage.record}: "
-        return f"Shard {self.folder / damage.shard} is damaged: {record}{damage.reason}. {self._advice}{skip}"
+            return f"A record of split {split!r} in {self.folder} cannot be read: {reason}."
+        where = "" if damage.record is None else f"record {damage.record}: "
+        path = self.folder / damage.shard
+        return f"Shard {path} is damaged: {where}{damage.reason}. {self._advice(split)}"
 
 
 @contextmanager

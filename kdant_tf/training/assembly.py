@@ -105,7 +105,8 @@ def _share_frozen_stem(networks: list[keras.Model]) -> bool:
 def _records_of_features(job: Job, stem: keras.Model, report: Callable[[str], None]) -> Records:
     """Records of the stem's features, made on first use in a folder within the records'."""
     records, crop = job.records, job.run.config.crop
-    key = hashlib.sha256(f"{_digest(stem)} {manifest_sha256(records.folder)} {crop}".encode()).hexdigest()
+    made_of = [_digest(stem), manifest_sha256(records.folder), str(crop), *job.run.left_out]
+    key = hashlib.sha256(" ".join(made_of).encode()).hexdigest()
     folder = records.folder / FEATURES_FOLDER / key[:16]
     clip_frames = job.run.clip.clip_frames
 

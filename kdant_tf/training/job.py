@@ -113,6 +113,7 @@ def prepare_job(records: Records, out: Path, config: TrainConfig, teacher: Run |
         records_sha256=manifest_sha256(records.folder),
         teacher=None if teacher is None else str(teacher.folder),
         features=manifest.features,
+        left_out=tuple(shard.file for shard in records.left_out),
     )
     return Job(run=run, records=records, labels=labels, samples=samples, teacher=teacher)
 
@@ -165,9 +166,8 @@ def check_same_run(before: Run, now: Run) -> None:
     settings = {
         name: (old["config"][name], new["config"][name]) for name in new["config"] if name != "epochs"
     }
-    fields = {
-        name: (old[name], new[name]) for name in ("role", "classes", "modality", "records_sha256", "teacher")
-    }
+    same = ("role", "classes", "modality", "records_sha256", "left_out", "teacher")
+    fields = {name: (old[name], new[name]) for name in same}
     changed = [f"{name} {a!r} → {b!r}" for name, (a, b) in {**settings, **fields}.items() if a != b]
     if changed:
         raise RunError(

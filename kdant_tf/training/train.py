@@ -32,15 +32,16 @@ from tf_records.reader import Records, training_batches
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """What a training prints. `clips_per_second` is of the last epoch."""
+    """What a training prints. `clips_per_second` is of the last epoch, `left_out` names damaged shards."""
 
     run: Path
     epochs: int
     final_loss: float
     clips_per_second: float
+    left_out: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "run": str(self.run)}
+        return {**dataclasses.asdict(self), "run": str(self.run), "left_out": list(self.left_out)}
 
 
 def train(
@@ -52,6 +53,7 @@ def train(
     devices: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
+    skip_damaged: bool = False,
     callbacks: Sequence[keras.callbacks.Callback] = (),
     report: Callable[[str], None] = lambda line: None,
 ) -> TrainResult:
@@ -65,13 +67,22 @@ def train(
         devices: see `make_strategy`.
         resume: go on from the last checkpoint in `out`.
         overwrite: replace the run in `out`; other files there stay.
+        skip_damaged: train without the shards whose bytes are not those that the manifest describes; a
+            resumed run has to lack the same ones.
         callbacks: told of epochs and steps, such as a progress bar.
         report: told in a line what takes long before the first epoch.
 
     Raises:
         KdantError: records, teacher, settings, devices and `out` do not fit together (says how).
     """
-    records = Records.open(records_folder, clip_frames=config.clip_frames, modality=config.modality)
+    records = Records.open(
+        records_folder,
+        clip_frames=config.clip_frames,
+        modality=config.modality,
+        skip_damaged=skip_damaged,
+    )
+    if records.left_out:
+        report(_describe_left_out(records))
     job = prepare_job(records, out, config, teacher)
     strategy = make_strategy(devices)
     if config.batch_size % strategy.num_replicas_in_sync:
@@ -99,6 +110,17 @@ def train(
         epochs=config.epochs,
         final_loss=rows[-1]["loss"],
         clips_per_second=logs.get("clips_per_second", 0.0),
+        left_out=job.run.left_out,
+    )
+
+
+def _describe_left_out(records: Records) -> str:
+    kept, left_out = records.split("train"), records.left_out
+    lost = sum(shard.records for shard in left_out)
+    return (
+        f"Left out {len(left_out)} of {len(left_out) + len(kept.shards)} training shards, {lost} of "
+        f"{lost + kept.records} records, because they are damaged: "
+        f"{', '.join(shard.file for shard in left_out)}"
     )
 
 
