@@ -4,7 +4,7 @@ import time
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 # Of a build, when piped.
 _LINES = 20
@@ -59,6 +59,7 @@ class BuildProgress(CountProgress):
         self.samples = samples
         self.began_s = time.monotonic()
         self.done = self.videos = self.skipped = self.frames_decoded = 0
+        self.features_task: TaskID | None = None
 
     def add_shard(self, result: Any) -> None:
         """Takes a `ShardResult`."""
@@ -77,3 +78,9 @@ class BuildProgress(CountProgress):
             left_s = elapsed_s / self.done * (self.samples - self.done)
             line = f"building records: {self.done}/{self.samples} samples, {note}, {clock(left_s)} left"
             self.console.out(line, highlight=False)
+
+    def add_features(self, records: int) -> None:
+        """Takes a number of records whose features were made, after the building."""
+        if self.features_task is None:
+            self.features_task = self.progress.add_task("extracting features", total=self.samples, note="")
+        self.progress.advance(self.features_task, records)

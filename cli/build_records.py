@@ -6,6 +6,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from tf_records.quiet import start_tensorflow
+
 from .command import KdantCommand, add_options, split_names
 from .options import FOLDER, folder_options, json_option
 
@@ -115,6 +117,13 @@ clip_options = add_options(
     type=click.Choice(["tvl1", "dis", "farneback"]),
     help="tvl1 is what I3D's Flow network was trained on; dis and farneback are much faster.",
 )
+@click.option(
+    "--features",
+    metavar="INIT",
+    help="Keep features of I3D's stem in place of frames (§4.3): kinetics, or a path as for "
+    "extract-features. The frames lie in OUT/.frames until the features are whole. One clip a segment, whole "
+    "frames; for others use extract-features.",
+)
 @click.option("--shards", type=int, help="Shards a split; default: one every 64 samples, 16 with flow.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
 @click.option(
@@ -174,6 +183,8 @@ def _check_usage(ctx: click.Context, options: dict[str, Any]) -> None:
         "flow" not in options["modality"]
     ):
         raise click.UsageError("--flow-algorithm is for --modality flow or rgb,flow.")
+    if options["features"] is not None and "," in options["modality"]:
+        raise click.UsageError("--features is for one modality: --modality rgb or flow.")
     for name, source in _OWN_OPTIONS.items():
         given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and options["source"] != source:
@@ -218,20 +229,21 @@ def _report_missing(skipped: list[dict[str, str]], absent: dict[str, list[str]])
 
 def _build(annotations: Any, build_options: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Builds, and returns the summary; no frames are decoded where a finished build is resumed."""
-    from tf_records.writer import build_records as build
-
     from .bars import BuildProgress
 
+    arguments = {name: options[name] for name in ("workers", "resume", "overwrite")}
     with BuildProgress(len(annotations.samples)) as progress:
-        manifest = build(
-            annotations,
-            options["out"],
-            build_options,
-            workers=options["workers"],
-            resume=options["resume"],
-            overwrite=options["overwrite"],
-            on_shard=progress.add_shard,
-        )
+        arguments["on_shard"] = progress.add_shard
+        if options["features"] is None:
+            from tf_records.writer import build_records as build
+
+            manifest = build(annotations, options["out"], build_options, **arguments)
+        else:
+            start_tensorflow()
+            from kdant_tf.training.extraction import build_features
+
+            arguments |= {"init": options["features"], "on_record": progress.add_features}
+            manifest = build_features(annotations, options["out"], build_options, **arguments)
     return {**manifest.summary(), "frames_decoded": progress.frames_decoded}
 
 

@@ -20,10 +20,12 @@ import tensorflow as tf
 
 from tf_records import augment, schema
 from tf_records.errors import RecordError
-from tf_records.files import atomic_path, claim_folder, write_text_atomically
+from tf_records.files import atomic_path, hash_file, write_text_atomically
 from tf_records.reader import Records, decode_clip, naming_damage, parse, plain
+from tf_records.record_file import RecordFile
 from tf_records.schema import FUTURE, OBSERVED, FeatureInfo, Manifest, ShardInfo
-from tf_records.writer import PROGRESS_FOLDER, remove_records
+from tf_records.shard import PROGRESS_FOLDER
+from tf_records.writer import remove_leftovers
 
 Compute = Callable[[tf.Tensor], tf.Tensor]
 # Clips that wait, decoded, for the network; one of 32x256x456 takes 45 MB.
@@ -44,37 +46,32 @@ def write_clip_features(
     info: FeatureInfo,
     *,
     batch_size: int,
-    resume: bool = False,
-    overwrite: bool = False,
     on_record: Callable[[int], None] = lambda count: None,
 ) -> Manifest:
-    """Writes the record folder `out` with the maps of clips in place of frames.
+    """Writes records with the maps of clips in place of frames into `out`, or keeps what is there of them.
 
     Args:
         records: an opened folder of frames.
-        out: folder, made if need be; not empty only with `resume` or `overwrite`.
+        out: folder that is there and locked; it is empty, or holds what an earlier call left.
         compute: float32 `(batch_size, T, H, W, C)` in [-1, 1], any H and W → float `(batch_size, *map)`.
         info: of the features; its shape is filled in.
         batch_size: clips `compute` takes at a time, of one shard; the last of them are repeated.
-        resume: keep the finished shards of an interrupted extraction of the same features.
-        overwrite: replace the records in `out`; other files there stay.
         on_record: told of each number of records done.
 
     Raises:
         RecordError: a record is damaged, a map does not fit float16, or `out` holds other features.
-        KdantError: `out` is not empty or cannot be written.
+        OSError: a shard cannot be written.
     """
-    claim_folder(out, resume=resume, overwrite=overwrite)
-    if overwrite:
-        remove_records(out)
-    if resume and (out / schema.MANIFEST_NAME).exists():
+    if (out / schema.MANIFEST_NAME).exists():
         return finished_features(out, info, records.modality)
+    given = records.manifest.splits
+    remove_leftovers(out, {shard.file for split in given.values() for shard in split.shards})
     (out / PROGRESS_FOLDER).mkdir(exist_ok=True)
     decisive = json.dumps([dataclasses.asdict(info), records.modality, batch_size])
     key = hashlib.sha256(decisive.encode()).hexdigest()
     extraction = _Extraction(records, out, compute, info, batch_size, key)
     splits, shapes = {}, set()
-    for name, split in records.manifest.splits.items():
+    for name, split in given.items():
         shards = []
         for shard in split.shards:
             made = extraction.write_shard(shard, split=name)
@@ -152,14 +149,15 @@ class _Extraction:
             return earlier
         shapes = set()
         maps = self._maps(shard, split)
-        with atomic_path(self.out / shard.file) as temporary:
-            with tf.io.TFRecordWriter(str(temporary)) as writer, naming_damage(self.records, split):
+        with atomic_path(self.out / shard.file) as temporary, temporary.open("wb") as file:
+            written = RecordFile(file)
+            with naming_damage(self.records, split):
                 for serialized in self._read(shard).as_numpy_iterator():
                     example = tf.train.SequenceExample.FromString(serialized)
                     shapes.add(self._replace_frames(example, maps, split))
-                    writer.write(example.SerializeToString(deterministic=True))
-            content = temporary.read_bytes()
-        info = dataclasses.replace(shard, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+                    content = example.SerializeToString(deterministic=True)
+                    written.write([content], len(content))
+        info = dataclasses.replace(shard, bytes=written.bytes, sha256=written.sha256)
         fields = {"key": self.key, "shard": dataclasses.asdict(info), "shapes": sorted(shapes)}
         write_text_atomically(note, json.dumps(fields))
         return _Shard(info, tuple(sorted(shapes)))
@@ -168,9 +166,10 @@ class _Extraction:
         if not note.exists() or not (self.out / shard.file).exists():
             return None
         noted = json.loads(note.read_text(encoding="utf-8"))
+        if noted.get("key") != self.key:
+            return None
         info = ShardInfo(**noted["shard"])
-        content = (self.out / shard.file).read_bytes()
-        if noted["key"] != self.key or hashlib.sha256(content).hexdigest() != info.sha256:
+        if hash_file(self.out / shard.file) != info.sha256:
             return None
         return _Shard(info, tuple(tuple(shape) for shape in noted["shapes"]))
 

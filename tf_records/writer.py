@@ -56,7 +56,7 @@ def build_records(
             if overwrite:
                 remove_records(out)
             if resume and (out / schema.MANIFEST_NAME).exists():
-                return _finished_manifest(out, annotations, options)
+                return finished_manifest(out, annotations, options)
             return _build(annotations, out, options, workers, on_shard)
     except OSError as error:
         raise KdantError(
@@ -73,7 +73,7 @@ def _build(
     on_shard: Callable[[ShardResult], None],
 ) -> Manifest:
     tasks = plan_shards(annotations, options)
-    _remove_leftovers(out, tasks)
+    remove_leftovers(out, {task.file for task in tasks})
     (out / PROGRESS_FOLDER).mkdir(exist_ok=True)
     results = {}
     for result in _write_shards(tasks, out, workers):
@@ -146,7 +146,7 @@ def _assemble(annotations: Annotations, options: BuildOptions, results: list[Sha
     )
 
 
-def _finished_manifest(out: Path, annotations: Annotations, options: BuildOptions) -> Manifest:
+def finished_manifest(out: Path, annotations: Annotations, options: BuildOptions) -> Manifest:
     """The manifest of a build that had finished, if it is the build that is asked for now."""
     manifest = schema.load_manifest(out)
     fields = (
@@ -170,9 +170,8 @@ def _finished_manifest(out: Path, annotations: Annotations, options: BuildOption
     return manifest
 
 
-def _remove_leftovers(out: Path, tasks: tuple[ShardTask, ...]) -> None:
-    """Removes what a killed build left half written, and noted shards that this plan does not have."""
-    planned = {task.file for task in tasks}
+def remove_leftovers(out: Path, planned: set[str]) -> None:
+    """Removes what a killed build left half written, and noted shards that are not `planned` now."""
     for note in (out / PROGRESS_FOLDER).glob("*.tfrecord.json"):
         if (name := note.name.removesuffix(".json")) not in planned:
             (out / name).unlink(missing_ok=True)

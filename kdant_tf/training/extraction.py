@@ -1,17 +1,26 @@
 """From records of frames, or from videos, to records of features of I3D's stem (paper §4.3)."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import tensorflow as tf
 
-from kdant_tf.models.stem import ENDPOINT, load_stem
+from kdant_tf.models.stem import ENDPOINT, Stem, load_stem
 from kdant_tf.runs import manifest_sha256
 from kdant_tf.training.strategy import make_strategy
-from tf_records.clip_features import write_clip_features
+from tf_records.clip_features import finished_features, write_clip_features
 from tf_records.errors import KdantError, RecordError
+from tf_records.files import claim_folder, lock_folder
+from tf_records.plan import BuildOptions
 from tf_records.reader import Records
-from tf_records.schema import PER_CLIP, FeatureInfo, Manifest
+from tf_records.schema import FRAMES_FOLDER, MANIFEST_NAME, PER_CLIP, ClipSpec, FeatureInfo, Manifest
+from tf_records.shard import ShardResult
+from tf_records.sources.sample import Annotations
+from tf_records.writer import build_records, finished_manifest, remove_records
+
+BATCH_SIZE = 4
 
 
 def extract_features(
@@ -22,7 +31,7 @@ def extract_features(
     modality: str | None = None,
     windows: int = 1,
     crop: int | None = None,
-    batch_size: int = 4,
+    batch_size: int = BATCH_SIZE,
     devices: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
@@ -54,33 +63,131 @@ def extract_features(
         raise RecordError(f"{records_folder} has features already. Give the records of frames.")
     if out.resolve() == records_folder.resolve():
         raise RecordError(f"Features of {out} cannot lie in its own place. Give another --out.")
-    (device, *_) = make_strategy(devices).extended.worker_devices
-    with tf.device(device):
-        stem = load_stem(init, modality=records.modality, clip_frames=manifest.clip.clip_frames)
-        info = FeatureInfo(
-            shape=stem.network.output.shape[1:],
-            source=init,
-            per=PER_CLIP,
-            endpoint=ENDPOINT,
-            width=stem.width,
-            weights_sha256=stem.weights_sha256,
-            crop=crop,
-            windows=windows,
-            records_sha256=manifest_sha256(records_folder),
-        )
-        try:
+    device = _choose_device(devices)
+    stem = _load_stem(init, device, records.modality, manifest.clip)
+    with _claimed(out, resume=resume, overwrite=overwrite):
+        info = _describe(stem, windows=windows, crop=crop, records_sha256=manifest_sha256(records_folder))
+        return _extract(records, out, stem, info, device, batch_size, on_record)
+
+
+def build_features(
+    annotations: Annotations,
+    out: Path,
+    options: BuildOptions,
+    init: str,
+    *,
+    workers: int = 1,
+    devices: str = "auto",
+    resume: bool = False,
+    overwrite: bool = False,
+    on_shard: Callable[[ShardResult], None] = lambda result: None,
+    on_record: Callable[[int], None] = lambda count: None,
+) -> Manifest:
+    """Builds records from videos and puts features in place of their frames.
+
+    The frames lie in a folder within `out` until the features are whole. The weights are read before the
+    first video is.
+
+    Args:
+        annotations, options, workers, on_shard: see `tf_records.writer.build_records`.
+        out: folder, made if need be; not empty only with `resume` or `overwrite`.
+        init, devices, on_record: see `extract_features`, whose other arguments keep their defaults.
+        resume: go on with what an interrupted build left in `out`.
+        overwrite: replace the records in `out`.
+
+    Raises:
+        KdantError: see both.
+    """
+    device = _choose_device(devices)
+    stem = _load_stem(init, device, options.modality, options.clip)
+    with _claimed(out, resume=resume, overwrite=overwrite):
+        frames = out / FRAMES_FOLDER
+        if (out / MANIFEST_NAME).exists():
+            finished = finished_manifest(out, annotations, options)
+            sha256 = None if finished.features is None else finished.features.records_sha256
+            info = _describe(stem, windows=1, crop=None, records_sha256=sha256)
+            finished_features(out, info, options.modality)
+        else:
+            _build_frames(annotations, frames, options, workers, on_shard)
+            info = _describe(stem, windows=1, crop=None, records_sha256=manifest_sha256(frames))
+            finished = _extract(Records.open(frames), out, stem, info, device, BATCH_SIZE, on_record)
+        shutil.rmtree(frames, ignore_errors=True)
+        return finished
+
+
+@contextmanager
+def _claimed(out: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+    """Has `out` to itself, emptied if asked to, and says what to do where it cannot be written."""
+    claim_folder(out, resume=resume, overwrite=overwrite)
+    try:
+        with lock_folder(out):
+            if overwrite:
+                remove_records(out)
+            yield
+    except OSError as error:
+        raise KdantError(
+            f"Features cannot be written to {out}: {error.strerror or error}. The finished shards are kept: "
+            f"make room there and go on with the same command and --resume."
+        ) from error
+
+
+def _extract(
+    records: Records,
+    out: Path,
+    stem: Stem,
+    info: FeatureInfo,
+    device: str,
+    batch_size: int,
+    on_record: Callable[[int], None],
+) -> Manifest:
+    def compute(clips: tf.Tensor) -> tf.Tensor:
+        return stem.network(clips, training=False)
+
+    try:
+        with tf.device(device):
             return write_clip_features(
-                records,
-                out,
-                lambda clips: stem.network(clips, training=False),
-                info,
-                batch_size=batch_size,
-                resume=resume,
-                overwrite=overwrite,
-                on_record=on_record,
+                records, out, compute, info, batch_size=batch_size, on_record=on_record
             )
-        except tf.errors.ResourceExhaustedError as error:
-            raise KdantError(
-                f"{batch_size} clips at a time do not fit the memory of {device}. Lower --batch-size and go "
-                f"on with --resume."
-            ) from error
+    except tf.errors.ResourceExhaustedError as error:
+        raise KdantError(
+            f"{batch_size} clips at a time do not fit the memory of {device}. Lower --batch-size and go on "
+            f"with --resume."
+        ) from error
+
+
+def _build_frames(
+    annotations: Annotations,
+    frames: Path,
+    options: BuildOptions,
+    workers: int,
+    on_shard: Callable[[ShardResult], None],
+) -> None:
+    try:
+        build_records(annotations, frames, options, workers=workers, resume=True, on_shard=on_shard)
+    finally:
+        if frames.is_dir() and not any(frames.iterdir()):
+            frames.rmdir()
+
+
+def _load_stem(init: str, device: str, modality: str, clip: ClipSpec) -> Stem:
+    with tf.device(device):
+        return load_stem(init, modality=modality, clip_frames=clip.clip_frames)
+
+
+def _describe(stem: Stem, *, windows: int, crop: int | None, records_sha256: str | None) -> FeatureInfo:
+    return FeatureInfo(
+        shape=stem.network.output.shape[1:],
+        source=stem.source,
+        per=PER_CLIP,
+        endpoint=ENDPOINT,
+        width=stem.width,
+        weights_sha256=stem.weights_sha256,
+        crop=crop,
+        windows=windows,
+        records_sha256=records_sha256,
+    )
+
+
+def _choose_device(devices: str) -> str:
+    """Name of the first device of `--devices`."""
+    return make_strategy(devices).extended.worker_devices[0]

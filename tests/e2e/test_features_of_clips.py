@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from kdant_cli.main import main
+from test_bad_input import refuse
 
 from kdant_tf.models.networks import load_network
 from kdant_tf.models.stem import build_head
@@ -74,11 +75,14 @@ def test_inspect_says_what_the_features_are(features: Path) -> None:
     assert kdant_json("inspect", features)["features"]["windows"] == 3
 
 
-def test_a_resumed_head_goes_on(features: Path, teacher: Path, tmp_path: Path) -> None:
+def test_a_finished_head_is_restored_from_its_checkpoint(
+    features: Path, teacher: Path, tmp_path: Path
+) -> None:
     run = Path(shutil.copytree(teacher, tmp_path / "teacher"))
-    args = ("train-teacher", "--records", features, "--out", run, *SMALL[:-1])
-    printed = kdant_json(*args, 2, "--resume")
-    assert printed["epochs"] == 2
+    kdant_json("train-teacher", "--records", features, "--out", run, *SMALL, "--resume")
+    before, after = (load_network(load_run(folder)) for folder in (teacher, run))
+    for old, new in zip(before.weights, after.weights, strict=True):
+        np.testing.assert_array_equal(old, new, err_msg=old.path)
 
 
 def test_the_logits_through_features_are_those_through_images(
@@ -105,3 +109,63 @@ def test_the_logits_through_features_are_those_through_images(
             expected = network(image_batch["clip"])["logits"].numpy()
             found = head(map_batch["clip"])["logits"].numpy()
             assert np.abs(found - expected).max() <= 2e-3 * np.abs(expected).max()
+
+
+def test_build_records_with_features_leaves_no_frames(
+    videos: Path, finished_run: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "direct"
+    build = ("build-records", "--source", "csv", "--input", videos / "annotations.csv", "--limit", 2)
+    args = (*build, "--short-side", 64, "--out", out, "--features", finished_run)
+    summary = kdant_json(*args)
+    assert summary["features"]["shape"] == [2, 4, 6, 30]
+    names = {path.name for path in out.iterdir()}
+    assert names == {"manifest.json", "train-00000-of-00001.tfrecord", "test-00000-of-00001.tfrecord"}
+    assert kdant("inspect", out, "--verify").exit_code == 0
+    assert kdant_json(*args, "--resume") == summary
+    assert "finished data set with other options" in refuse(*args, "--resume", "--limit", 3)
+
+
+def test_networks_that_do_not_fit_the_features(features: Path, tmp_path: Path) -> None:
+    training = ("train-teacher", "--records", features, "--out", tmp_path / "run", *SMALL)
+    assert "`width` should be that of the features' I3D, 0.0625" in refuse(*training, "--width", 0.125)
+    assert "`crop` should be at most 64" in refuse(*training, "--crop", 80)
+    assert "`model` should be i3d" in refuse(*training, "--model", "tsn")
+    (tmp_path / "early.toml").write_text('endpoint = "Mixed_3c"\n')
+    assert "after the features" in refuse(*training, "--config", tmp_path / "early.toml")
+    assert not (tmp_path / "run").exists()
+
+
+def test_frames_for_a_head_and_features_for_a_network_of_frames(
+    record_folder: Path, features: Path, finished_run: Path, teacher: Path, tmp_path: Path
+) -> None:
+    assert "sees frames" in refuse("evaluate", finished_run, "--records", features)
+    message = refuse("evaluate", teacher, "--records", record_folder)
+    assert f"kdant extract-features {record_folder} --init {finished_run}" in message
+    run = ("--records", record_folder, "--out", tmp_path / "run", *SMALL)
+    assert "sees features" in refuse("distill", "--teacher", teacher, *run)
+    assert "it is of another network" in refuse("train-teacher", "--init", teacher, *run)
+    assert "cannot export" in refuse("export", teacher, "--out", tmp_path / "served")
+    assert not (tmp_path / "served").exists()
+
+
+def test_features_of_another_stem(features: Path, teacher: Path, tmp_path: Path) -> None:
+    other = Path(shutil.copytree(features, tmp_path / "other"))
+    fields = json.loads((other / "manifest.json").read_text())
+    fields["features"]["weights_sha256"] = "0" * 64
+    rewrite_manifest(other, fields)
+    assert "other weights. Use features of the same stem" in refuse("evaluate", teacher, "--records", other)
+
+
+def test_what_no_features_can_be_made_of(
+    record_folder: Path, features: Path, teacher: Path, tmp_path: Path
+) -> None:
+    out = ("--out", tmp_path / "out")
+    assert "has features already" in refuse("extract-features", features, "--init", "random", *out)
+    assert "should hold a whole I3D" in refuse("extract-features", record_folder, "--init", teacher, *out)
+    assert "a path that exists" in refuse("extract-features", record_folder, "--init", "nothing", *out)
+    assert not (tmp_path / "out").exists()
+
+
+def rewrite_manifest(folder: Path, fields: dict) -> None:
+    (folder / "manifest.json").write_text(json.dumps(fields))

@@ -331,3 +331,15 @@ def test_an_unknown_setting_in_json_is_refused():
 def test_settings_cannot_be_changed():
     with pytest.raises(dataclasses.FrozenInstanceError):
         TrainConfig().epochs = 3
+
+
+def test_the_papers_numbers_for_epic_kitchens():
+    """§4.3.1 and §4.3.2: features of 32 frames, squares of 14 x 14."""
+    teacher, student = (resolve_config(role, preset="epic55-rgb") for role in (TEACHER, STUDENT))
+    for config in (teacher, student):
+        assert (config.init, config.clip_frames, config.crop // 16) == ("kinetics", 32, 14)
+        assert (config.epochs, config.batch_size, config.momentum, config.weight_decay) == (30, 32, 0.9, 1e-5)
+    assert [teacher.learning_rate_at(epoch) for epoch in (0, 4, 5, 29)] == pytest.approx(
+        [0.1, 0.1, 0.01, 1e-6]
+    )
+    assert [student.learning_rate_at(epoch) for epoch in (0, 19, 20)] == pytest.approx([0.001, 0.001, 0.0001])
