@@ -1,5 +1,6 @@
 """Features of I3D's stem, from the command line: extract, train heads, evaluate, and what is refused."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -14,6 +15,7 @@ from kdant_tf.models.networks import load_network
 from kdant_tf.models.stem import build_head
 from kdant_tf.runs import load_run
 from tf_records.reader import Records, evaluation_batches
+from tf_records.schema import load_manifest
 
 SMALL = ("--width", "0.0625", "--crop", "32", "--batch-size", "8", "--epochs", "1")
 
@@ -151,9 +153,9 @@ def test_frames_for_a_head_and_features_for_a_network_of_frames(
 
 def test_features_of_another_stem(features: Path, teacher: Path, tmp_path: Path) -> None:
     other = Path(shutil.copytree(features, tmp_path / "other"))
-    fields = json.loads((other / "manifest.json").read_text())
-    fields["features"]["weights_sha256"] = "0" * 64
-    rewrite_manifest(other, fields)
+    manifest = load_manifest(other)
+    replaced = dataclasses.replace(manifest.features, weights_sha256="0" * 64)
+    (other / "manifest.json").write_text(dataclasses.replace(manifest, features=replaced).to_json())
     assert "other weights. Use features of the same stem" in refuse("evaluate", teacher, "--records", other)
 
 
@@ -165,7 +167,3 @@ def test_what_no_features_can_be_made_of(
     assert "should hold a whole I3D" in refuse("extract-features", record_folder, "--init", teacher, *out)
     assert "a path that exists" in refuse("extract-features", record_folder, "--init", "nothing", *out)
     assert not (tmp_path / "out").exists()
-
-
-def rewrite_manifest(folder: Path, fields: dict) -> None:
-    (folder / "manifest.json").write_text(json.dumps(fields))
