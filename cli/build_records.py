@@ -1,15 +1,15 @@
 """kdant build-records"""
 
-from pathlib import Path
 from typing import Any
 
 import click
 from click.core import ParameterSource
 
 from tf_records.quiet import start_tensorflow
+from tf_records.remote_path import RecordPath
 
 from .command import KdantCommand, add_options, split_names
-from .options import FOLDER, folder_options, json_option
+from .options import FOLDER, RECORD_FOLDER, folder_options, json_option
 
 # On stderr and in the table's title; the manifest and --json name them all.
 _LINES = 10
@@ -96,7 +96,11 @@ clip_options = add_options(
 
 @click.command("build-records", cls=KdantCommand)
 @source_options
-@click.option("--out", type=FOLDER, help="Record folder to make; not needed with --dry-run.")
+@click.option(
+    "--out",
+    type=RECORD_FOLDER,
+    help="Record folder to make, local or s3://…, gs://…; not needed with --dry-run.",
+)
 @mining_options
 @clip_options
 @click.option(
@@ -247,7 +251,7 @@ def _build(annotations: Any, build_options: Any, options: dict[str, Any]) -> dic
     return {**manifest.summary(), "frames_decoded": progress.frames_decoded}
 
 
-def _print(summary: dict[str, Any], out: Path | None, as_json: bool) -> None:
+def _print(summary: dict[str, Any], out: RecordPath | None, as_json: bool) -> None:
     from .output import print_json, print_table
 
     if as_json:

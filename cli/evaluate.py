@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from tf_records.quiet import start_tensorflow
+from tf_records.remote_path import RecordPath
 
 from .command import KdantCommand
 from .options import FOLDER, json_option, records_option
@@ -20,7 +21,7 @@ from .options import FOLDER, json_option, records_option
 )
 @click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
 @json_option
-def evaluate(run: Path, records: Path, view: str | None, split: str, as_json: bool) -> None:
+def evaluate(run: Path, records: RecordPath, view: str | None, split: str, as_json: bool) -> None:
     """Measure a run's accuracy. The result is also kept in the run folder's evaluation.json."""
     from kdant_tf.runs import load_run
 

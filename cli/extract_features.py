@@ -1,25 +1,25 @@
 """kdant extract-features"""
 
-from pathlib import Path
 from typing import Any
 
 import click
 
 from tf_records.quiet import start_tensorflow
+from tf_records.remote_path import RecordPath
 
 from .command import KdantCommand
-from .options import FOLDER, folder_options, json_option
+from .options import RECORD_FOLDER, folder_options, json_option
 
 
 @click.command("extract-features", cls=KdantCommand)
-@click.argument("records", type=FOLDER)
+@click.argument("records", type=RECORD_FOLDER)
 @click.option(
     "--init",
     required=True,
     help="Whose stem: kinetics, the path of a DeepMind checkpoint, of the run folder or .keras file of an "
     "I3D, or random (width 1; to try things out).",
 )
-@click.option("--out", required=True, type=FOLDER, help="Record folder to make.")
+@click.option("--out", required=True, type=RECORD_FOLDER, help="Record folder to make.")
 @click.option(
     "--modality",
     type=click.Choice(["rgb", "flow"]),
@@ -49,7 +49,7 @@ from .options import FOLDER, folder_options, json_option
 )
 @folder_options
 @json_option
-def extract_features(records: Path, out: Path, init: str, as_json: bool, **options: Any) -> None:
+def extract_features(records: RecordPath, out: RecordPath, init: str, as_json: bool, **options: Any) -> None:
     """Run I3D up to MaxPool3d_4a_3x3 over a record folder once, and keep its maps (§4.3).
 
     Training on them runs the rest of I3D alone. The maps are float16, of whole clips.
@@ -68,7 +68,7 @@ def extract_features(records: Path, out: Path, init: str, as_json: bool, **optio
     _print(manifest, out, as_json)
 
 
-def _print(manifest: Any, out: Path, as_json: bool) -> None:
+def _print(manifest: Any, out: RecordPath, as_json: bool) -> None:
     from .output import print_fields, print_json
 
     if as_json:

@@ -2,28 +2,28 @@
 
 import dataclasses
 from collections.abc import Collection
-from pathlib import Path
 from typing import Any
 
 import click
 
 from tf_records.quiet import start_tensorflow
+from tf_records.remote_path import RecordPath
 
 from .command import KdantCommand
-from .options import FOLDER, json_option
+from .options import RECORD_FOLDER, json_option
 
 # Rows of the table of classes; --json has them all.
 _CLASSES = 40
 
 
 @click.command("inspect", cls=KdantCommand)
-@click.argument("records", type=FOLDER)
+@click.argument("records", type=RECORD_FOLDER)
 @click.option(
     "--verify", is_flag=True, help="Also check every byte and every record, and name what is damaged."
 )
 @json_option
 @click.pass_context
-def inspect(ctx: click.Context, records: Path, verify: bool, as_json: bool) -> None:
+def inspect(ctx: click.Context, records: RecordPath, verify: bool, as_json: bool) -> None:
     """Show what a record folder holds, and whether it is whole."""
     from tf_records.schema import load_manifest
 
@@ -49,7 +49,7 @@ def inspect(ctx: click.Context, records: Path, verify: bool, as_json: bool) -> N
         ctx.exit(1)
 
 
-def _verify(records: Path, manifest: Any) -> list[Any]:
+def _verify(records: RecordPath, manifest: Any) -> list[Any]:
     """Everything that is damaged."""
     start_tensorflow()
     from tf_records.verify import find_damage
@@ -60,7 +60,7 @@ def _verify(records: Path, manifest: Any) -> list[Any]:
         return list(find_damage(records, manifest.shards, manifest, lambda shard: progress.advance(1)))
 
 
-def _print(records: Path, manifest: Any, verified: bool) -> None:
+def _print(records: RecordPath, manifest: Any, verified: bool) -> None:
     from .output import print_fields, print_table
 
     clip = manifest.clip

@@ -5,7 +5,8 @@ from typing import Any
 
 import click
 
-from kdant_tf.version import __version__
+from tf_records.errors import RecordError
+from tf_records.remote_path import record_path
 
 from .command import add_options
 
@@ -16,19 +17,37 @@ class _LocalPath(click.Path):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         if "://" in str(value):
             self.fail(
-                f"{value!r} is no local path; kdant {__version__} reads and writes local paths only.",
+                f"{value!r} is no local path; only record folders may lie elsewhere.",
                 param,
                 ctx,
             )
         return super().convert(value, param, ctx)
 
 
+class _RecordFolder(click.ParamType):
+    """A local path, or a URL that TensorFlow's gfile reads."""
+
+    name = "path"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return record_path(value)
+        except RecordError as error:
+            self.fail(str(error), param, ctx)
+
+
 FOLDER = _LocalPath(path_type=Path)
+RECORD_FOLDER = _RecordFolder()
 
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object in place of a table."
 )
-records_option = click.option("--records", required=True, type=FOLDER, help="Folder made by build-records.")
+records_option = click.option(
+    "--records",
+    required=True,
+    type=RECORD_FOLDER,
+    help="Folder made by build-records; may be s3://… or gs://….",
+)
 
 folder_options = add_options(
     click.option("--resume", is_flag=True, help="Go on with what was begun in --out."),

@@ -6,6 +6,7 @@ from typing import Any
 import click
 
 from tf_records.quiet import start_tensorflow
+from tf_records.remote_path import RecordPath
 
 from .command import add_options
 from .options import FOLDER, folder_options, json_option, records_option
@@ -53,7 +54,7 @@ training_options = add_options(
 
 def run_training(
     *,
-    records: Path,
+    records: RecordPath,
     out: Path,
     preset: str | None,
     config_file: Path | None,

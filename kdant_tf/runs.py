@@ -13,6 +13,7 @@ from kdant_tf.config import TrainConfig, config_from_dict
 from kdant_tf.version import __version__
 from tf_records.errors import KdantError, RunError
 from tf_records.files import write_text_atomically
+from tf_records.remote_path import RecordPath
 from tf_records.schema import MANIFEST_NAME, ClipSpec, FeatureInfo, Manifest
 
 CONFIG_NAME = "config.json"
@@ -67,7 +68,7 @@ class Run:
     def save(self) -> None:
         write_text_atomically(self.folder / CONFIG_NAME, self.to_json())
 
-    def check_records(self, manifest: Manifest, folder: Path) -> None:
+    def check_records(self, manifest: Manifest, folder: RecordPath) -> None:
         """Refuses records that this run's network cannot be used on, or not with comparable numbers.
 
         Raises:
@@ -96,7 +97,7 @@ class Run:
                 )
         self._check_features(manifest.features, folder)
 
-    def _check_features(self, given: FeatureInfo | None, folder: Path) -> None:
+    def _check_features(self, given: FeatureInfo | None, folder: RecordPath) -> None:
         own = self.features
         if own is None and given is not None:
             raise RunError(
@@ -170,7 +171,7 @@ def inherited_settings(teacher: Run) -> dict[str, Any]:
     return {**{name: getattr(teacher.config, name) for name in names}, "modality": teacher.modality}
 
 
-def manifest_sha256(records: Path) -> str:
+def manifest_sha256(records: RecordPath) -> str:
     """Identifies a record folder by its manifest's bytes."""
     return hashlib.sha256((records / MANIFEST_NAME).read_bytes()).hexdigest()
 

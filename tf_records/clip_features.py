@@ -10,9 +10,7 @@ import dataclasses
 import hashlib
 import itertools
 import json
-import shutil
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,9 +18,10 @@ import tensorflow as tf
 
 from tf_records import augment, schema
 from tf_records.errors import RecordError
-from tf_records.files import atomic_path, hash_file, write_text_atomically
+from tf_records.files import atomic_path, hash_file, remove_folder, write_text_atomically
 from tf_records.reader import Records, decode_clip, naming_damage, parse, plain
 from tf_records.record_file import RecordFile
+from tf_records.remote_path import RecordPath
 from tf_records.schema import FUTURE, OBSERVED, FeatureInfo, Manifest, ShardInfo
 from tf_records.shard import PROGRESS_FOLDER
 from tf_records.writer import remove_leftovers
@@ -41,7 +40,7 @@ class _Shard(NamedTuple):
 
 def write_clip_features(
     records: Records,
-    out: Path,
+    out: RecordPath,
     compute: Compute,
     info: FeatureInfo,
     *,
@@ -88,11 +87,11 @@ def write_clip_features(
         flow=records.manifest.flow if records.modality == schema.FLOW else None,
     )
     write_text_atomically(out / schema.MANIFEST_NAME, manifest.to_json())
-    shutil.rmtree(out / PROGRESS_FOLDER)
+    remove_folder(out / PROGRESS_FOLDER)
     return manifest
 
 
-def finished_features(out: Path, info: FeatureInfo, modality: str) -> Manifest:
+def finished_features(out: RecordPath, info: FeatureInfo, modality: str) -> Manifest:
     """The manifest of finished features, if they are those that `info` and `modality` ask for.
 
     Raises:
@@ -121,7 +120,13 @@ class _Extraction:
     """Writes shards with one compiled `compute`."""
 
     def __init__(
-        self, records: Records, out: Path, compute: Compute, info: FeatureInfo, batch_size: int, key: str
+        self,
+        records: Records,
+        out: RecordPath,
+        compute: Compute,
+        info: FeatureInfo,
+        batch_size: int,
+        key: str,
     ) -> None:
         self.records = records
         self.out = out
@@ -162,7 +167,7 @@ class _Extraction:
         write_text_atomically(note, json.dumps(fields))
         return _Shard(info, tuple(sorted(shapes)))
 
-    def _earlier(self, shard: ShardInfo, note: Path) -> _Shard | None:
+    def _earlier(self, shard: ShardInfo, note: RecordPath) -> _Shard | None:
         if not note.exists() or not (self.out / shard.file).exists():
             return None
         noted = json.loads(note.read_text(encoding="utf-8"))

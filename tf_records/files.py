@@ -3,12 +3,15 @@
 import fcntl
 import hashlib
 import os
+import shutil
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from tf_records.errors import KdantError
+from tf_records.remote_path import RecordPath, RemotePath
 
 LOCK_NAME = ".lock"
 # The workers of a killed build need a moment to notice.
@@ -16,7 +19,7 @@ _LOCK_TRIES = 10
 _LOCK_PAUSE_S = 0.1
 
 
-def claim_folder(folder: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+def claim_folder(folder: RecordPath, *, resume: bool = False, overwrite: bool = False) -> None:
     """Makes `folder`, or accepts it where it is empty, or where resuming or overwriting was asked for.
 
     Raises:
@@ -24,6 +27,21 @@ def claim_folder(folder: Path, *, resume: bool = False, overwrite: bool = False)
     """
     if resume and overwrite:
         raise KdantError("Received both --resume and --overwrite. Choose one.")
+    if isinstance(folder, RemotePath):
+        folder.check_store()
+        folder.mkdir()
+        occupied = any(folder.iterdir())
+    else:
+        occupied = _make_folder(folder)
+    if occupied and not (resume or overwrite):
+        raise KdantError(
+            f"Output folder {folder} is not empty. Choose another, or add --resume to go on or --overwrite "
+            f"to replace what is there."
+        )
+
+
+def _make_folder(folder: Path) -> bool:
+    """Makes a local folder; True where it was there and holds something."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         occupied = any(folder.iterdir())
@@ -33,20 +51,23 @@ def claim_folder(folder: Path, *, resume: bool = False, overwrite: bool = False)
         ) from error
     if not os.access(folder, os.W_OK | os.X_OK):
         raise KdantError(f"Output folder {folder} cannot be written: permission denied. Choose another.")
-    if occupied and not (resume or overwrite):
-        raise KdantError(
-            f"Output folder {folder} is not empty. Choose another, or add --resume to go on or --overwrite "
-            f"to replace what is there."
-        )
+    return occupied
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def atomic_path(path: RecordPath) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success its file is fsynced and renamed to `path`.
 
     On any exception the temporary file is removed and `path` stays as it was. The temporary name
-    keeps the suffix, which some writers look at.
+    keeps the suffix, which some writers look at. For a remote `path` the temporary file is local, and
+    uploaded in one go under the final name: a store shows an object whole or not at all, and what
+    it calls renaming is copying.
     """
+    if isinstance(path, RemotePath):
+        with tempfile.TemporaryDirectory(prefix="kdant-") as folder:
+            yield Path(folder) / path.name
+            path.upload(Path(folder) / path.name)
+        return
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         yield temporary
@@ -58,25 +79,41 @@ def atomic_path(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text_atomically(path: Path, text: str) -> None:
+def write_text_atomically(path: RecordPath, text: str) -> None:
     """Replaces `path` by `text` in UTF-8, or leaves it alone."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
-def hash_file(path: Path) -> str:
+def hash_file(path: RecordPath) -> str:
     """The sha256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def remove_folder(path: RecordPath) -> None:
+    """Removes a folder and all that is in it, if it is there."""
+    if isinstance(path, RemotePath):
+        path.rmtree()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 @contextmanager
-def lock_folder(folder: Path) -> Iterator[None]:
+def lock_folder(folder: RecordPath) -> Iterator[None]:
     """Keeps other builders out of `folder` until the block, or the process and its workers, end.
+
+    Stores have no locks: a remote folder is not locked.
 
     Raises:
         KdantError: another build is writing there.
     """
+    if isinstance(folder, RemotePath):
+        yield
+        return
     path = folder / LOCK_NAME
     for _ in range(_LOCK_TRIES):
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
@@ -97,8 +134,10 @@ def lock_folder(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def share_lock(folder: Path) -> None:
+def share_lock(folder: RecordPath) -> None:
     """Holds the lock of the build that this process works for, until the process ends."""
+    if isinstance(folder, RemotePath):
+        return
     fcntl.flock(os.open(folder / LOCK_NAME, os.O_RDWR), fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 

@@ -8,7 +8,6 @@ import dataclasses
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ import tensorflow as tf
 
 from tf_records import augment, schema
 from tf_records.errors import RecordError
+from tf_records.remote_path import RecordPath, record_path
 from tf_records.schema import EITHER, FLOW, FUTURE, OBSERVED, Manifest, ShardInfo, SplitInfo, load_manifest
 from tf_records.shard_files import find_file_fault, find_size_fault
 from tf_records.verify import find_damage
@@ -43,7 +43,7 @@ class Records:
     `left_out` are the damaged training shards that `manifest` here, unlike the file, no longer has.
     """
 
-    folder: Path
+    folder: RecordPath
     manifest: Manifest
     modality: str
     left_out: tuple[ShardInfo, ...] = ()
@@ -71,7 +71,7 @@ class Records:
                 of another clip length, or without the modality asked for.
         """
         manifest = load_manifest(folder)
-        records = cls(Path(folder), manifest, manifest.modalities[0] if modality is None else modality)
+        records = cls(record_path(folder), manifest, manifest.modalities[0] if modality is None else modality)
         if clip_frames is not None and manifest.clip.clip_frames != clip_frames:
             raise RecordError(
                 f"{folder} has clips of {manifest.clip.clip_frames} frames, the run wants {clip_frames}. "

@@ -10,6 +10,8 @@ from typing import BinaryIO
 
 import google_crc32c
 
+from tf_records.remote_path import RecordPath
+
 _MEMORY_BYTES = 64 * 2**20
 _CHUNK_BYTES = 2**20
 _HEADER_BYTES = 12
@@ -94,7 +96,7 @@ class OrderedRecords:
             yield chunk
 
 
-def read_records(path: Path) -> Iterator[bytes | str]:
+def read_records(path: RecordPath) -> Iterator[bytes | str]:
     """Yields each record, or in its place what is wrong with it; a damaged length hides all that follows.
 
     TensorFlow's own reader stops at the first damaged record.

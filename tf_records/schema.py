@@ -10,10 +10,10 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from tf_records.errors import RecordError
+from tf_records.remote_path import RemotePath, record_path
 from tf_records.seal import is_sealed, seal
 
 # 2: the manifest carries a checksum of itself, and counts classes and seconds.
@@ -388,8 +388,11 @@ def load_manifest(folder: str | os.PathLike[str]) -> Manifest:
     Raises:
         RecordError: no such folder, no manifest in it, or one that this version cannot read.
     """
-    path = Path(folder) / MANIFEST_NAME
-    if not Path(folder).is_dir():
+    records = record_path(folder)
+    path = records / MANIFEST_NAME
+    if isinstance(records, RemotePath):
+        records.check_store()
+    if not records.is_dir():
         raise RecordError(f"Record folder {folder} does not exist. Build it first: kdant build-records.")
     if not path.is_file():
         raise RecordError(

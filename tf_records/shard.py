@@ -8,7 +8,6 @@ import json
 import math
 import os
 from collections import Counter
-from pathlib import Path
 
 from tf_records.encode import Segments, read_samples, to_example
 from tf_records.errors import KdantError, VideoError
@@ -16,6 +15,7 @@ from tf_records.files import atomic_path, hash_file, write_text_atomically
 from tf_records.pairing import Pair
 from tf_records.plan import ShardTask
 from tf_records.record_file import OrderedRecords, RecordFile
+from tf_records.remote_path import RecordPath
 from tf_records.schema import ShardInfo, Skipped
 from tf_records.sources.sample import Sample
 from tf_records.video import open_video
@@ -38,7 +38,7 @@ class ShardResult:
     frames_decoded: int
 
 
-def write_shard(task: ShardTask, out: Path) -> ShardResult:
+def write_shard(task: ShardTask, out: RecordPath) -> ShardResult:
     """Writes one shard into `out`, or returns the result of an earlier run that finished it.
 
     Raises:
@@ -51,7 +51,7 @@ def write_shard(task: ShardTask, out: Path) -> ShardResult:
         return earlier
     with atomic_path(out / task.file) as temporary, temporary.open("wb") as file:
         records = RecordFile(file)
-        with OrderedRecords(records, out) as ordered:
+        with OrderedRecords(records, temporary.parent) as ordered:
             writing = _ShardWriting(task, ordered)
             for samples in _group_by_video(task.samples):
                 writing.add_video(samples)
@@ -132,7 +132,7 @@ def _group_by_video(samples: tuple[Sample, ...]) -> list[list[Sample]]:
     return list(groups.values())
 
 
-def _earlier_result(task: ShardTask, note: Path, out: Path) -> ShardResult | None:
+def _earlier_result(task: ShardTask, note: RecordPath, out: RecordPath) -> ShardResult | None:
     """The noted result, if it is of this very task and the shard is as it was."""
     if not note.exists() or not (out / task.file).exists():
         return None

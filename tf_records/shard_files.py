@@ -1,9 +1,9 @@
 """Whether the files of a record folder are those that its manifest describes. No TensorFlow."""
 
 import dataclasses
-import hashlib
-from pathlib import Path
 
+from tf_records.files import hash_file
+from tf_records.remote_path import RecordPath
 from tf_records.schema import ShardInfo
 
 
@@ -20,7 +20,7 @@ class Damage:
         return f"{self.shard}{record}: {self.reason}"
 
 
-def find_size_fault(folder: Path, shard: ShardInfo) -> str | None:
+def find_size_fault(folder: RecordPath, shard: ShardInfo) -> str | None:
     """What is wrong with a shard's presence or size, or None."""
     path = folder / shard.file
     if not path.is_file():
@@ -30,12 +30,10 @@ def find_size_fault(folder: Path, shard: ShardInfo) -> str | None:
     return None
 
 
-def find_file_fault(folder: Path, shard: ShardInfo) -> str | None:
+def find_file_fault(folder: RecordPath, shard: ShardInfo) -> str | None:
     """What is wrong with a shard's presence, size or bytes, or None. Reads the whole file."""
     if fault := find_size_fault(folder, shard):
         return fault
-    with (folder / shard.file).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    if digest != shard.sha256:
+    if (digest := hash_file(folder / shard.file)) != shard.sha256:
         return f"is not what the manifest describes (sha256 {digest[:12]}…, expected {shard.sha256[:12]}…)"
     return None

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 
 import tensorflow as tf
 from google.protobuf.message import DecodeError
@@ -10,12 +9,13 @@ from google.protobuf.message import DecodeError
 from tf_records import schema
 from tf_records.record_faults import find_record_fault
 from tf_records.record_file import read_records
+from tf_records.remote_path import RecordPath
 from tf_records.schema import Manifest, ShardInfo
 from tf_records.shard_files import Damage, find_file_fault
 
 
 def find_damage(
-    folder: Path,
+    folder: RecordPath,
     shards: Iterable[ShardInfo],
     manifest: Manifest,
     on_shard: Callable[[ShardInfo], None] = lambda shard: None,
@@ -30,7 +30,7 @@ def find_damage(
         on_shard(shard)
 
 
-def _check_shard(folder: Path, shard: ShardInfo, manifest: Manifest) -> Iterator[Damage]:
+def _check_shard(folder: RecordPath, shard: ShardInfo, manifest: Manifest) -> Iterator[Damage]:
     fault = find_file_fault(folder, shard)
     if fault is not None:
         yield Damage(shard=shard.file, reason=fault)
@@ -55,7 +55,7 @@ def _check_shard(folder: Path, shard: ShardInfo, manifest: Manifest) -> Iterator
         yield Damage(shard=shard.file, reason=reason)
 
 
-def _read_examples(path: Path) -> Iterator[tf.train.SequenceExample | str]:
+def _read_examples(path: RecordPath) -> Iterator[tf.train.SequenceExample | str]:
     """Each record, or what is wrong with it."""
     for content in read_records(path):
         if isinstance(content, str):

@@ -9,17 +9,16 @@ import concurrent.futures
 import dataclasses
 import multiprocessing
 import os
-import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
-from pathlib import Path
 
 from tf_records import schema
 from tf_records.errors import KdantError, RecordError
-from tf_records.files import claim_folder, lock_folder, share_lock, write_text_atomically
+from tf_records.files import claim_folder, lock_folder, remove_folder, share_lock, write_text_atomically
 from tf_records.plan import BuildOptions, ShardTask, empty_manifest, plan_shards
+from tf_records.remote_path import RecordPath
 from tf_records.schema import Manifest, SplitInfo
 from tf_records.shard import PROGRESS_FOLDER, ShardResult, write_shard
 from tf_records.sources.sample import Annotations
@@ -27,7 +26,7 @@ from tf_records.sources.sample import Annotations
 
 def build_records(
     annotations: Annotations,
-    out: Path,
+    out: RecordPath,
     options: BuildOptions,
     *,
     workers: int = 1,
@@ -39,7 +38,7 @@ def build_records(
 
     Args:
         annotations: what a source read.
-        out: folder, made if need be; not empty only with `resume` or `overwrite`.
+        out: folder, local or remote, made if need be; not empty only with `resume` or `overwrite`.
         options: how frames are cut and stored.
         workers: processes that write shards; 1 writes in this process. They end when this one does.
         resume: keep the finished shards of an interrupted build of the same plan.
@@ -67,7 +66,7 @@ def build_records(
 
 def _build(
     annotations: Annotations,
-    out: Path,
+    out: RecordPath,
     options: BuildOptions,
     workers: int,
     on_shard: Callable[[ShardResult], None],
@@ -85,11 +84,11 @@ def _build(
         reason = manifest.skipped[0].reason if manifest.skipped else "there are no samples"
         raise RecordError(f"No video could be used, so no records were built; the first reason: {reason}")
     write_text_atomically(out / schema.MANIFEST_NAME, manifest.to_json())
-    shutil.rmtree(out / PROGRESS_FOLDER)
+    remove_folder(out / PROGRESS_FOLDER)
     return manifest
 
 
-def _write_shards(tasks: tuple[ShardTask, ...], out: Path, workers: int) -> Iterator[ShardResult]:
+def _write_shards(tasks: tuple[ShardTask, ...], out: RecordPath, workers: int) -> Iterator[ShardResult]:
     """Yields results as shards are finished; the dearest begin first, so that workers end together."""
     workers = min(workers, len(tasks))
     if workers <= 1:
@@ -113,7 +112,7 @@ def _write_shards(tasks: tuple[ShardTask, ...], out: Path, workers: int) -> Iter
             raise
 
 
-def _start_worker(out: Path) -> None:
+def _start_worker(out: RecordPath) -> None:
     """Ties the worker to its build: it ends with its parent, and on Ctrl-C without a word."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     share_lock(out)
@@ -146,7 +145,7 @@ def _assemble(annotations: Annotations, options: BuildOptions, results: list[Sha
     )
 
 
-def finished_manifest(out: Path, annotations: Annotations, options: BuildOptions) -> Manifest:
+def finished_manifest(out: RecordPath, annotations: Annotations, options: BuildOptions) -> Manifest:
     """The manifest of a build that had finished, if it is the build that is asked for now."""
     manifest = schema.load_manifest(out)
     fields = (
@@ -170,22 +169,22 @@ def finished_manifest(out: Path, annotations: Annotations, options: BuildOptions
     return manifest
 
 
-def remove_leftovers(out: Path, planned: set[str]) -> None:
+def remove_leftovers(out: RecordPath, planned: set[str]) -> None:
     """Removes what a killed build left half written, and noted shards that are not `planned` now."""
     for note in (out / PROGRESS_FOLDER).glob("*.tfrecord.json"):
         if (name := note.name.removesuffix(".json")) not in planned:
             (out / name).unlink(missing_ok=True)
             note.unlink()
-    for name in (*planned, schema.MANIFEST_NAME):
-        for path in out.glob(f".tmp-[0-9]*-{name}"):
+    for path in out.glob(".tmp-[0-9]*-*"):
+        if path.name.split("-", 2)[2] in {*planned, schema.MANIFEST_NAME}:
             path.unlink()
 
 
-def remove_records(out: Path) -> None:
+def remove_records(out: RecordPath) -> None:
     """Removes what an earlier build left in `out`, and nothing else."""
     (out / schema.MANIFEST_NAME).unlink(missing_ok=True)
     for folder in (PROGRESS_FOLDER, schema.FEATURES_FOLDER, schema.FRAMES_FOLDER):
-        shutil.rmtree(out / folder, ignore_errors=True)
+        remove_folder(out / folder)
     for split in schema.SPLITS:
         for path in out.glob(f"{split}-[0-9]*-of-[0-9]*.tfrecord"):
             path.unlink()

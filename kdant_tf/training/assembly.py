@@ -17,6 +17,7 @@ from kdant_tf.training.job import Job
 from tf_records.errors import RunError
 from tf_records.features import write_feature_records
 from tf_records.reader import Records
+from tf_records.remote_path import RemotePath
 from tf_records.schema import FEATURES_FOLDER, FeatureInfo
 
 
@@ -105,6 +106,11 @@ def _share_frozen_stem(networks: list[keras.Model]) -> bool:
 def _records_of_features(job: Job, stem: keras.Model, report: Callable[[str], None]) -> Records:
     """Records of the stem's features, made on first use in a folder within the records'."""
     records, crop = job.records, job.run.config.crop
+    if isinstance(records.folder, RemotePath):
+        raise RunError(
+            f"frame-mlp keeps its frame features in the record folder, which must be local. Received: "
+            f"{records.folder}. Copy the records to this machine."
+        )
     made_of = [_digest(stem), manifest_sha256(records.folder), str(crop), *job.run.left_out]
     key = hashlib.sha256(" ".join(made_of).encode()).hexdigest()
     folder = records.folder / FEATURES_FOLDER / key[:16]

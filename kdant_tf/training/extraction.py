@@ -1,9 +1,7 @@
 """From records of frames, or from videos, to records of features of I3D's stem (paper §4.3)."""
 
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
 import tensorflow as tf
 
@@ -12,9 +10,10 @@ from kdant_tf.runs import manifest_sha256
 from kdant_tf.training.strategy import make_strategy
 from tf_records.clip_features import finished_features, write_clip_features
 from tf_records.errors import KdantError, RecordError
-from tf_records.files import claim_folder, lock_folder
+from tf_records.files import claim_folder, lock_folder, remove_folder
 from tf_records.plan import BuildOptions
 from tf_records.reader import Records
+from tf_records.remote_path import RecordPath, RemotePath
 from tf_records.schema import FRAMES_FOLDER, MANIFEST_NAME, PER_CLIP, ClipSpec, FeatureInfo, Manifest
 from tf_records.shard import ShardResult
 from tf_records.sources.sample import Annotations
@@ -24,8 +23,8 @@ BATCH_SIZE = 4
 
 
 def extract_features(
-    records_folder: Path,
-    out: Path,
+    records_folder: RecordPath,
+    out: RecordPath,
     init: str,
     *,
     modality: str | None = None,
@@ -61,7 +60,7 @@ def extract_features(
     manifest = records.manifest
     if manifest.features is not None:
         raise RecordError(f"{records_folder} has features already. Give the records of frames.")
-    if out.resolve() == records_folder.resolve():
+    if _same_place(out, records_folder):
         raise RecordError(f"Features of {out} cannot lie in its own place. Give another --out.")
     device = _choose_device(devices)
     stem = _load_stem(init, device, records.modality, manifest.clip)
@@ -72,7 +71,7 @@ def extract_features(
 
 def build_features(
     annotations: Annotations,
-    out: Path,
+    out: RecordPath,
     options: BuildOptions,
     init: str,
     *,
@@ -111,12 +110,12 @@ def build_features(
             _build_frames(annotations, frames, options, workers, on_shard)
             info = _describe(stem, windows=1, crop=None, records_sha256=manifest_sha256(frames))
             finished = _extract(Records.open(frames), out, stem, info, device, BATCH_SIZE, on_record)
-        shutil.rmtree(frames, ignore_errors=True)
+        remove_folder(frames)
         return finished
 
 
 @contextmanager
-def _claimed(out: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
+def _claimed(out: RecordPath, *, resume: bool, overwrite: bool) -> Iterator[None]:
     """Has `out` to itself, emptied if asked to, and says what to do where it cannot be written."""
     claim_folder(out, resume=resume, overwrite=overwrite)
     try:
@@ -133,7 +132,7 @@ def _claimed(out: Path, *, resume: bool, overwrite: bool) -> Iterator[None]:
 
 def _extract(
     records: Records,
-    out: Path,
+    out: RecordPath,
     stem: Stem,
     info: FeatureInfo,
     device: str,
@@ -157,7 +156,7 @@ def _extract(
 
 def _build_frames(
     annotations: Annotations,
-    frames: Path,
+    frames: RecordPath,
     options: BuildOptions,
     workers: int,
     on_shard: Callable[[ShardResult], None],
@@ -166,7 +165,7 @@ def _build_frames(
         build_records(annotations, frames, options, workers=workers, resume=True, on_shard=on_shard)
     finally:
         if frames.is_dir() and not any(frames.iterdir()):
-            frames.rmdir()
+            remove_folder(frames)
 
 
 def _load_stem(init: str, device: str, modality: str, clip: ClipSpec) -> Stem:
@@ -191,3 +190,9 @@ def _describe(stem: Stem, *, windows: int, crop: int | None, records_sha256: str
 def _choose_device(devices: str) -> str:
     """Name of the first device of `--devices`."""
     return make_strategy(devices).extended.worker_devices[0]
+
+
+def _same_place(first: RecordPath, second: RecordPath) -> bool:
+    if isinstance(first, RemotePath) or isinstance(second, RemotePath):
+        return first == second
+    return first.resolve() == second.resolve()

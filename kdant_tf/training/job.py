@@ -24,6 +24,7 @@ from kdant_tf.runs import (
 )
 from tf_records.errors import RecordError, RunError
 from tf_records.reader import MAP_STRIDE, Records, map_side
+from tf_records.remote_path import RecordPath
 from tf_records.schema import CHANNELS, EITHER, FUTURE, OBSERVED, PER_FRAME, FeatureInfo, Manifest
 
 
@@ -118,7 +119,7 @@ def prepare_job(records: Records, out: Path, config: TrainConfig, teacher: Run |
     return Job(run=run, records=records, labels=labels, samples=samples, teacher=teacher)
 
 
-def _check_features(manifest: Manifest, folder: Path, config: TrainConfig) -> None:
+def _check_features(manifest: Manifest, folder: RecordPath, config: TrainConfig) -> None:
     """Refuses features that the network of `config` cannot learn from."""
     features = manifest.features
     assert features is not None

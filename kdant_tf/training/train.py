@@ -28,6 +28,7 @@ from kdant_tf.training.tensorboard import EpochScalars
 from tf_records.errors import KdantError
 from tf_records.files import atomic_path, claim_folder
 from tf_records.reader import Records, training_batches
+from tf_records.remote_path import RecordPath
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +46,7 @@ class TrainResult:
 
 
 def train(
-    records_folder: Path,
+    records_folder: RecordPath,
     out: Path,
     config: TrainConfig,
     *,
@@ -60,7 +61,7 @@ def train(
     """Trains a teacher, or with `teacher` a student, and leaves a run folder.
 
     Args:
-        records_folder: folder of records.
+        records_folder: folder of records, local or remote.
         out: run folder, made if need be; not empty only with `resume` or `overwrite`.
         config: all settings.
         teacher: a finished run; None trains a teacher.
