@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner, Result
 from kdant_cli.main import main
+from PIL import Image
 
 SMALL = ("--width", "0.0625", "--crop", "32", "--batch-size", "8", "--epochs", "1")
 
@@ -63,9 +64,10 @@ def test_a_student_takes_its_teachers_modality_and_both_are_evaluated_in_it(
         assert printed["samples"] == 8
 
 
-def test_an_exported_flow_network_takes_flow_in_the_8_bits_of_records(
+def test_an_exported_flow_network_takes_flow_in_the_8_bits_of_records_and_has_heat_maps(
     teacher: Path, both: Path, tmp_path: Path
 ) -> None:
+    from kdant_tf.evaluation.heat_maps import draw_heat_maps
     from kdant_tf.evaluation.protocols import predict
     from kdant_tf.models.networks import load_network
     from kdant_tf.runs import load_run
@@ -84,29 +86,14 @@ def test_an_exported_flow_network_takes_flow_in_the_8_bits_of_records(
     served = serve(clips=clips)["probabilities"].numpy()
     records = Records.open(both, modality="flow")
     batches = evaluation_batches(records, split="test", view="observed", batch_size=8, crop=32, windows=1)
-    expected, _ = predict(load_network(load_run(teacher)), batches, 8)
-    np.testing.assert_allclose(served[0], expected[0], rtol=1e-4)
-
-
-def test_heat_maps_are_drawn_over_flow(teacher: Path, both: Path, tmp_path: Path) -> None:
-    from PIL import Image
-
-    from kdant_tf.evaluation.heat_maps import draw_heat_maps
-    from kdant_tf.models.networks import load_network
-    from kdant_tf.runs import load_run
-    from tf_records.reader import Records
-
     network = load_network(load_run(teacher))
-    draw_heat_maps(network, {}, Records.open(both, modality="flow"), tmp_path / "maps.png", rows=1)
+    expected, _ = predict(network, batches, 8)
+    np.testing.assert_allclose(served[0], expected[0], rtol=1e-4)
+    draw_heat_maps(network, {}, records, tmp_path / "maps.png", rows=1)
     with Image.open(tmp_path / "maps.png") as picture:
         colours = {colour for _, colour in picture.convert("RGB").getcolors(maxcolors=1 << 24)}
-    assert any(
-        abs(red - 128) < 8 and abs(green - 128) < 8 and blue in (127, 128) for red, green, blue in colours
-    )
-
-
-def test_records_of_both_serve_an_rgb_run_too(both: Path, finished_run: Path) -> None:
-    assert json.loads(succeed("evaluate", finished_run, "--records", both, "--json"))["samples"] == 8
+    still = [max(abs(red - 128), abs(green - 128)) < 8 and blue in (127, 128) for red, green, blue in colours]
+    assert any(still)
 
 
 def test_a_run_is_not_resumed_in_another_modality(both: Path, teacher: Path) -> None:
