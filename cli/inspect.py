@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,7 +11,7 @@ from tf_records.quiet import start_tensorflow
 from tf_records.remote_path import RecordPath
 
 from .command import KdantCommand
-from .options import RECORD_FOLDER, json_option
+from .options import FOLDER, RECORD_FOLDER, json_option
 
 # Rows of the table of classes; --json has them all.
 _CLASSES = 40
@@ -21,9 +22,24 @@ _CLASSES = 40
 @click.option(
     "--verify", is_flag=True, help="Also check every byte and every record, and name what is damaged."
 )
+@click.option(
+    "--contact-sheet", type=FOLDER, help="Also draw observed and future frames of some records: FILE.png."
+)
+@click.option(
+    "--samples", default=8, show_default=True, type=click.IntRange(1, 200), help="Rows of the contact sheet."
+)
+@click.option("--seed", default=0, show_default=True, help="Of the choice of these records.")
 @json_option
 @click.pass_context
-def inspect(ctx: click.Context, records: RecordPath, verify: bool, as_json: bool) -> None:
+def inspect(
+    ctx: click.Context,
+    records: RecordPath,
+    verify: bool,
+    contact_sheet: Path | None,
+    samples: int,
+    seed: int,
+    as_json: bool,
+) -> None:
     """Show what a record folder holds, and whether it is whole."""
     from tf_records.schema import load_manifest
 
@@ -31,6 +47,12 @@ def inspect(ctx: click.Context, records: RecordPath, verify: bool, as_json: bool
 
     manifest = load_manifest(records)
     damages = _verify(records, manifest) if verify else []
+    if contact_sheet is not None and not damages:
+        start_tensorflow()
+        from tf_records.contact_sheet import draw_contact_sheet
+
+        draw_contact_sheet(records, manifest, contact_sheet, samples=samples, seed=seed)
+        click.echo(f"Drew {contact_sheet}", err=True)
     if as_json:
         found = {"damaged": [dataclasses.asdict(damage) for damage in damages]} if verify else {}
         print_json({**manifest.summary(), **found})
