@@ -12,6 +12,7 @@ from tf_records.pairing import (
     Pair,
     Spacing,
     Window,
+    frames_for_training,
     pair_for_anticipation,
     pair_for_prefix,
     pair_for_training,
@@ -111,13 +112,15 @@ def _read_planned(
 
 def _read_stored(video: Video, sample: Sample, options: BuildOptions) -> Segments:
     """A sample that is the whole video, by its stored frames."""
-    encoder, encoded = FrameEncoder(options), {}
-    for number, frame in enumerate(video.stored()):
-        encoded[number] = encoder.encode(number, frame)
-        encoder.remember(number, frame)
-        _check_memory(video.path, encoded)
     fps = video.info.fps
-    pair = _pair_of(sample, len(encoded), Window(0, len(encoded)), options, fps)
+    encoder, encoded = FrameEncoder(options), {}
+    wanted = frames_for_training(_spacing(sample, options, fps)) if _is_for_training(sample) else None
+    for number, frame in enumerate(video.stored()):
+        if wanted is None or number < wanted:
+            encoded[number] = encoder.encode(number, frame)
+            encoder.remember(number, frame)
+            _check_memory(video.path, encoded)
+    pair = _pair_of(sample, number + 1, Window(0, number + 1), options, fps)
     height, width = frame.shape[:2]
     return Segments(pair=pair, frames=encoded, fps=fps, height=height, width=width)
 
@@ -179,14 +182,22 @@ def _action_window(sample: Sample, info: VideoInfo, fps: float) -> Window:
     return Window(first, max(first + 1, min(round(sample.end_s * fps), ticks)))
 
 
-def _pair_of(sample: Sample, num_frames: int, action: Window, options: BuildOptions, fps: float) -> Pair:
+def _is_for_training(sample: Sample) -> bool:
+    return sample.split == "train" and sample.observed_fraction is None
+
+
+def _spacing(sample: Sample, options: BuildOptions, fps: float) -> Spacing:
     clip = options.clip
-    spacing = Spacing(clip.clip_frames, clip.offset_at(fps), before_action=clip.anticipation_s is not None)
     if sample.offset_s is not None:
-        spacing = Spacing(clip.clip_frames, max(1, round(sample.offset_s * fps)))
+        return Spacing(clip.clip_frames, max(1, round(sample.offset_s * fps)))
+    return Spacing(clip.clip_frames, clip.offset_at(fps), before_action=clip.anticipation_s is not None)
+
+
+def _pair_of(sample: Sample, num_frames: int, action: Window, options: BuildOptions, fps: float) -> Pair:
+    spacing = _spacing(sample, options, fps)
     if sample.observed_fraction is not None:
         return pair_for_prefix(num_frames, sample.observed_fraction, spacing)
-    if sample.split == "train":
+    if _is_for_training(sample):
         return pair_for_training(num_frames, action, spacing)
     return pair_for_anticipation(num_frames, action, spacing)
 

@@ -69,6 +69,16 @@ def pair_for_training(num_frames: int, action: Window, spacing: Spacing) -> Pair
     return _pair(observed, Window(first, stop), offset_frames, spacing)
 
 
+def frames_for_training(spacing: Spacing) -> int | None:
+    """The first so many frames hold the training segments of an action that is the whole video; None is all.
+
+    However long the video is: what comes later need not be encoded.
+    """
+    if not spacing.before_action:
+        return None
+    return spacing.offset_frames + max(spacing.clip_frames, spacing.offset_frames)
+
+
 def pair_for_anticipation(num_frames: int, action: Window, spacing: Spacing) -> Pair:
     """Segments of a test record: one observed clip, before the action as far as the video allows."""
     action = _widen_to_clip(num_frames, action, spacing.clip_frames)

@@ -7,6 +7,7 @@ from tf_records.pairing import (
     Pair,
     Spacing,
     Window,
+    frames_for_training,
     pair_for_anticipation,
     pair_for_prefix,
     pair_for_training,
@@ -53,6 +54,17 @@ def test_training_segments_fit_and_do_not_leak(case: tuple[int, Window, Spacing]
     assert_no_leak(pair, spacing)
     assert pair.observed.frames == pair.future.frames
     assert pair.observed.frames >= min(spacing.clip_frames, frames)
+
+
+@given(st.integers(1, 400), st.integers(1, 64), st.integers(1, 120), st.booleans())
+def test_the_frames_for_training_on_a_whole_video_hold_both_segments(
+    frames: int, clip_frames: int, offset_frames: int, before_action: bool
+) -> None:
+    spacing = Spacing(clip_frames, offset_frames, before_action)
+    pair = pair_for_training(frames, Window(0, frames), spacing)
+    wanted = frames_for_training(spacing)
+    assert (wanted is None) == (not before_action)
+    assert max(pair.observed.stop, pair.future.stop) <= (frames if wanted is None else wanted)
 
 
 @given(actions())

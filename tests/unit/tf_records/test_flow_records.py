@@ -11,13 +11,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
+from tf_records import encoded_frame
 from tf_records.encode import Segments, read_samples, to_example
 from tf_records.encoded_frame import FrameEncoder
 from tf_records.errors import RecordError
-from tf_records.flow import describe_flow
+from tf_records.flow import compute_flow, describe_flow
 from tf_records.plan import BuildOptions
 from tf_records.reader import Records, evaluation_batches, training_batches
-from tf_records.schema import EITHER, FUTURE, OBSERVED, ClipSpec, load_manifest
+from tf_records.schema import EITHER, FUTURE, OBSERVED, ClipSpec, FlowInfo, load_manifest
 from tf_records.sources.csv_manifest import read_csv
 from tf_records.sources.jhmdb import read_jhmdb
 from tf_records.sources.sample import Annotations, Sample
@@ -60,9 +61,9 @@ def feature_lists(folder: Path) -> list[dict[str, list[bytes]]]:
     ]
 
 
-def read_segments(sample: Sample) -> Segments:
+def read_segments(sample: Sample, options: BuildOptions = FLOW) -> Segments:
     with open_video(sample.path, short_side=32) as video:
-        ((_, segments),) = read_samples(video, [sample], FLOW)
+        ((_, segments),) = read_samples(video, [sample], options)
     assert isinstance(segments, Segments)
     return segments
 
@@ -173,6 +174,26 @@ def test_observed_flow_of_a_real_test_video_is_that_of_its_prefix_alone(jhmdb: P
     alone[0] = alone[1]
     assert 2 < count < segments.pair.future.frames
     assert [*zip(lists["observed/flow/u/encoded"], lists["observed/flow/v/encoded"], strict=True)] == alone
+
+
+def test_flow_of_a_whole_video_is_computed_for_its_first_frames_where_only_these_are_stored(
+    few: Annotations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = dataclasses.replace(few.samples[0], start_s=None, end_s=None)
+    clip = ClipSpec(clip_frames=4, anticipation_s=0.1)
+    whole = read_segments(sample)
+    computed = []
+
+    def count(before: np.ndarray, after: np.ndarray, info: FlowInfo) -> np.ndarray:
+        computed.append(after)
+        return compute_flow(before, after, info)
+
+    monkeypatch.setattr(encoded_frame, "compute_flow", count)
+    segments = read_segments(sample, dataclasses.replace(FLOW, clip=clip))
+    windows = (segments.pair.observed, segments.pair.future)
+    held = {number for window in windows for number in range(*window)}
+    assert (len(held), len(computed)) == (12, 11)
+    assert {n: segments.frames[n] for n in held} == {n: whole.frames[n] for n in held}
 
 
 def first_batch(records: Records, views: tuple[str, ...] = (OBSERVED, FUTURE)) -> dict[str, np.ndarray]:
