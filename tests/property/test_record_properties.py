@@ -96,7 +96,10 @@ def test_any_changed_byte_of_a_manifest_is_noticed(
         load_manifest(path.parent)
 
 
-@pytest.mark.parametrize("field", ["clip", "splits", "skipped", "classes", "format_version", "colour"])
+@pytest.mark.parametrize(
+    "field",
+    ["clip", "splits", "skipped", "classes", "modality", "flow", "features", "format_version", "colour"],
+)
 @settings(max_examples=25)
 @given(value=JSON)
 def test_a_manifest_with_a_spoilt_field_is_read_or_refused(
