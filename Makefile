@@ -3,13 +3,19 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 
-.PHONY: demo test check bench check-weights format wheel clean
+.PHONY: demo test test-beam test-io check bench check-weights format wheel clean
 
 demo: $(INSTALLED)  ## the whole loop on rendered videos
 	$(BIN)/kdant demo --overwrite
 
 test: $(INSTALLED)  ## the test suite
 	$(BIN)/python -m pytest
+
+test-beam: .venv-beam/installed  ## builds on Apache Beam, in an environment of its own
+	.venv-beam/bin/python -m pytest tests/e2e/test_beam.py
+
+test-io: .venv-io/installed  ## records in a local S3 server, on TensorFlow 2.17, in an environment of its own
+	.venv-io/bin/python -m pytest --timeout=0 tests/opt_in/check_s3.py
 
 check: $(INSTALLED)  ## format, lint, types, tests
 	$(BIN)/ruff format --check .
@@ -33,10 +39,19 @@ wheel: $(INSTALLED)
 	$(BIN)/python -m build --wheel
 
 clean:
-	rm -rf .venv build dist kdant_tf.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-beam .venv-io build dist kdant_tf.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+# Extras that need other versions of TensorFlow or protobuf than constraints.txt has.
+.venv-io/installed: MORE = "moto[s3,server]"
+.venv-%/installed: pyproject.toml constraints-%.txt
+	$(PYTHON) -m venv .venv-$*
+	.venv-$*/bin/python -m pip install --quiet --upgrade pip
+	.venv-$*/bin/python -m pip install --quiet --constraint constraints-$*.txt --editable ".[$*]" \
+		pytest pytest-timeout hypothesis $(MORE)
 	touch $@

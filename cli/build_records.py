@@ -1,5 +1,6 @@
 """kdant build-records"""
 
+import functools
 from typing import Any
 
 import click
@@ -131,6 +132,14 @@ clip_options = add_options(
 @click.option("--shards", type=int, help="Shards a split; default: one every 64 samples, 16 with flow.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
 @click.option(
+    "--runner",
+    default="local",
+    show_default=True,
+    type=click.Choice(["local", "beam"]),
+    help="What writes the shards: processes of this machine, or Apache Beam (its options follow `--`).",
+)
+@click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM OPTIONS]")
+@click.option(
     "--max-pixels", type=int, help="Videos with larger frames are skipped. Default: those of 8K, 7680x4320."
 )
 @click.option("--max-seconds", type=float, help="Longer videos are skipped. Default: those of a day.")
@@ -189,6 +198,7 @@ def _check_usage(ctx: click.Context, options: dict[str, Any]) -> None:
         raise click.UsageError("--flow-algorithm is for --modality flow or rgb,flow.")
     if options["features"] is not None and "," in options["modality"]:
         raise click.UsageError("--features is for one modality: --modality rgb or flow.")
+    _check_runner(ctx, options)
     for name, source in _OWN_OPTIONS.items():
         given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
         if given and options["source"] != source:
@@ -196,6 +206,18 @@ def _check_usage(ctx: click.Context, options: dict[str, Any]) -> None:
                 f"--{name.replace('_', '-')} is for --source {source}. "
                 f"Received: --source {options['source']}."
             )
+
+
+def _check_runner(ctx: click.Context, options: dict[str, Any]) -> None:
+    if options["runner"] == "beam":
+        if ctx.get_parameter_source("workers") is ParameterSource.COMMANDLINE:
+            raise click.UsageError("--workers is for --runner local; Apache Beam has options of its own.")
+        if options["features"] is not None:
+            raise click.UsageError("--features is for --runner local. Run extract-features afterwards.")
+    elif options["beam_options"]:
+        raise click.UsageError(
+            f"Apache Beam's options need --runner beam. Received: {' '.join(options['beam_options'])}."
+        )
 
 
 def _limits(options: dict[str, Any]) -> Any:
@@ -235,12 +257,19 @@ def _build(annotations: Any, build_options: Any, options: dict[str, Any]) -> dic
     """Builds, and returns the summary; no frames are decoded where a finished build is resumed."""
     from .bars import BuildProgress
 
+    write_shards = None
+    if options["runner"] == "beam":
+        from tf_records.beam import parse_beam_options, write_shards_on_beam
+
+        beam_options = parse_beam_options(options["beam_options"])
+        write_shards = functools.partial(write_shards_on_beam, options=beam_options)
     arguments = {name: options[name] for name in ("workers", "resume", "overwrite")}
     with BuildProgress(len(annotations.samples)) as progress:
         arguments["on_shard"] = progress.add_shard
         if options["features"] is None:
             from tf_records.writer import build_records as build
 
+            arguments["write_shards"] = write_shards
             manifest = build(annotations, options["out"], build_options, **arguments)
         else:
             start_tensorflow()

@@ -50,7 +50,7 @@ def _configure_logs(verbose: bool) -> None:
         os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     handler = RichHandler(console=Console(stderr=True), show_path=False, show_time=verbose)
     logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, handlers=[handler], force=True)
-    for name in ("tensorflow", "jax", "matplotlib", "h5py"):
+    for name in ("tensorflow", "jax", "matplotlib", "h5py", "apache_beam"):
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
 
 

@@ -45,9 +45,8 @@ def write_shard(task: ShardTask, out: RecordPath) -> ShardResult:
         KdantError: a video has vanished.
         OSError: the shard cannot be written.
     """
-    note = out / PROGRESS_FOLDER / f"{task.file}.json"
-    earlier = _earlier_result(task, note, out)
-    if earlier is not None:
+    earlier = read_note(task, out)
+    if earlier is not None and hash_file(out / task.file) == earlier.shard.sha256:
         return earlier
     with atomic_path(out / task.file) as temporary, temporary.open("wb") as file:
         records = RecordFile(file)
@@ -57,8 +56,31 @@ def write_shard(task: ShardTask, out: RecordPath) -> ShardResult:
                 writing.add_video(samples)
     result = writing.result(records)
     note_text = json.dumps({"task": task.digest(), "result": dataclasses.asdict(result)})
-    write_text_atomically(note, note_text)
+    write_text_atomically(_note(task, out), note_text)
     return result
+
+
+def read_note(task: ShardTask, out: RecordPath) -> ShardResult | None:
+    """What `write_shard` noted of this very task, if its shard is there."""
+    note = _note(task, out)
+    if not note.exists() or not (out / task.file).exists():
+        return None
+    noted = json.loads(note.read_text(encoding="utf-8"))
+    if noted["task"] != task.digest():
+        return None
+    fields = noted["result"]
+    return ShardResult(
+        **{
+            **fields,
+            "shard": ShardInfo(**fields["shard"]),
+            "fps": tuple(fields["fps"]),
+            "skipped": tuple(Skipped(**skipped) for skipped in fields["skipped"]),
+        }
+    )
+
+
+def _note(task: ShardTask, out: RecordPath) -> RecordPath:
+    return out / PROGRESS_FOLDER / f"{task.file}.json"
 
 
 class _ShardWriting:
@@ -130,21 +152,3 @@ def _group_by_video(samples: tuple[Sample, ...]) -> list[list[Sample]]:
     for sample in samples:
         groups.setdefault(sample.path, []).append(sample)
     return list(groups.values())
-
-
-def _earlier_result(task: ShardTask, note: RecordPath, out: RecordPath) -> ShardResult | None:
-    """The noted result, if it is of this very task and the shard is as it was."""
-    if not note.exists() or not (out / task.file).exists():
-        return None
-    noted = json.loads(note.read_text(encoding="utf-8"))
-    fields = noted["result"]
-    if noted["task"] != task.digest() or hash_file(out / task.file) != fields["shard"]["sha256"]:
-        return None
-    return ShardResult(
-        **{
-            **fields,
-            "shard": ShardInfo(**fields["shard"]),
-            "fps": tuple(fields["fps"]),
-            "skipped": tuple(Skipped(**skipped) for skipped in fields["skipped"]),
-        }
-    )

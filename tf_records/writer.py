@@ -7,6 +7,7 @@ killed build resumes. The bytes depend on the input alone, not on the number of 
 
 import concurrent.futures
 import dataclasses
+import functools
 import multiprocessing
 import os
 import signal
@@ -23,6 +24,8 @@ from tf_records.schema import Manifest, SplitInfo
 from tf_records.shard import PROGRESS_FOLDER, ShardResult, write_shard
 from tf_records.sources.sample import Annotations
 
+ShardWriter = Callable[[tuple[ShardTask, ...], RecordPath], Iterator[ShardResult]]
+
 
 def build_records(
     annotations: Annotations,
@@ -30,6 +33,7 @@ def build_records(
     options: BuildOptions,
     *,
     workers: int = 1,
+    write_shards: ShardWriter | None = None,
     resume: bool = False,
     overwrite: bool = False,
     on_shard: Callable[[ShardResult], None] = lambda result: None,
@@ -41,6 +45,7 @@ def build_records(
         out: folder, local or remote, made if need be; not empty only with `resume` or `overwrite`.
         options: how frames are cut and stored.
         workers: processes that write shards; 1 writes in this process. They end when this one does.
+        write_shards: writes the planned shards in place of these processes.
         resume: keep the finished shards of an interrupted build of the same plan.
         overwrite: replace the records in `out`; other files there stay.
         on_shard: called after each finished shard.
@@ -56,7 +61,9 @@ def build_records(
                 remove_records(out)
             if resume and (out / schema.MANIFEST_NAME).exists():
                 return finished_manifest(out, annotations, options)
-            return _build(annotations, out, options, workers, on_shard)
+            if write_shards is None:
+                write_shards = functools.partial(_write_shards, workers=workers)
+            return _build(annotations, out, options, write_shards, on_shard)
     except OSError as error:
         raise KdantError(
             f"Records cannot be written to {out}: {error.strerror or error}. The finished shards are kept: "
@@ -68,14 +75,14 @@ def _build(
     annotations: Annotations,
     out: RecordPath,
     options: BuildOptions,
-    workers: int,
+    write_shards: ShardWriter,
     on_shard: Callable[[ShardResult], None],
 ) -> Manifest:
     tasks = plan_shards(annotations, options)
     remove_leftovers(out, {task.file for task in tasks})
     (out / PROGRESS_FOLDER).mkdir(exist_ok=True)
     results = {}
-    for result in _write_shards(tasks, out, workers):
+    for result in write_shards(tasks, out):
         results[result.shard.file] = result
         on_shard(result)
     manifest = _assemble(annotations, options, [results[task.file] for task in tasks])
