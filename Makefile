@@ -1,9 +1,10 @@
 # Everything runs in .venv, which the first target that needs it makes. PYTHON picks the interpreter.
 PYTHON ?= python3
 BIN := .venv/bin
+FUZZ_SECONDS ?= 10
 INSTALLED := .venv/installed
 
-.PHONY: demo test test-beam test-io check bench check-weights format wheel clean
+.PHONY: demo test test-beam test-io check bench check-weights fuzz format wheel clean
 
 demo: $(INSTALLED)  ## the whole loop on rendered videos
 	$(BIN)/kdant demo --overwrite
@@ -29,6 +30,11 @@ bench: $(INSTALLED)  ## speed, as ratios inside one run; BENCH holds options
 
 check-weights: $(INSTALLED)  ## DeepMind's weights give DeepMind's logits; downloads them
 	$(BIN)/python -m pytest --timeout=0 tests/opt_in/check_published_logits.py
+
+fuzz: $(INSTALLED)  ## every parser on damaged input, FUZZ_SECONDS each
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[fuzz]"
+	for target in $$($(BIN)/python tests/fuzz/run.py --list); do \
+	    $(BIN)/python tests/fuzz/run.py $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 format: $(INSTALLED)
 	$(BIN)/ruff format .

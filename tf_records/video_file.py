@@ -186,6 +186,8 @@ class VideoFile:
         if not self._container.streams.video:
             raise VideoError(f"{self.path} has no video stream.")
         stream = self._container.streams.video[0]
+        if stream.codec_context is None:
+            raise VideoError(f"{self.path} is encoded in a way that FFmpeg here cannot decode.")
         if not stream.average_rate:
             raise VideoError(f"{self.path} states no frame rate.")
         self._limits.check_size(self.path, stream.width, stream.height)
@@ -230,7 +232,8 @@ def _open(path: str) -> av.container.InputContainer:
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise VideoError(f"{path} cannot be opened as a video: it is no regular file.")
     try:
-        return av.open(os.path.abspath(path))
+        # Titles and the like, which nobody reads here, need not be UTF-8.
+        return av.open(os.path.abspath(path), metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise VideoError(f"{path} cannot be opened as a video: {_reason(error)}.") from error
 
