@@ -60,8 +60,10 @@ def extract_features(
     manifest = records.manifest
     if manifest.features is not None:
         raise RecordError(f"{records_folder} has features already. Give the records of frames.")
-    if _same_place(out, records_folder):
-        raise RecordError(f"Features of {out} cannot lie in its own place. Give another --out.")
+    if _lies_in(records_folder, out):
+        raise RecordError(
+            f"Features in {out} could replace the frames in {records_folder}. Give another --out."
+        )
     device = _choose_device(devices)
     stem = _load_stem(init, device, records.modality, manifest.clip)
     with _claimed(out, resume=resume, overwrite=overwrite):
@@ -192,7 +194,8 @@ def _choose_device(devices: str) -> str:
     return make_strategy(devices).extended.worker_devices[0]
 
 
-def _same_place(first: RecordPath, second: RecordPath) -> bool:
-    if isinstance(first, RemotePath) or isinstance(second, RemotePath):
-        return first == second
-    return first.resolve() == second.resolve()
+def _lies_in(path: RecordPath, folder: RecordPath) -> bool:
+    """Whether `path` is `folder` or lies below it."""
+    if isinstance(path, RemotePath) or isinstance(folder, RemotePath):
+        return f"{path}/".startswith(f"{folder}/")
+    return path.resolve().is_relative_to(folder.resolve())

@@ -19,6 +19,19 @@ from tf_records.schema import load_manifest
 
 SMALL = ("--width", "0.0625", "--crop", "32", "--batch-size", "8", "--epochs", "1")
 
+OWN_NETWORK = """
+import keras
+from keras import layers
+
+
+def build(num_classes, input_shape):
+    assert input_shape == (2, 2, 2, 30), input_shape
+    maps = layers.Input(input_shape)
+    x = layers.Dense(8, activation="relu")(maps)
+    logits = layers.Dense(num_classes, name="Logits")(layers.GlobalAveragePooling3D()(x))
+    return keras.Model(maps, {"logits": logits, "maps": x})
+"""
+
 
 def kdant(*args: object) -> Result:
     return CliRunner().invoke(main, [str(arg) for arg in args])
@@ -128,6 +141,17 @@ def test_build_records_with_features_leaves_no_frames(
     assert "finished data set with other options" in refuse(*args, "--resume", "--limit", 3)
 
 
+def test_a_network_of_ones_own_sees_the_maps(
+    features: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_of_maps.py").write_text(OWN_NETWORK)
+    args = ("--records", features, "--model", "own_of_maps:build", *SMALL)
+    kdant_json("train-teacher", "--out", "own", *args)
+    assert kdant_json("evaluate", "own", "--records", features)["samples"] == 8
+
+
 def test_networks_that_do_not_fit_the_features(features: Path, tmp_path: Path) -> None:
     training = ("train-teacher", "--records", features, "--out", tmp_path / "run", *SMALL)
     assert "`width` should be that of the features' I3D, 0.0625" in refuse(*training, "--width", 0.125)
@@ -164,6 +188,8 @@ def test_what_no_features_can_be_made_of(
 ) -> None:
     out = ("--out", tmp_path / "out")
     assert "has features already" in refuse("extract-features", features, "--init", "random", *out)
+    replacing = ("--init", "random", "--out", record_folder.parent, "--overwrite")
+    assert "could replace the frames" in refuse("extract-features", record_folder, *replacing)
     assert "should hold a whole I3D" in refuse("extract-features", record_folder, "--init", teacher, *out)
     assert "a path that exists" in refuse("extract-features", record_folder, "--init", "nothing", *out)
     assert not (tmp_path / "out").exists()
