@@ -265,11 +265,10 @@ def _build(annotations: Any, build_options: Any, options: dict[str, Any]) -> dic
         write_shards = functools.partial(write_shards_on_beam, options=beam_options)
     arguments = {name: options[name] for name in ("workers", "resume", "overwrite")}
     with BuildProgress(len(annotations.samples)) as progress:
-        arguments["on_shard"] = progress.add_shard
+        arguments |= {"on_shard": progress.add_shard, "write_shards": write_shards}
         if options["features"] is None:
             from tf_records.writer import build_records as build
 
-            arguments["write_shards"] = write_shards
             manifest = build(annotations, options["out"], build_options, **arguments)
         else:
             start_tensorflow()

@@ -17,7 +17,7 @@ from tf_records.remote_path import RecordPath, RemotePath
 from tf_records.schema import FRAMES_FOLDER, MANIFEST_NAME, PER_CLIP, ClipSpec, FeatureInfo, Manifest
 from tf_records.shard import ShardResult
 from tf_records.sources.sample import Annotations
-from tf_records.writer import build_records, finished_manifest, remove_records
+from tf_records.writer import ShardWriter, build_records, finished_manifest, remove_records
 
 BATCH_SIZE = 4
 
@@ -78,6 +78,7 @@ def build_features(
     init: str,
     *,
     workers: int = 1,
+    write_shards: ShardWriter | None = None,
     devices: str = "auto",
     resume: bool = False,
     overwrite: bool = False,
@@ -90,7 +91,7 @@ def build_features(
     first video is.
 
     Args:
-        annotations, options, workers, on_shard: see `tf_records.writer.build_records`.
+        annotations, options, workers, write_shards, on_shard: see `tf_records.writer.build_records`.
         out: folder, made if need be; not empty only with `resume` or `overwrite`.
         init, devices, on_record: see `extract_features`, whose other arguments keep their defaults.
         resume: go on with what an interrupted build left in `out`.
@@ -109,7 +110,15 @@ def build_features(
             info = _describe(stem, windows=1, crop=None, records_sha256=sha256)
             finished_features(out, info, options.modality)
         else:
-            _build_frames(annotations, frames, options, workers, on_shard)
+            build_records(
+                annotations,
+                frames,
+                options,
+                workers=workers,
+                write_shards=write_shards,
+                resume=True,
+                on_shard=on_shard,
+            )
             info = _describe(stem, windows=1, crop=None, records_sha256=manifest_sha256(frames))
             finished = _extract(Records.open(frames), out, stem, info, device, BATCH_SIZE, on_record)
         remove_folder(frames)
@@ -124,7 +133,12 @@ def _claimed(out: RecordPath, *, resume: bool, overwrite: bool) -> Iterator[None
         with lock_folder(out):
             if overwrite:
                 remove_records(out)
-            yield
+            try:
+                yield
+            finally:
+                frames = out / FRAMES_FOLDER
+                if frames.is_dir() and not any(frames.iterdir()):
+                    remove_folder(frames)
     except OSError as error:
         raise KdantError(
             f"Features cannot be written to {out}: {error.strerror or error}. The finished shards are kept: "
@@ -154,20 +168,6 @@ def _extract(
             f"{batch_size} clips at a time do not fit the memory of {device}. Lower --batch-size and go on "
             f"with --resume."
         ) from error
-
-
-def _build_frames(
-    annotations: Annotations,
-    frames: RecordPath,
-    options: BuildOptions,
-    workers: int,
-    on_shard: Callable[[ShardResult], None],
-) -> None:
-    try:
-        build_records(annotations, frames, options, workers=workers, resume=True, on_shard=on_shard)
-    finally:
-        if frames.is_dir() and not any(frames.iterdir()):
-            remove_folder(frames)
 
 
 def _load_stem(init: str, device: str, modality: str, clip: ClipSpec) -> Stem:
