@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from tf_records.quiet import start_tensorflow
 from tf_records.remote_path import RecordPath
@@ -45,6 +46,10 @@ def inspect(
 
     from .output import print_json
 
+    for name in ("samples", "seed"):
+        given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        if given and contact_sheet is None:
+            raise click.UsageError(f"--{name} is for --contact-sheet FILE.png.")
     manifest = load_manifest(records)
     damages = _verify(records, manifest) if verify else []
     if contact_sheet is not None and not damages:

@@ -34,6 +34,10 @@ def find_file_fault(folder: RecordPath, shard: ShardInfo) -> str | None:
     """What is wrong with a shard's presence, size or bytes, or None. Reads the whole file."""
     if fault := find_size_fault(folder, shard):
         return fault
-    if (digest := hash_file(folder / shard.file)) != shard.sha256:
+    try:
+        digest = hash_file(folder / shard.file)
+    except OSError as error:  # as from a failing disk
+        return f"cannot be read: {error.strerror or error}"
+    if digest != shard.sha256:
         return f"is not what the manifest describes (sha256 {digest[:12]}…, expected {shard.sha256[:12]}…)"
     return None

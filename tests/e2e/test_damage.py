@@ -101,6 +101,13 @@ def shards(folder: Path, split: str):
     return load_manifest(folder).splits[split].shards
 
 
+@pytest.mark.parametrize("option", ["--samples", "--seed"])
+def test_options_of_the_contact_sheet_need_one(whole: Path, option: str) -> None:
+    result = kdant("inspect", whole, option, 3)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert f"{option} is for --contact-sheet" in result.stderr
+
+
 def test_inspect_prints_splits_and_classes(whole: Path) -> None:
     result = kdant("inspect", whole)
     assert result.exit_code == 0
@@ -141,6 +148,17 @@ def test_damaged_shards_are_left_out_on_request_and_said_to_be(folder: Path, tmp
     last = evaluated.stderr.splitlines()[-1]
     assert last.startswith(f"Error: Shard {folder / TEST} is damaged: ")
     assert "--skip-damaged" not in last
+
+
+def test_frame_features_of_the_kept_shards_are_not_taken_for_those_of_all(
+    folder: Path, whole: Path, tmp_path: Path, tiny_backbone: str
+) -> None:
+    options = ("--model", "frame-mlp", "--backbone", tiny_backbone, "--init", "random", "--epochs", 1)
+    assert train(folder, tmp_path / "without", *options, "--skip-damaged").exit_code == 0
+    shutil.copy(whole / TRAIN, folder)
+    assert train(folder, tmp_path / "with", *options).exit_code == 0
+    made = [load_manifest(path).splits["train"].records for path in (folder / "frame-features").iterdir()]
+    assert sorted(made) == [15, 20]
 
 
 def test_a_missing_shard_can_be_left_out_too(folder: Path, tmp_path: Path) -> None:

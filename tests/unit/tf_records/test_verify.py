@@ -1,6 +1,7 @@
 """Verification: everything that is damaged is found and named, and what is whole is left alone."""
 
 import dataclasses
+import errno
 import hashlib
 import random
 import shutil
@@ -11,7 +12,9 @@ import pytest
 import tensorflow as tf
 
 from tf_records.errors import RecordError
+from tf_records.files import hash_file
 from tf_records.plan import BuildOptions
+from tf_records.record_file import read_records
 from tf_records.schema import ClipSpec, Manifest, load_manifest
 from tf_records.shard_files import Damage
 from tf_records.sources.synthetic import SyntheticSpec, read_synthetic
@@ -144,6 +147,27 @@ def test_all_damaged_shards_and_records_are_named(folder: Path) -> None:
         (other.name, None, f"has {size} bytes, the manifest says {size + 5}"),
         (other.name, 1, f"it is cut short, at byte {size}"),
     ]
+
+
+def test_a_shard_that_the_disk_no_longer_gives_is_named_and_the_others_are_checked(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(path: Path) -> str:
+        if path.name == TRAIN:
+            raise OSError(errno.EIO, "Input/output error")
+        return hash_file(path)
+
+    def read_each(path: Path):
+        if path.name == TRAIN:
+            raise OSError(errno.EIO, "Input/output error")
+        return read_records(path)
+
+    monkeypatch.setattr("tf_records.shard_files.hash_file", read)
+    monkeypatch.setattr("tf_records.verify.read_records", read_each)
+    flip(folder / TEST, 500, 1)
+    found = [(damage.shard, damage.record) for damage in damage_of(folder)]
+    assert found == [(TRAIN, None), (TEST, None), (TEST, 0)]
+    assert damage_of(folder)[0].reason == "cannot be read: Input/output error"
 
 
 def test_a_damaged_length_hides_the_rest_of_its_shard(folder: Path) -> None:
