@@ -10,7 +10,7 @@ from tf_records.limits import Limits
 RESIZE = "swscale bilinear"
 # swscale's bilinear widens with the scale, so that nothing aliases. The flags keep chroma at full
 # resolution (without them large reductions lose 20 dB) and the bytes the same on every processor.
-_INTERPOLATION = (
+SWSCALE_FLAGS = (
     Interpolation.BILINEAR
     | Interpolation.ACCURATE_RND
     | Interpolation.FULL_CHR_H_INT
@@ -39,7 +39,7 @@ class Resizer:
             width, height = round(width * scale), round(height * scale)
             self._limits.check_size(path, width, height)
         rgb = self._reformatter.reformat(
-            frame, width, height, "rgb24", interpolation=_INTERPOLATION, threads=1
+            frame, width, height, "rgb24", interpolation=SWSCALE_FLAGS, threads=1
         ).to_ndarray()
         # Both count counterclockwise.
         return np.rot90(rgb, round(frame.rotation / 90) % 4)
