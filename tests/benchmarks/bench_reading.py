@@ -3,8 +3,8 @@
     python tests/benchmarks/bench_reading.py --jhmdb ../shared/data/jhmdb
 
 Builds records with short side 128 (of rendered videos where no JHMDB is given), trains a teacher, then a
-student, and prints one JSON object: `data_wait_share`, as the progress line has it, of each epoch but the first,
-in which the step is compiled. The target on two free cores is below 0.03.
+student, and prints one JSON object: `data_wait_share` of each epoch but the first, in which the step is
+compiled. The progress line has the same number. The target on two free cores is below 0.03.
 """
 
 import argparse
