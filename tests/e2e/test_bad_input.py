@@ -1,5 +1,6 @@
 """Bad input gets one sentence on stderr, exit code 1, nothing on stdout and nothing half-written."""
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -75,6 +76,15 @@ def test_a_wrong_row_is_named_with_its_line(tmp_path: Path, videos: Path, row: s
     message = refuse_csv(tmp_path, videos, "00001.mp4,0,1,a,train", row)
     assert "rows.csv:3" in message
     assert words in message
+
+
+def test_a_file_whose_name_is_not_utf8_is_named(tmp_path: Path, videos: Path) -> None:
+    shutil.copy(videos / "00000.mp4", tmp_path)
+    shutil.copy(videos / "00000.mp4", os.fsencode(tmp_path) + b"/a\xff.mp4")
+    (tmp_path / "rows.csv").write_text(f"{HEADER}\n*.mp4,1,2,a,train\n")
+    rows, out = tmp_path / "rows.csv", tmp_path / "records"
+    message = refuse("build-records", "--source", "csv", "--input", rows, "--out", out)
+    assert "rows.csv:2: the name of 'a\\udcff.mp4' is not UTF-8. Rename the file." in message
 
 
 def test_a_truncated_video_fails_a_strict_build_and_is_named(tmp_path: Path, videos: Path) -> None:

@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdant_tf.config import TEACHER, resolve_config
-from tf_records.errors import KdantError, RecordError, VideoError
+from tf_records.errors import AnnotationError, KdantError, RecordError, VideoError
 from tf_records.frame_folder import count_frames, holds_frames
 from tf_records.schema import load_manifest
 from tf_records.seal import is_sealed, seal
+from tf_records.sources.jhmdb import read_jhmdb
 from tf_records.video import open_video
 
 BYTES = st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8")))
@@ -61,6 +62,28 @@ def test_any_bytes_as_settings_are_read_or_refused_by_name(folder: Path, content
     except KdantError as error:
         message = str(error)
     assert "settings.toml" in message or "etting" in message
+
+
+SPLIT_LINES = st.lists(
+    st.one_of(
+        st.sampled_from(["v.avi 1", "v.avi 2", "w.avi 0", "v.avi  1", "", "v.avi 3"]), st.text(max_size=20)
+    ),
+    max_size=4,
+).map(lambda lines: "\n".join(lines).encode("utf-8", "replace"))
+
+
+@given(content=st.one_of(BYTES, SPLIT_LINES))
+def test_any_split_file_of_jhmdb_is_read_or_refused(folder: Path, content: bytes) -> None:
+    for name in ("splits", "wave"):
+        (folder / name).mkdir(exist_ok=True)
+    (folder / "wave" / "v.avi").touch()
+    (folder / "splits" / "wave_test_split1.txt").write_bytes(content)
+    message = str(folder)
+    try:
+        assert read_jhmdb(folder).samples
+    except AnnotationError as error:
+        message = str(error)
+    assert str(folder) in message
 
 
 NAMES = st.one_of(

@@ -157,10 +157,17 @@ def _find_videos(action: _Action, folder: Path, allow_outside: bool) -> list[str
         raise AnnotationError(f"{where}: video {named!r} does not exist in {folder}.")
     root = os.path.realpath(folder)
     for video in found:
+        if not _is_utf8(video):
+            raise AnnotationError(f"{where}: the name of {video!r} is not UTF-8. Rename the file.")
         inside = os.path.commonpath((root, os.path.realpath(folder / video))) == root
         if not inside and not allow_outside:
             raise _outside(where, video, folder)
     return found
+
+
+def _is_utf8(name: str) -> bool:
+    """Whether a record can hold the name: Python reads other bytes of file names as lone surrogates."""
+    return not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 def _outside(where: str, video: str, folder: Path) -> AnnotationError:
