@@ -105,8 +105,11 @@ def _write_shards(tasks: tuple[ShardTask, ...], out: RecordPath, workers: int) -
         workers, mp_context=multiprocessing.get_context("spawn"), initializer=_start_worker, initargs=(out,)
     ) as pool:
         dearest_first = sorted(tasks, key=lambda task: -task.seconds)
+        # Workers begin with Ctrl-C blocked, and so have nothing to say of one that comes while they start.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        futures = [pool.submit(write_shard, task, out) for task in dearest_first]
         try:
-            futures = [pool.submit(write_shard, task, out) for task in dearest_first]
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
             for future in concurrent.futures.as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
@@ -122,6 +125,7 @@ def _write_shards(tasks: tuple[ShardTask, ...], out: RecordPath, workers: int) -
 def _start_worker(out: RecordPath) -> None:
     """Ties the worker to its build: it ends with its parent, and on Ctrl-C without a word."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     share_lock(out)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
