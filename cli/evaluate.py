@@ -33,7 +33,7 @@ def evaluate(run: Path, records: RecordPath, view: str | None, split: str, as_js
     from .bars import CountProgress
     from .output import percent, print_fields, print_json
 
-    opened = Records.open(records)
+    opened = Records.open(records, split=split)
     with CountProgress("evaluating windows", None) as progress:
         result = evaluate_run(loaded, opened, view=view, split=split, on_batch=progress.advance)
     if as_json:

@@ -55,6 +55,7 @@ class Records:
         *,
         clip_frames: int | None = None,
         modality: str | None = None,
+        split: str | None = None,
         skip_damaged: bool = False,
     ) -> "Records":
         """Reads the manifest and checks each shard's presence and size.
@@ -63,6 +64,7 @@ class Records:
             folder: of the records.
             clip_frames: that the records should have, or None for any.
             modality: "rgb" or "flow", to read clips in; None is RGB where the records hold that.
+            split: that will be read, so that damage elsewhere does not matter, or None for all.
             skip_damaged: read every shard of the training split, and leave those out whose bytes are
                 not those that the manifest describes; the other splits are then not looked at.
 
@@ -84,8 +86,8 @@ class Records:
             )
         if skip_damaged:
             return records._without_damaged_shards()
-        for name, split in manifest.splits.items():
-            for shard in split.shards:
+        for name, info in manifest.splits.items():
+            for shard in info.shards if split in (None, name) else ():
                 if fault := find_size_fault(records.folder, shard):
                     path = records.folder / shard.file
                     raise RecordError(f"Shard {path} {fault}. {records._advice(name)}")

@@ -161,13 +161,19 @@ def test_frame_features_of_the_kept_shards_are_not_taken_for_those_of_all(
     assert sorted(made) == [15, 20]
 
 
-def test_a_missing_shard_can_be_left_out_too(folder: Path, tmp_path: Path) -> None:
+def test_a_missing_shard_can_be_left_out_too_and_does_not_hinder_evaluation(
+    folder: Path, whole: Path, tmp_path: Path
+) -> None:
     (folder / TRAIN).unlink()
     result = train(folder, tmp_path / "run", "--epochs", 1)
     assert result.exit_code == 1
     assert f"Shard {folder / TRAIN} is missing. " in result.stderr
     assert "--skip-damaged" in result.stderr
     assert train(folder, tmp_path / "run", "--epochs", 1, "--skip-damaged").exit_code == 0
+    shutil.copy(whole / TEST, folder)
+    evaluated = kdant("evaluate", tmp_path / "run", "--records", folder, "--json")
+    assert evaluated.exit_code == 0, evaluated.stderr
+    assert json.loads(evaluated.stdout)["samples"] == 8
 
 
 def test_where_every_shard_is_damaged_there_is_nothing_to_train_on(folder: Path, tmp_path: Path) -> None:
