@@ -146,6 +146,14 @@ class _Extraction:
 
         self._compute = in_float16
 
+        # One trace for all shards.
+        @tf.function(autograph=False)
+        def decode(encoded: tf.Tensor) -> tf.Tensor:
+            frames = decode_clip(records, encoded, 0)
+            return augment.scale(frames) if info.crop is None else augment.crop_centrally(frames, info.crop)
+
+        self._decode = decode
+
     def write_shard(self, shard: ShardInfo, *, split: str) -> _Shard:
         """Writes one shard, or returns what an earlier run noted of it."""
         note = self.out / PROGRESS_FOLDER / f"{shard.file}.json"
@@ -210,15 +218,8 @@ class _Extraction:
             ]
             return tf.data.Dataset.from_tensor_slices(tf.concat(chosen, axis=0))
 
-        @plain
-        def decode(encoded: tf.Tensor) -> tf.Tensor:
-            frames = decode_clip(records, encoded, 0)
-            if self.info.crop is None:
-                return augment.scale(frames)
-            return augment.crop_centrally(frames, self.info.crop)
-
         clips = self._read(shard).flat_map(choose)
-        clips = clips.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+        clips = clips.map(plain(self._decode), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
         return clips.prefetch(_PREFETCH).as_numpy_iterator()
 
     def _starts(self, frames: dict[str, tf.Tensor], split: str) -> dict[str, tf.Tensor]:

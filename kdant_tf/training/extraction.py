@@ -156,13 +156,12 @@ def _extract(
     on_record: Callable[[int], None],
 ) -> Manifest:
     def compute(clips: tf.Tensor) -> tf.Tensor:
-        return stem.network(clips, training=False)
+        # The network alone: records are read on the CPU.
+        with tf.device(device):
+            return stem.network(clips, training=False)
 
     try:
-        with tf.device(device):
-            return write_clip_features(
-                records, out, compute, info, batch_size=batch_size, on_record=on_record
-            )
+        return write_clip_features(records, out, compute, info, batch_size=batch_size, on_record=on_record)
     except tf.errors.ResourceExhaustedError as error:
         raise KdantError(
             f"{batch_size} clips at a time do not fit the memory of {device}. Lower --batch-size and go on "

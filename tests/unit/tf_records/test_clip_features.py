@@ -19,6 +19,7 @@ from tf_records.schema import EITHER, FUTURE, OBSERVED, PER_CLIP, FeatureInfo, M
 from tf_records.verify import find_damage
 
 BATCH = 3
+SHARDS = 2
 INFO = FeatureInfo(
     shape=(None, None, None, 3),
     source="pooled",
@@ -43,9 +44,9 @@ def fail(clips: tf.Tensor) -> tf.Tensor:
 
 @pytest.fixture
 def records(tmp_path: Path) -> Records:
-    """Three shards of grey pictures that tell their frame number, 32 x 40."""
+    """Two shards a split of grey pictures that tell their frame number, 32 x 40."""
     frames = [flat(number) for number in range(24)]
-    return Records.open(write_folder(tmp_path / "records", WINDOWS, frames, shards=3))
+    return Records.open(write_folder(tmp_path / "records", WINDOWS, frames, shards=SHARDS))
 
 
 def write(
@@ -94,7 +95,7 @@ def test_clips_are_evenly_spaced_and_in_training_the_same_of_both_segments(
     records: Records, windows: int
 ) -> None:
     made = write(records, windows=windows)
-    order = [WINDOWS[n] for shard in range(3) for n in range(shard, 7, 3)]
+    order = [WINDOWS[n] for shard in range(SHARDS) for n in range(shard, 7, SHARDS)]
     for split in ("train", "test"):
         for example, lengths in zip(examples(made, split), order, strict=True):
             for view, first, length in zip((OBSERVED, FUTURE), (0, LATER), lengths, strict=True):
@@ -240,7 +241,7 @@ def test_a_killed_extraction_keeps_its_shards_and_ends_like_an_undisturbed_one(r
 
     def kill(count: int) -> None:
         done.append(count)
-        if len(done) == 4:
+        if len(done) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -248,7 +249,7 @@ def test_a_killed_extraction_keeps_its_shards_and_ends_like_an_undisturbed_one(r
     out = records.folder.parent / "features"
     assert not (out / "manifest.json").exists()
     kept = sorted(out.glob("*.tfrecord"))
-    assert len(kept) == 4
+    assert len(kept) == 3
     kept[1].write_bytes(b"half a shard")
     (out / f".tmp-1-{kept[0].name}").touch()
     before = {path: path.stat().st_mtime_ns for path in kept}
@@ -276,27 +277,27 @@ def test_finished_features_are_kept_and_other_ones_refused(records: Records) -> 
 
 
 def test_a_damaged_record_is_named_and_its_shard_not_made(records: Records) -> None:
-    path = records.folder / "train-00001-of-00003.tfrecord"
+    path = records.folder / "train-00001-of-00002.tfrecord"
     content = bytearray(path.read_bytes())
     content[500] ^= 0xFF
     path.write_bytes(content)
     with pytest.raises(
-        RecordError, match=r"train-00001-of-00003\.tfrecord is damaged: .*Rebuild the records"
+        RecordError, match=r"train-00001-of-00002\.tfrecord is damaged: .*Rebuild the records"
     ):
         write(records)
     out = records.folder.parent / "features"
-    assert [file.name for file in out.glob("*.tfrecord")] == ["train-00000-of-00003.tfrecord"]
+    assert [file.name for file in out.glob("*.tfrecord")] == ["train-00000-of-00002.tfrecord"]
     assert not list(out.glob(".tmp*"))
 
 
 def test_maps_beyond_float16_are_refused(records: Records) -> None:
-    with pytest.raises(RecordError, match=r"train-00000-of-00003\.tfrecord are not finite in float16"):
+    with pytest.raises(RecordError, match=r"train-00000-of-00002\.tfrecord are not finite in float16"):
         write(records, lambda clips: pool(clips) * 1e6)
 
 
 def test_a_missing_shard_of_features_says_how_to_make_it_again(records: Records) -> None:
     made = write(records)
-    shard = made.folder / "train-00000-of-00003.tfrecord"
+    shard = made.folder / "train-00000-of-00002.tfrecord"
     shard.write_bytes(shard.read_bytes()[:-1])
     with pytest.raises(
         RecordError, match=rf"{shard.name} has .* kdant extract-features … --out {made.folder}"
