@@ -69,11 +69,17 @@ def inspect(
         shards = dict.fromkeys(damage.shard for damage in damages)
         click.echo(
             f"Error: {len(shards)} of {len(manifest.shards)} shards in {records} are damaged: "
-            f"{', '.join(shards)}. Rebuild the records with --overwrite, or train without these shards: "
-            f"--skip-damaged.",
+            f"{', '.join(shards)}. {_rebuild(manifest)}, or train without these shards: --skip-damaged.",
             err=True,
         )
         ctx.exit(1)
+
+
+def _rebuild(manifest: Any) -> str:
+    """What makes a damaged folder whole."""
+    if manifest.features is None:
+        return "Rebuild them: the same build-records command and --resume"
+    return "Make all records again with --overwrite"
 
 
 def _verify(records: RecordPath, manifest: Any) -> list[Any]:

@@ -134,7 +134,7 @@ class Records:
         features = self.manifest.features
         if features is not None and features.per == schema.PER_FRAME:
             return f"Delete {self.folder}, and the next training computes it again."
-        advice = f"Rebuild the records: kdant build-records … --out {self.folder} --overwrite"
+        advice = f"Rebuild the records: kdant build-records … --out {self.folder} --resume"
         if features is not None:
             advice = f"Make them again: kdant extract-features … --out {self.folder} --overwrite"
         return (
@@ -147,7 +147,7 @@ class Records:
         if len(damaged) == len(shards):
             raise RecordError(
                 f"All {len(shards)} training shards in {self.folder} are damaged, so there is nothing to "
-                f"train on. Build the records again with --overwrite."
+                f"train on. Rebuild them: the same command and --resume."
             )
         kept = SplitInfo.of(shard for shard in shards if shard not in damaged)
         manifest = dataclasses.replace(self.manifest, splits={**self.manifest.splits, "train": kept})

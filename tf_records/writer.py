@@ -22,6 +22,7 @@ from tf_records.plan import BuildOptions, ShardTask, empty_manifest, plan_shards
 from tf_records.remote_path import RecordPath
 from tf_records.schema import Manifest, SplitInfo
 from tf_records.shard import PROGRESS_FOLDER, ShardResult, write_shard
+from tf_records.shard_files import find_file_fault
 from tf_records.sources.sample import Annotations
 
 ShardWriter = Callable[[tuple[ShardTask, ...], RecordPath], Iterator[ShardResult]]
@@ -46,12 +47,14 @@ def build_records(
         options: how frames are cut and stored.
         workers: processes that write shards; 1 writes in this process. They end when this one does.
         write_shards: writes the planned shards in place of these processes.
-        resume: keep the finished shards of an interrupted build of the same plan.
+        resume: keep the finished shards of an interrupted build of the same plan; of a finished data set,
+            write those again whose bytes have changed since.
         overwrite: replace the records in `out`; other files there stay.
         on_shard: called after each finished shard.
 
     Raises:
-        RecordError: nothing could be decoded, or `out` holds a data set built otherwise.
+        RecordError: nothing could be decoded, `out` holds a data set built otherwise, or a damaged shard of
+            it comes out otherwise than before.
         KdantError: `out` is not empty, in use or cannot be written, or a video vanished meanwhile.
     """
     claim_folder(out, resume=resume, overwrite=overwrite)
@@ -59,10 +62,12 @@ def build_records(
         with lock_folder(out):
             if overwrite:
                 remove_records(out)
-            if resume and (out / schema.MANIFEST_NAME).exists():
-                return finished_manifest(out, annotations, options)
             if write_shards is None:
                 write_shards = functools.partial(_write_shards, workers=workers)
+            if resume and (out / schema.MANIFEST_NAME).exists():
+                manifest = finished_manifest(out, annotations, options)
+                _mend(manifest, plan_shards(annotations, options), out, write_shards, on_shard)
+                return manifest
             return _build(annotations, out, options, write_shards, on_shard)
     except OSError as error:
         raise KdantError(
@@ -93,6 +98,29 @@ def _build(
     write_text_atomically(out / schema.MANIFEST_NAME, manifest.to_json())
     remove_folder(out / PROGRESS_FOLDER)
     return manifest
+
+
+def _mend(
+    manifest: Manifest,
+    tasks: tuple[ShardTask, ...],
+    out: RecordPath,
+    write_shards: ShardWriter,
+    on_shard: Callable[[ShardResult], None],
+) -> None:
+    """Writes the damaged shards of a finished data set again; the others stay as they are."""
+    damaged = {shard.file: shard for shard in manifest.shards if find_file_fault(out, shard)}
+    if not damaged:
+        return
+    remove_leftovers(out, {task.file for task in tasks})
+    (out / PROGRESS_FOLDER).mkdir(exist_ok=True)
+    for result in write_shards(tuple(task for task in tasks if task.file in damaged), out):
+        if result.shard != damaged[result.shard.file]:
+            raise RecordError(
+                f"Damaged shard {out / result.shard.file} comes out otherwise than before, so videos or "
+                f"libraries have changed since. Build all records again with --overwrite."
+            )
+        on_shard(result)
+    remove_folder(out / PROGRESS_FOLDER)
 
 
 def _write_shards(tasks: tuple[ShardTask, ...], out: RecordPath, workers: int) -> Iterator[ShardResult]:

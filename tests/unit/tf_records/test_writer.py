@@ -225,6 +225,34 @@ def test_a_killed_build_resumes_to_the_same_bytes(built: Path, few: Annotations,
     assert finished.stat().st_mtime_ns == before
 
 
+def test_resuming_a_finished_build_writes_the_damaged_shards_again_and_no_others(
+    built: Path, copy: Path, few: Annotations
+) -> None:
+    damaged, absent, *whole = sorted(copy.glob("*.tfrecord"))
+    damaged.write_bytes(b"x" + damaged.read_bytes()[1:])
+    absent.unlink()
+    before = {path.name: path.stat().st_mtime_ns for path in whole}
+    written: list[ShardResult] = []
+    build_records(few, copy, OPTIONS, resume=True, on_shard=written.append)
+    assert sorted(result.shard.file for result in written) == [damaged.name, absent.name]
+    assert content(copy) == content(built)
+    assert {path.name for path in copy.iterdir()} == NAMES
+    assert {path.name: path.stat().st_mtime_ns for path in whole} == before
+
+
+def test_a_damaged_shard_of_a_video_that_has_changed_since_is_not_taken_for_the_old_one(
+    copy: Path, few: Annotations
+) -> None:
+    (copy / "test-00000-of-00002.tfrecord").unlink()
+    other = next(sample for sample in few.samples if sample.split == "train").path
+    changed = tuple(
+        dataclasses.replace(sample, path=other) if sample.split == "test" else sample
+        for sample in few.samples
+    )
+    with pytest.raises(RecordError, match=r"test-00000.* comes out otherwise than before.*--overwrite"):
+        build_records(dataclasses.replace(few, samples=changed), copy, OPTIONS, resume=True)
+
+
 def test_a_build_killed_inside_a_shard_leaves_nothing_behind_when_resumed(
     built: Path, few: Annotations, tmp_path: Path
 ) -> None:
