@@ -10,6 +10,7 @@ from tf_records.quiet import start_tensorflow
 from tf_records.remote_path import RecordPath
 
 from .command import KdantCommand, add_options, split_names
+from .extract_features import say_if_random
 from .options import FOLDER, RECORD_FOLDER, folder_options, json_option
 
 # On stderr and in the table's title; the manifest and --json name them all.
@@ -271,6 +272,7 @@ def _build(annotations: Any, build_options: Any, options: dict[str, Any]) -> dic
 
             manifest = build(annotations, options["out"], build_options, **arguments)
         else:
+            say_if_random(options["features"])
             start_tensorflow()
             from kdant_tf.training.extraction import build_features
 

@@ -60,12 +60,17 @@ def extract_features(records: RecordPath, out: RecordPath, init: str, as_json: b
 
     from .bars import CountProgress
 
-    if init == "random":
-        click.echo("Features of random weights, for trying out: nothing to be learned from.", err=True)
+    say_if_random(init)
     splits = load_manifest(records).splits.values()
     with CountProgress("extracting features", sum(split.records for split in splits)) as progress:
         manifest = extract(records, out, init, on_record=progress.advance, **options)
     _print(manifest, out, as_json)
+
+
+def say_if_random(init: str) -> None:
+    """On stderr, that features of random weights are for trying out."""
+    if init == "random":
+        click.echo("Features of random weights, for trying out: nothing to be learned from.", err=True)
 
 
 def _print(manifest: Any, out: RecordPath, as_json: bool) -> None:

@@ -73,10 +73,9 @@ def write_clip_features(
     for name, split in given.items():
         shards = []
         for shard in split.shards:
-            made = extraction.write_shard(shard, split=name)
+            made = extraction.write_shard(shard, name, on_record)
             shards.append(made.info)
             shapes |= set(made.shapes)
-            on_record(shard.records)
         splits[name] = dataclasses.replace(split, shards=tuple(shards))
     features = dataclasses.replace(info, shape=_common_shape(shapes))
     manifest = dataclasses.replace(
@@ -154,11 +153,12 @@ class _Extraction:
 
         self._decode = decode
 
-    def write_shard(self, shard: ShardInfo, *, split: str) -> _Shard:
+    def write_shard(self, shard: ShardInfo, split: str, on_record: Callable[[int], None]) -> _Shard:
         """Writes one shard, or returns what an earlier run noted of it."""
         note = self.out / PROGRESS_FOLDER / f"{shard.file}.json"
         earlier = self._earlier(shard, note)
         if earlier is not None:
+            on_record(shard.records)
             return earlier
         shapes = set()
         maps = self._maps(shard, split)
@@ -170,6 +170,7 @@ class _Extraction:
                     shapes.add(self._replace_frames(example, maps, split))
                     content = example.SerializeToString(deterministic=True)
                     written.write([content], len(content))
+                    on_record(1)
         info = dataclasses.replace(shard, bytes=written.bytes, sha256=written.sha256)
         fields = {"key": self.key, "shard": dataclasses.asdict(info), "shapes": sorted(shapes)}
         write_text_atomically(note, json.dumps(fields))

@@ -241,7 +241,7 @@ def test_a_killed_extraction_keeps_its_shards_and_ends_like_an_undisturbed_one(r
 
     def kill(count: int) -> None:
         done.append(count)
-        if len(done) == 3:
+        if sum(done) == 12:  # 4 + 3 + 4, and the first of the last shard
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -253,16 +253,23 @@ def test_a_killed_extraction_keeps_its_shards_and_ends_like_an_undisturbed_one(r
     kept[1].write_bytes(b"half a shard")
     (out / f".tmp-1-{kept[0].name}").touch()
     before = {path: path.stat().st_mtime_ns for path in kept}
-    assert contents(write(records).folder) == undisturbed
+    done.clear()
+    assert contents(write(records, on_record=done.append).folder) == undisturbed
+    assert sum(done) == 14
     assert [path for path in kept if path.stat().st_mtime_ns != before[path]] == [kept[1]]
 
 
 def test_shards_of_other_features_are_not_kept(records: Records) -> None:
+    done = []
+
     def kill(count: int) -> None:
-        raise KeyboardInterrupt
+        done.append(count)
+        if sum(done) == 5:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         write(records, windows=1, on_record=kill)
+    assert len(list((records.folder.parent / "features").glob("*.tfrecord"))) == 1
     expected = contents(write(records, name="undisturbed").folder)
     assert contents(write(records).folder) == expected
 
