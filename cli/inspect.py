@@ -69,17 +69,21 @@ def inspect(
         shards = dict.fromkeys(damage.shard for damage in damages)
         click.echo(
             f"Error: {len(shards)} of {len(manifest.shards)} shards in {records} are damaged: "
-            f"{', '.join(shards)}. {_rebuild(manifest)}, or train without these shards: --skip-damaged.",
+            f"{', '.join(shards)}. {_advice(manifest, shards)}",
             err=True,
         )
         ctx.exit(1)
 
 
-def _rebuild(manifest: Any) -> str:
-    """What makes a damaged folder whole."""
-    if manifest.features is None:
-        return "Rebuild them: the same build-records command and --resume"
-    return "Make all records again with --overwrite"
+def _advice(manifest: Any, damaged: Collection[str]) -> str:
+    """What to do about damaged shards."""
+    advice = "Rebuild them: the same build-records command and --resume"
+    if manifest.features is not None:
+        advice = "Make all records again with --overwrite"
+    training = {
+        shard.file for name, split in manifest.splits.items() if name == "train" for shard in split.shards
+    }
+    return f"{advice}, or train without them: --skip-damaged." if training >= set(damaged) else f"{advice}."
 
 
 def _verify(records: RecordPath, manifest: Any) -> list[Any]:
