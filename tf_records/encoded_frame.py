@@ -8,6 +8,7 @@ from PIL import Image
 
 from tf_records.flow import compute_flow, flow_to_bytes
 from tf_records.plan import BuildOptions
+from tf_records.resize import to_picture
 from tf_records.schema import FLOW, RGB
 
 # Modality → its pictures, in the order of `schema.VIEW_KEYS`: one of RGB, u and v of flow.
@@ -76,5 +77,5 @@ def _to_grey(frame: np.ndarray) -> np.ndarray:
 def _to_jpeg(picture: np.ndarray, quality: int) -> bytes:
     """JPEG of uint8 `(H, W, 3)` RGB or `(H, W)` grey."""
     buffer = io.BytesIO()
-    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+    to_picture(picture).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()

@@ -3,6 +3,7 @@
 import av
 import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
+from PIL import Image
 
 from tf_records.limits import Limits
 
@@ -38,8 +39,20 @@ class Resizer:
             scale = self._short_side / min(width, height)
             width, height = round(width * scale), round(height * scale)
             self._limits.check_size(path, width, height)
-        rgb = self._reformatter.reformat(
-            frame, width, height, "rgb24", interpolation=SWSCALE_FLAGS, threads=1
+        rgba = self._reformatter.reformat(
+            frame, width, height, "rgba", interpolation=SWSCALE_FLAGS, threads=1
         ).to_ndarray()
         # Both count counterclockwise.
-        return np.rot90(rgb, round(frame.rotation / 90) % 4)
+        return np.rot90(np.ascontiguousarray(rgba)[..., :3], round(frame.rotation / 90) % 4)
+
+
+def to_picture(frame: np.ndarray) -> Image.Image:
+    """A frame, RGB or grey, as Pillow's image.
+
+    Pillow keeps four bytes a pixel, as `Resizer` does, so that most of its frames need not be copied.
+    """
+    height, width = frame.shape[:2]
+    if frame.strides == (4 * width, 4, 1):
+        whole = np.lib.stride_tricks.as_strided(frame, (height, width, 4))
+        return Image.frombuffer("RGBX", (width, height), whole, "raw", "RGBX", 0, 1)
+    return Image.fromarray(frame)

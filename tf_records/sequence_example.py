@@ -57,6 +57,8 @@ def _field(number: int, pieces: list[bytes]) -> list[bytes]:
 
 def _varint(number: int) -> bytes:
     """Seven bits a byte, the lowest first."""
+    if number <= 0x7F:
+        return bytes((number,))
     encoded = bytearray()
     while number > 0x7F:
         encoded.append(number & 0x7F | 0x80)

@@ -139,7 +139,8 @@ class VideoFile:
         return None
 
     def _decode(self) -> Iterator[Timed]:
-        number = 0
+        number, frame_s = 0, 1 / float(self._rate)
+        first, (ticks, per) = self._stream.start_time or 0, self._time_base.as_integer_ratio()
         try:
             for packet in self._container.demux(self._stream):
                 if packet.dts is not None:
@@ -148,12 +149,10 @@ class VideoFile:
                     self.frames_decoded += 1
                     self._limits.check_size(self.path, frame.width, frame.height)
                     stamp = frame.dts if frame.pts is None else frame.pts
-                    exact_s = (
-                        number / self._rate if stamp is None else stamp * self._time_base - self._origin_s
-                    )
-                    time_s = float(exact_s)
+                    # Whole numbers until the division: Fractions would take as long as small frames.
+                    time_s = number * frame_s if stamp is None else (stamp - first) * ticks / per
                     number += 1
-                    self._end_s = max(self._end_s, time_s + 1 / float(self._rate))
+                    self._end_s = max(self._end_s, time_s + frame_s)
                     # An endless stream need not tell the time.
                     self._limits.check_length(self.path, max(time_s, number / MAX_FPS))
                     yield time_s, frame

@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import av
+import numpy as np
 import pytest
 
 from tf_records.errors import KdantError
@@ -190,10 +192,13 @@ def test_a_full_disk_keeps_the_finished_shards(
         with pytest.raises(KdantError, match=r"cannot be written to .*: No space left on device\..*--resume"):
             build_records(few, tmp_path / "out", OPTIONS)
     assert not list((tmp_path / "out").glob(".tmp*"))
+    results: list[ShardResult] = []
     first = tmp_path / "out" / "train-00000-of-00002.tfrecord"
     finished = first.stat().st_mtime_ns
-    assert resume(few, tmp_path / "out") == undisturbed
+    build_records(few, tmp_path / "out", OPTIONS, resume=True, on_shard=results.append)
+    assert content(tmp_path / "out") == undisturbed
     assert first.stat().st_mtime_ns == finished
+    assert min(result.frames_decoded for result in results) > 0  # the kept shard remembers its own
 
 
 def test_a_file_that_may_not_grow_is_one_sentence(videos: Path, tmp_path: Path) -> None:
@@ -250,3 +255,36 @@ def test_overlapping_actions_share_the_frames_they_decode(few: Annotations, tmp_
     alone = decoded((first,), tmp_path / "alone")
     assert 30 <= alone <= 40  # of 40, both segments of one action
     assert decoded((first, again), tmp_path / "both") == alone
+
+
+def test_damage_costs_the_actions_behind_it_alone(few: Annotations, tmp_path: Path) -> None:
+    """Three actions of one video, of which the file ends in the second."""
+    path = encode_matroska(tmp_path / "whole.mkv")
+    data = path.read_bytes()
+    cut = tmp_path / "cut.mkv"
+    cut.write_bytes(data[: len(data) // 2])
+    sample = Sample(id="", video="cut.mkv", path=str(cut), split="train", label="rise")
+    times = {"late": (3.2, 3.6), "early": (0.8, 1.2), "cut": (1.8, 2.6)}
+    samples = [
+        dataclasses.replace(sample, id=name, start_s=start_s, end_s=end_s)
+        for name, (start_s, end_s) in times.items()
+    ]
+    annotations = dataclasses.replace(few, samples=tuple(samples), classes=("rise",))
+    options = dataclasses.replace(OPTIONS, clip=ClipSpec(clip_frames=4, offset_frames=4))
+    manifest = build_records(annotations, tmp_path / "out", options)
+    assert manifest.splits["train"].records == 1
+    (skipped,) = manifest.skipped
+    assert skipped.reason.startswith("cut.mkv is cut short: its header promises 4.00 s")
+
+
+def encode_matroska(path: Path) -> Path:
+    """Four seconds of noise, whose bytes are spread evenly."""
+    noise = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=20)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        for _ in range(80):
+            picture = noise.integers(0, 255, (48, 64, 3), dtype=np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
+        container.mux(stream.encode())
+    return path
