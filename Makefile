@@ -16,7 +16,7 @@ test-beam: .venv-beam/installed  ## builds on Apache Beam, in an environment of 
 	.venv-beam/bin/python -m pytest tests/e2e/test_beam.py
 
 test-io: .venv-io/installed  ## records in a local S3 server, on TensorFlow 2.17, in an environment of its own
-	.venv-io/bin/python -m pytest --timeout=0 tests/opt_in/check_s3.py
+	.venv-io/bin/python -m pytest tests/opt_in/check_s3.py
 
 check: $(INSTALLED)  ## format, lint, types, tests
 	$(BIN)/ruff format --check .
