@@ -21,10 +21,10 @@ def stem_of(init: Path) -> Stem:
     return load_stem(str(init), modality="rgb", clip_frames=8)
 
 
-def head_of(init: object, num_classes: int = 4, load_weights: bool = True) -> keras.Model:
+def head_of(init: object, num_classes: int = 4) -> keras.Model:
     config = TrainConfig(width=0.0625, crop=32, init=str(init))
     keras.utils.set_random_seed(1)
-    return build_head(config, num_classes, CLIP, modality="rgb", load_weights=load_weights)
+    return build_head(config, num_classes, CLIP, modality="rgb", load_weights=True)
 
 
 def weights_of(network: keras.Model) -> dict[str, np.ndarray]:
@@ -77,14 +77,8 @@ def test_a_head_begins_with_the_weights_of_a_whole_network_or_of_a_head(
         np.testing.assert_array_equal(value, expected, err_msg=path)
 
 
-def test_without_loading_a_head_is_random(finished_run: Path) -> None:
-    loaded, random = weights_of(head_of(finished_run)), weights_of(head_of(finished_run, load_weights=False))
-    kernel = "Mixed_4b.Branch_0.Conv3d_0a_1x1.conv_3d/kernel"
-    assert not np.array_equal(loaded[kernel], random[kernel])
-
-
-@pytest.mark.parametrize("width", [1.0, 0.1])
-def test_the_channels_of_an_endpoint_are_those_that_are_built(width: float) -> None:
+def test_the_channels_of_an_endpoint_are_those_that_are_built() -> None:
+    width = 0.1  # At which rounding matters
     network = build_i3d(2, CLIP, width=width)
     for endpoint in ENDPOINTS:
         built = endpoint_layer(network, endpoint).output.shape[-1]
