@@ -28,7 +28,7 @@ def evaluate(run: Path, records: RecordPath, view: str | None, split: str, as_js
     loaded = load_run(run)
     start_tensorflow()
     from kdant_tf.evaluation.protocols import evaluate_run
-    from tf_records.reader import Records
+    from tf_records.records import Records
 
     from .bars import CountProgress
     from .output import percent, print_fields, print_json

@@ -56,7 +56,7 @@ def extract_features(records: RecordPath, out: RecordPath, init: str, as_json: b
     """
     start_tensorflow()
     from kdant_tf.training.extraction import extract_features as extract
-    from tf_records.schema import load_manifest
+    from tf_records.manifest import load_manifest
 
     from .bars import CountProgress
 

@@ -42,7 +42,7 @@ def inspect(
     as_json: bool,
 ) -> None:
     """Show what a record folder holds, and whether it is whole."""
-    from tf_records.schema import load_manifest
+    from tf_records.manifest import load_manifest
 
     from .output import print_json
 

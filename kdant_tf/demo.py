@@ -18,7 +18,7 @@ from kdant_tf.training.checkpoint import read_metrics
 from kdant_tf.training.train import train
 from tf_records.files import claim_folder
 from tf_records.plan import BuildOptions
-from tf_records.reader import Records
+from tf_records.records import Records
 from tf_records.schema import ClipSpec
 from tf_records.sources.synthetic import HEIGHT, OFFSET_FRAMES, SyntheticSpec, read_synthetic
 from tf_records.writer import build_records

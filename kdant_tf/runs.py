@@ -13,8 +13,9 @@ from kdant_tf.config import TrainConfig, config_from_dict
 from kdant_tf.version import __version__
 from tf_records.errors import KdantError, RunError
 from tf_records.files import write_text_atomically
+from tf_records.manifest import MANIFEST_NAME, Manifest
 from tf_records.remote_path import RecordPath
-from tf_records.schema import MANIFEST_NAME, ClipSpec, FeatureInfo, Manifest
+from tf_records.schema import ClipSpec, FeatureInfo
 
 CONFIG_NAME = "config.json"
 MODEL_NAME = "model.keras"

@@ -15,8 +15,9 @@ import pytest
 import tensorflow as tf
 from hypothesis import settings
 
+from tf_records.manifest import load_manifest
 from tf_records.plan import BuildOptions
-from tf_records.schema import ClipSpec, load_manifest
+from tf_records.schema import ClipSpec
 from tf_records.sources.synthetic import OFFSET_FRAMES, SyntheticSpec, read_synthetic
 from tf_records.writer import build_records
 

@@ -19,10 +19,12 @@ import tensorflow as tf
 from tf_records import augment, schema
 from tf_records.errors import RecordError
 from tf_records.files import atomic_path, hash_file, remove_folder, write_text_atomically
-from tf_records.reader import Records, decode_clip, naming_damage, parse, plain
+from tf_records.manifest import MANIFEST_NAME, Manifest, ShardInfo, load_manifest
+from tf_records.reader import decode_clip, parse, plain
 from tf_records.record_file import RecordFile
+from tf_records.records import Records, naming_damage
 from tf_records.remote_path import RecordPath
-from tf_records.schema import FUTURE, OBSERVED, FeatureInfo, Manifest, ShardInfo
+from tf_records.schema import FUTURE, OBSERVED, FeatureInfo
 from tf_records.shard import PROGRESS_FOLDER
 from tf_records.writer import remove_leftovers
 
@@ -61,7 +63,7 @@ def write_clip_features(
         RecordError: a record is damaged, a map does not fit float16, or `out` holds other features.
         OSError: a shard cannot be written.
     """
-    if (out / schema.MANIFEST_NAME).exists():
+    if (out / MANIFEST_NAME).exists():
         return finished_features(out, info, records.modality)
     given = records.manifest.splits
     remove_leftovers(out, {shard.file for split in given.values() for shard in split.shards})
@@ -85,7 +87,7 @@ def write_clip_features(
         modality=records.modality,
         flow=records.manifest.flow if records.modality == schema.FLOW else None,
     )
-    write_text_atomically(out / schema.MANIFEST_NAME, manifest.to_json())
+    write_text_atomically(out / MANIFEST_NAME, manifest.to_json())
     remove_folder(out / PROGRESS_FOLDER)
     return manifest
 
@@ -96,7 +98,7 @@ def finished_features(out: RecordPath, info: FeatureInfo, modality: str) -> Mani
     Raises:
         RecordError: they are others (says which).
     """
-    manifest = schema.load_manifest(out)
+    manifest = load_manifest(out)
     made = manifest.features
     if made is None:
         raise RecordError(f"{out} holds frames, not features. Choose another folder.")

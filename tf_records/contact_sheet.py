@@ -15,11 +15,12 @@ from PIL import Image, ImageDraw, ImageFont
 from tf_records import schema
 from tf_records.errors import KdantError, RecordError
 from tf_records.files import atomic_path
+from tf_records.manifest import Manifest
 from tf_records.record_choice import Choice, choose_records
 from tf_records.record_faults import find_record_fault
 from tf_records.record_file import read_records
 from tf_records.remote_path import RecordPath
-from tf_records.schema import FUTURE, OBSERVED, Manifest
+from tf_records.schema import FUTURE, OBSERVED
 
 _HEIGHT, _WIDEST, _GAP, _MARGIN = 120, 214, 4, 12
 _CAPTION, _TIMES = 24, 18

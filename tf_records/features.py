@@ -12,8 +12,9 @@ import numpy as np
 import tensorflow as tf
 
 from tf_records import augment, schema
-from tf_records.reader import Records, naming_damage
-from tf_records.schema import FeatureInfo, Manifest, ShardInfo
+from tf_records.manifest import MANIFEST_NAME, Manifest, ShardInfo, load_manifest
+from tf_records.records import Records, naming_damage
+from tf_records.schema import FeatureInfo
 
 
 def write_feature_records(
@@ -44,8 +45,8 @@ def write_feature_records(
     Raises:
         RecordError: a record is damaged, or the folder has no such split.
     """
-    if (out / schema.MANIFEST_NAME).is_file():
-        return schema.load_manifest(out)
+    if (out / MANIFEST_NAME).is_file():
+        return load_manifest(out)
     temporary = out.with_name(f".tmp-{os.getpid()}-{out.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir(parents=True)
@@ -65,7 +66,7 @@ def write_feature_records(
                 dataclasses.replace(shard, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
             )
         manifest = _describe(records.manifest, split, tuple(shards), info)
-        (temporary / schema.MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
+        (temporary / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         _rename_unless_there(temporary, out)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -77,7 +78,7 @@ def _rename_unless_there(temporary: Path, out: Path) -> None:
     try:
         temporary.rename(out)
     except OSError:
-        if not (out / schema.MANIFEST_NAME).is_file():
+        if not (out / MANIFEST_NAME).is_file():
             raise
 
 

@@ -9,20 +9,9 @@ from typing import Any
 
 from tf_records.errors import RecordError
 from tf_records.limits import Limits
+from tf_records.manifest import FORMAT_VERSION, Manifest, ShardInfo, SplitInfo
 from tf_records.resize import RESIZE
-from tf_records.schema import (
-    FLOW,
-    FORMAT_VERSION,
-    MAX_FPS,
-    MODALITIES,
-    RGB,
-    SPLITS,
-    ClipSpec,
-    FlowInfo,
-    Manifest,
-    ShardInfo,
-    SplitInfo,
-)
+from tf_records.schema import FLOW, MAX_FPS, MODALITIES, RGB, SPLITS, ClipSpec, FlowInfo
 from tf_records.sources.sample import Annotations, Sample
 
 RECORDS_PER_SHARD = 64

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tf_records.schema import Manifest
+from tf_records.manifest import Manifest
 
 
 class Choice(NamedTuple):

@@ -6,7 +6,8 @@ import tensorflow as tf
 
 from tf_records import schema
 from tf_records.jpeg import JpegHeader, read_jpeg_header
-from tf_records.schema import FLOW, RGB, FeatureInfo, Manifest
+from tf_records.manifest import Manifest
+from tf_records.schema import FLOW, RGB, FeatureInfo
 
 _CONTEXT = {
     schema.CLIP_ID: "bytes_list",

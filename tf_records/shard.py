@@ -12,11 +12,11 @@ from collections import Counter
 from tf_records.encode import Segments, read_samples, to_example
 from tf_records.errors import KdantError, VideoError
 from tf_records.files import atomic_path, hash_file, write_text_atomically
+from tf_records.manifest import ShardInfo, Skipped
 from tf_records.pairing import Pair
 from tf_records.plan import ShardTask
 from tf_records.record_file import OrderedRecords, RecordFile
 from tf_records.remote_path import RecordPath
-from tf_records.schema import ShardInfo, Skipped
 from tf_records.sources.sample import Sample
 from tf_records.video import open_video
 

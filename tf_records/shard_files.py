@@ -3,8 +3,8 @@
 import dataclasses
 
 from tf_records.files import hash_file
+from tf_records.manifest import ShardInfo
 from tf_records.remote_path import RecordPath
-from tf_records.schema import ShardInfo
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,10 +7,10 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from tf_records import schema
+from tf_records.manifest import Manifest, ShardInfo
 from tf_records.record_faults import find_record_fault
 from tf_records.record_file import read_records
 from tf_records.remote_path import RecordPath
-from tf_records.schema import Manifest, ShardInfo
 from tf_records.shard_files import Damage, find_file_fault
 
 

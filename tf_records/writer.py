@@ -18,9 +18,9 @@ from concurrent.futures.process import BrokenProcessPool
 from tf_records import schema
 from tf_records.errors import KdantError, RecordError
 from tf_records.files import claim_folder, lock_folder, remove_folder, share_lock, write_text_atomically
+from tf_records.manifest import MANIFEST_NAME, Manifest, SplitInfo, load_manifest
 from tf_records.plan import BuildOptions, ShardTask, empty_manifest, plan_shards
 from tf_records.remote_path import RecordPath
-from tf_records.schema import Manifest, SplitInfo
 from tf_records.shard import PROGRESS_FOLDER, ShardResult, write_shard
 from tf_records.shard_files import find_file_fault
 from tf_records.sources.sample import Annotations
@@ -64,7 +64,7 @@ def build_records(
                 remove_records(out)
             if write_shards is None:
                 write_shards = functools.partial(_write_shards, workers=workers)
-            if resume and (out / schema.MANIFEST_NAME).exists():
+            if resume and (out / MANIFEST_NAME).exists():
                 manifest = finished_manifest(out, annotations, options)
                 _mend(manifest, plan_shards(annotations, options), out, write_shards, on_shard)
                 return manifest
@@ -95,7 +95,7 @@ def _build(
         remove_records(out)
         reason = manifest.skipped[0].reason if manifest.skipped else "there are no samples"
         raise RecordError(f"No video could be used, so no records were built; the first reason: {reason}")
-    write_text_atomically(out / schema.MANIFEST_NAME, manifest.to_json())
+    write_text_atomically(out / MANIFEST_NAME, manifest.to_json())
     remove_folder(out / PROGRESS_FOLDER)
     return manifest
 
@@ -186,7 +186,7 @@ def _assemble(annotations: Annotations, options: BuildOptions, results: list[Sha
 
 def finished_manifest(out: RecordPath, annotations: Annotations, options: BuildOptions) -> Manifest:
     """The manifest of a build that had finished, if it is the build that is asked for now."""
-    manifest = schema.load_manifest(out)
+    manifest = load_manifest(out)
     fields = (
         "dataset",
         "clip",
@@ -215,13 +215,13 @@ def remove_leftovers(out: RecordPath, planned: set[str]) -> None:
             (out / name).unlink(missing_ok=True)
             note.unlink()
     for path in out.glob(".tmp-[0-9]*-*"):
-        if path.name.split("-", 2)[2] in {*planned, schema.MANIFEST_NAME}:
+        if path.name.split("-", 2)[2] in {*planned, MANIFEST_NAME}:
             path.unlink()
 
 
 def remove_records(out: RecordPath) -> None:
     """Removes what an earlier build left in `out`, and nothing else."""
-    (out / schema.MANIFEST_NAME).unlink(missing_ok=True)
+    (out / MANIFEST_NAME).unlink(missing_ok=True)
     for folder in (PROGRESS_FOLDER, schema.FEATURES_FOLDER, schema.FRAMES_FOLDER):
         remove_folder(out / folder)
     for split in schema.SPLITS:

@@ -9,7 +9,8 @@ import numpy as np
 
 from kdant_tf.evaluation.plots import activation_magnitude, plot_heat_maps
 from kdant_tf.models.networks import feature_map_name
-from tf_records.reader import Records, evaluation_batches
+from tf_records.reader import evaluation_batches
+from tf_records.records import Records
 from tf_records.schema import FUTURE, OBSERVED
 
 

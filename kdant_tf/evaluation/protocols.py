@@ -12,7 +12,8 @@ from kdant_tf.config import TEACHER
 from kdant_tf.evaluation.metrics import mean_class_accuracy, top_k_accuracy
 from kdant_tf.models.networks import load_network
 from kdant_tf.runs import Run, record_evaluation
-from tf_records.reader import Records, evaluation_batches, iterate_batches
+from tf_records.reader import evaluation_batches
+from tf_records.records import Records, iterate_batches
 from tf_records.schema import FUTURE, OBSERVED
 
 BATCH_SIZE = 16

@@ -11,10 +11,11 @@ from kdant_tf.training.strategy import make_strategy
 from tf_records.clip_features import finished_features, write_clip_features
 from tf_records.errors import KdantError, RecordError
 from tf_records.files import claim_folder, lock_folder, remove_folder
+from tf_records.manifest import MANIFEST_NAME, Manifest
 from tf_records.plan import BuildOptions
-from tf_records.reader import Records
+from tf_records.records import Records
 from tf_records.remote_path import RecordPath, RemotePath
-from tf_records.schema import FRAMES_FOLDER, MANIFEST_NAME, PER_CLIP, ClipSpec, FeatureInfo, Manifest
+from tf_records.schema import FRAMES_FOLDER, PER_CLIP, ClipSpec, FeatureInfo
 from tf_records.shard import ShardResult
 from tf_records.sources.sample import Annotations
 from tf_records.writer import ShardWriter, build_records, finished_manifest, remove_records

@@ -23,9 +23,11 @@ from kdant_tf.runs import (
     manifest_sha256,
 )
 from tf_records.errors import RecordError, RunError
-from tf_records.reader import MAP_STRIDE, Records, map_side
+from tf_records.manifest import Manifest
+from tf_records.reader import MAP_STRIDE, map_side
+from tf_records.records import Records
 from tf_records.remote_path import RecordPath
-from tf_records.schema import CHANNELS, EITHER, FUTURE, OBSERVED, PER_FRAME, FeatureInfo, Manifest
+from tf_records.schema import CHANNELS, EITHER, FUTURE, OBSERVED, PER_FRAME, FeatureInfo
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from kdant_tf.training.distiller import Distiller
 from tf_records.errors import KdantError
-from tf_records.reader import Records, iterate_batches
+from tf_records.records import Records, iterate_batches
 
 COUNTS = ("correct", "labeled")
 STEPS_AHEAD = 8

@@ -27,7 +27,8 @@ from kdant_tf.training.strategy import make_strategy
 from kdant_tf.training.tensorboard import EpochScalars
 from tf_records.errors import KdantError
 from tf_records.files import atomic_path, claim_folder
-from tf_records.reader import Records, training_batches
+from tf_records.reader import training_batches
+from tf_records.records import Records
 from tf_records.remote_path import RecordPath
 
 

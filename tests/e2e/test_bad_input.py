@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from kdant_cli.main import main
 
-from tf_records.schema import load_manifest
+from tf_records.manifest import load_manifest
 
 HEADER = "video,start_s,end_s,label,split"
 

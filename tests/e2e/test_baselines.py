@@ -136,7 +136,8 @@ def test_a_run_of_any_kind_is_evaluated_and_served_alike(
 ) -> None:
     from kdant_tf.models.networks import load_network
     from kdant_tf.runs import load_run
-    from tf_records.reader import Records, evaluation_batches
+    from tf_records.reader import evaluation_batches
+    from tf_records.records import Records
     from tf_records.schema import FUTURE_IMAGES
 
     printed = kdant_json("evaluate", trained[kind], "--records", "records")

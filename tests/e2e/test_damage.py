@@ -8,8 +8,9 @@ import pytest
 from click.testing import CliRunner, Result
 from kdant_cli.main import main
 
+from tf_records.manifest import load_manifest
 from tf_records.plan import BuildOptions
-from tf_records.schema import ClipSpec, load_manifest
+from tf_records.schema import ClipSpec
 from tf_records.sources.synthetic import OFFSET_FRAMES, read_synthetic
 from tf_records.writer import build_records
 

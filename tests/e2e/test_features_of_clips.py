@@ -14,8 +14,9 @@ from test_bad_input import refuse
 from kdant_tf.models.networks import load_network
 from kdant_tf.models.stem import build_head
 from kdant_tf.runs import load_run
-from tf_records.reader import Records, evaluation_batches
-from tf_records.schema import load_manifest
+from tf_records.manifest import load_manifest
+from tf_records.reader import evaluation_batches
+from tf_records.records import Records
 
 SMALL = ("--width", "0.0625", "--crop", "32", "--batch-size", "8", "--epochs", "1")
 

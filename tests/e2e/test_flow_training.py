@@ -71,7 +71,8 @@ def test_an_exported_flow_network_takes_flow_in_the_8_bits_of_records_and_has_he
     from kdant_tf.evaluation.protocols import predict
     from kdant_tf.models.networks import load_network
     from kdant_tf.runs import load_run
-    from tf_records.reader import Records, evaluation_batches
+    from tf_records.reader import evaluation_batches
+    from tf_records.records import Records
 
     stdout = succeed("export", teacher, "--out", tmp_path / "served")
     assert "H, W, 2), u and v" in stdout

@@ -12,8 +12,9 @@ from click.testing import CliRunner, Result
 from kdant_cli.main import main
 from PIL import Image
 
-from tf_records.reader import Records, training_batches
-from tf_records.schema import load_manifest
+from tf_records.manifest import load_manifest
+from tf_records.reader import training_batches
+from tf_records.records import Records
 
 BITS = 9
 SIDE = 48

@@ -121,7 +121,8 @@ def test_the_exported_model_says_what_evaluation_says(tmp_path: Path, records: P
     from kdant_tf.models.networks import load_network
     from kdant_tf.runs import load_run
     from kdant_tf.serving.export import export_run
-    from tf_records.reader import Records, evaluation_batches
+    from tf_records.reader import evaluation_batches
+    from tf_records.records import Records
     from tf_records.schema import OBSERVED_IMAGES
 
     batches = evaluation_batches(

@@ -17,8 +17,9 @@ from PIL import Image
 from kdant_tf.config import TEACHER, resolve_config
 from tf_records.errors import KdantError
 from tf_records.limits import Limits
+from tf_records.manifest import Manifest, ShardInfo, SplitInfo, load_manifest
 from tf_records.record_file import RecordFile
-from tf_records.schema import ClipSpec, Manifest, ShardInfo, SplitInfo, load_manifest
+from tf_records.schema import ClipSpec
 from tf_records.seal import seal
 from tf_records.sequence_example import encode_sequence_example
 from tf_records.sources.csv_manifest import read_csv

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from tf_records.augment import clip_indices, window_starts
 from tf_records.encode import Segments, to_example
 from tf_records.errors import RecordError
+from tf_records.manifest import Manifest, ShardInfo, Skipped, SplitInfo, load_manifest
 from tf_records.pairing import Spacing, Window, pair_for_training
-from tf_records.schema import ClipSpec, FlowInfo, Manifest, ShardInfo, Skipped, SplitInfo, load_manifest
+from tf_records.schema import ClipSpec, FlowInfo
 from tf_records.seal import seal
 from tf_records.sources.sample import Sample
 

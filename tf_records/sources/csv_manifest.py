@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from tf_records.errors import AnnotationError, VideoError
 from tf_records.limits import Limits
-from tf_records.schema import MAX_FPS, SPLITS, Skipped
+from tf_records.manifest import Skipped
+from tf_records.schema import MAX_FPS, SPLITS
 from tf_records.sources.sample import Annotations, Footage, Sample, Segment, select_classes
 from tf_records.sources.table import Row, read_table
 from tf_records.video import probe

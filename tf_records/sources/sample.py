@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from tf_records.errors import AnnotationError
-from tf_records.schema import Skipped
+from tf_records.manifest import Skipped
 
 _NAMES_LISTED = 40
 

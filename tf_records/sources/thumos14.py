@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tf_records.errors import AnnotationError
-from tf_records.schema import Skipped
+from tf_records.manifest import Skipped
 from tf_records.sources.placing import place_videos
 from tf_records.sources.sample import Annotations, Footage, Sample, Segment, select_classes
 from tf_records.sources.table import decimal, read_text

@@ -19,7 +19,8 @@ from kdant_tf.training.checkpoint import read_metrics
 from kdant_tf.training.job import prepare_job
 from kdant_tf.training.train import train
 from tf_records.errors import RecordError
-from tf_records.reader import Records, evaluation_batches
+from tf_records.reader import evaluation_batches
+from tf_records.records import Records
 
 SMALL = {
     "crop": 32,

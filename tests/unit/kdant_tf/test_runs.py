@@ -8,7 +8,8 @@ import pytest
 from kdant_tf.config import TrainConfig
 from kdant_tf.runs import Run, inherited_settings, load_run, manifest_sha256, record_evaluation
 from tf_records.errors import RunError
-from tf_records.schema import ClipSpec, Manifest
+from tf_records.manifest import Manifest
+from tf_records.schema import ClipSpec
 
 
 @pytest.fixture

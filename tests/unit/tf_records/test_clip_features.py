@@ -14,8 +14,10 @@ from test_reader import CLIP, LATER, flat, jpeg, write_folder
 from tf_records import schema
 from tf_records.clip_features import write_clip_features
 from tf_records.errors import RecordError
-from tf_records.reader import Records, evaluation_batches, map_side, training_batches
-from tf_records.schema import EITHER, FUTURE, OBSERVED, PER_CLIP, FeatureInfo, Manifest
+from tf_records.manifest import Manifest, load_manifest
+from tf_records.reader import evaluation_batches, map_side, training_batches
+from tf_records.records import Records
+from tf_records.schema import EITHER, FUTURE, OBSERVED, PER_CLIP, FeatureInfo
 from tf_records.verify import find_damage
 
 BATCH = 3
@@ -186,7 +188,7 @@ def test_records_may_differ_in_the_size_of_their_frames(tmp_path: Path) -> None:
     name = "train-00000-of-00001.tfrecord"
     both = (wide / name).read_bytes() + (high / name).read_bytes()
     (wide / name).write_bytes(both)
-    manifest = schema.load_manifest(wide)
+    manifest = load_manifest(wide)
     train = manifest.splits["train"]
     shard = dataclasses.replace(
         train.shards[0], records=4, bytes=len(both), sha256=hashlib.sha256(both).hexdigest()

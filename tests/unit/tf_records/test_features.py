@@ -11,8 +11,10 @@ from test_reader import CLIP, CROP, LATER, flat, jpeg, write_folder
 from tf_records import augment, schema
 from tf_records.errors import RecordError
 from tf_records.features import write_feature_records
-from tf_records.reader import Records, evaluation_batches, training_batches
-from tf_records.schema import EITHER, FUTURE, OBSERVED, FeatureInfo, Manifest
+from tf_records.manifest import Manifest
+from tf_records.reader import evaluation_batches, training_batches
+from tf_records.records import Records
+from tf_records.schema import EITHER, FUTURE, OBSERVED, FeatureInfo
 from tf_records.verify import find_damage
 
 BATCH = 6

@@ -16,9 +16,11 @@ from tf_records.encode import Segments, read_samples, to_example
 from tf_records.encoded_frame import FrameEncoder
 from tf_records.errors import RecordError
 from tf_records.flow import compute_flow, describe_flow
+from tf_records.manifest import load_manifest
 from tf_records.plan import BuildOptions
-from tf_records.reader import Records, evaluation_batches, training_batches
-from tf_records.schema import EITHER, FUTURE, OBSERVED, ClipSpec, FlowInfo, load_manifest
+from tf_records.reader import evaluation_batches, training_batches
+from tf_records.records import Records
+from tf_records.schema import EITHER, FUTURE, OBSERVED, ClipSpec, FlowInfo
 from tf_records.sources.csv_manifest import read_csv
 from tf_records.sources.jhmdb import read_jhmdb
 from tf_records.sources.sample import Annotations, Sample

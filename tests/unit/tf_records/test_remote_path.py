@@ -15,7 +15,7 @@ from tf_records import remote_path
 from tf_records.errors import KdantError, RecordError
 from tf_records.files import atomic_path, claim_folder, hash_file, lock_folder, write_text_atomically
 from tf_records.plan import BuildOptions
-from tf_records.reader import Records
+from tf_records.records import Records
 from tf_records.remote_path import RemotePath, record_path
 from tf_records.schema import ClipSpec
 from tf_records.sources.synthetic import OFFSET_FRAMES, read_synthetic

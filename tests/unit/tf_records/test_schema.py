@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from tf_records.errors import RecordError
+from tf_records.manifest import Manifest, ShardInfo, SplitInfo, load_manifest
 from tf_records.plan import BuildOptions
-from tf_records.schema import ClipSpec, Manifest, ShardInfo, SplitInfo, load_manifest
+from tf_records.schema import ClipSpec
 from tf_records.seal import seal
 
 

@@ -13,9 +13,10 @@ import tensorflow as tf
 
 from tf_records.errors import RecordError
 from tf_records.files import hash_file
+from tf_records.manifest import Manifest, load_manifest
 from tf_records.plan import BuildOptions
 from tf_records.record_file import read_records
-from tf_records.schema import ClipSpec, Manifest, load_manifest
+from tf_records.schema import ClipSpec
 from tf_records.shard_files import Damage
 from tf_records.sources.synthetic import SyntheticSpec, read_synthetic
 from tf_records.verify import find_damage

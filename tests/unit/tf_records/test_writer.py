@@ -13,8 +13,9 @@ import tensorflow as tf
 from PIL import Image
 
 from tf_records.errors import KdantError, RecordError
+from tf_records.manifest import load_manifest
 from tf_records.plan import BuildOptions
-from tf_records.schema import ClipSpec, load_manifest
+from tf_records.schema import ClipSpec
 from tf_records.sources.csv_manifest import read_csv
 from tf_records.sources.jhmdb import read_jhmdb
 from tf_records.sources.sample import Annotations

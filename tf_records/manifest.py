@@ -1,0 +1,225 @@
+"""What a record folder is, by its manifest: shards, splits, how the records were made. No TensorFlow."""
+
+import dataclasses
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+from tf_records.errors import RecordError
+from tf_records.remote_path import RemotePath, record_path
+from tf_records.schema import MODALITIES, RGB, ClipSpec, FeatureInfo, FlowInfo
+from tf_records.seal import is_sealed, seal
+
+# 2: the manifest carries a checksum of itself, and counts classes and seconds.
+FORMAT_VERSION = 2
+MANIFEST_NAME = "manifest.json"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ShardInfo:
+    """One shard as the manifest describes it; `bytes` and `sha256` are of the file.
+
+    `classes` counts the labelled records of each class that occurs, in index order; `seconds` is the
+    length of all segments, observed and future ones.
+    """
+
+    file: str
+    records: int
+    bytes: int
+    sha256: str
+    classes: dict[str, int]
+    seconds: float
+
+    @property
+    def labeled(self) -> int:
+        return sum(self.classes.values())
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SplitInfo:
+    """One split: what it holds, and its shards in order.
+
+    `shortened_offset` counts samples whose video was too short for the offset, `repeated` those
+    with a segment shorter than a clip, which readers repeat in time order.
+    """
+
+    labeled: int
+    unlabeled: int
+    shortened_offset: int
+    repeated: int
+    shards: tuple[ShardInfo, ...]
+
+    @classmethod
+    def of(cls, shards: Iterable[ShardInfo], *, shortened_offset: int = 0, repeated: int = 0) -> "SplitInfo":
+        """A split of these shards."""
+        shards = tuple(shards)
+        labeled = sum(shard.labeled for shard in shards)
+        return cls(
+            labeled=labeled,
+            unlabeled=sum(shard.records for shard in shards) - labeled,
+            shortened_offset=shortened_offset,
+            repeated=repeated,
+            shards=shards,
+        )
+
+    @property
+    def records(self) -> int:
+        return self.labeled + self.unlabeled
+
+    @property
+    def seconds(self) -> float:
+        return round(math.fsum(shard.seconds for shard in self.shards), 3)
+
+    def count_classes(self, classes: tuple[str, ...]) -> dict[str, int]:
+        """Labelled samples of each of `classes` that occurs, in their order."""
+        counts: Counter[str] = Counter()
+        for shard in self.shards:
+            counts.update(shard.classes)
+        return {name: counts[name] for name in classes if counts[name]}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Skipped:
+    """An input that gave no record, and why."""
+
+    video: str
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Manifest:
+    """Description of a record folder, written last: a folder without it is not a data set.
+
+    Args:
+        dataset: name of the source.
+        clip: the ClipSpec the pairs were cut for.
+        classes: class names; a label index is a position in this tuple.
+        splits: split name to SplitInfo.
+        options: settings of the source, such as JHMDB's split number, and what was drawn or kept of it.
+        fps: frames per second of the recorded frames if all records agree, else None.
+        short_side: pixels of the shorter side of the stored frames.
+        jpeg_quality: of the stored frames.
+        resize: library and filter that gave the frames their size; records of before have Pillow's.
+        plan_sha256: of everything that decided the records but the videos' own bytes.
+        skipped: inputs that could not be used.
+        absent: names listed by the annotations without a file, such as {"classes": [...]}.
+        modality: one of MODALITIES.
+        flow: how the flow was computed, where there is any.
+        features: where the records hold features in place of frames.
+    """
+
+    dataset: str
+    clip: ClipSpec
+    classes: tuple[str, ...]
+    splits: dict[str, SplitInfo]
+    options: dict[str, Any]
+    fps: float | None
+    short_side: int
+    jpeg_quality: int
+    plan_sha256: str
+    skipped: tuple[Skipped, ...] = ()
+    absent: dict[str, list[str]] = dataclasses.field(default_factory=dict)
+    resize: str = "pillow bilinear"
+    modality: str = RGB
+    flow: FlowInfo | None = None
+    features: FeatureInfo | None = None
+    format_version: int = FORMAT_VERSION
+
+    @property
+    def modalities(self) -> tuple[str, ...]:
+        """What can be read: RGB first, where there is both."""
+        return tuple(self.modality.split(","))
+
+    @property
+    def shards(self) -> tuple[ShardInfo, ...]:
+        """Of all splits."""
+        return tuple(shard for split in self.splits.values() for shard in split.shards)
+
+    def to_json(self) -> str:
+        """JSON that carries a checksum of itself, see `seal`."""
+        return seal(json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n")
+
+    @classmethod
+    def from_json(cls, text: str) -> "Manifest":
+        """Inverse of `to_json`. Raises what `load_manifest` catches on other text."""
+        fields = json.loads(text)
+        if fields["format_version"] != FORMAT_VERSION:
+            raise ValueError(f"format version {fields['format_version']}, this kdant reads {FORMAT_VERSION}")
+        if not is_sealed(text.encode()):
+            raise ValueError("it does not agree with its own checksum, so it was damaged or edited")
+        del fields["sha256"]
+        splits = {
+            name: SplitInfo(**{**split, "shards": tuple(ShardInfo(**shard) for shard in split["shards"])})
+            for name, split in fields["splits"].items()
+        }
+        if fields["modality"] not in MODALITIES:
+            raise ValueError(f"modality {fields['modality']!r} is none of {' | '.join(MODALITIES)}")
+        flow = fields.get("flow")
+        if flow is not None:
+            fields["flow"] = FlowInfo(**flow)
+        features = fields.get("features")
+        if features is not None:
+            fields["features"] = FeatureInfo.from_dict(features)
+        return cls(
+            **{
+                **fields,
+                "clip": ClipSpec(**fields["clip"]),
+                "classes": tuple(fields["classes"]),
+                "splits": splits,
+                "skipped": tuple(Skipped(**skipped) for skipped in fields["skipped"]),
+            }
+        )
+
+    def summary(self) -> dict[str, Any]:
+        """What `build-records --json` and `inspect --json` print."""
+        splits = {
+            name: {
+                "samples": split.records,
+                "labeled": split.labeled,
+                "unlabeled": split.unlabeled,
+                "shards": len(split.shards),
+                "seconds": split.seconds,
+                "bytes": sum(shard.bytes for shard in split.shards),
+                "classes": split.count_classes(self.classes),
+            }
+            for name, split in self.splits.items()
+        }
+        return {
+            "dataset": self.dataset,
+            "clip": dataclasses.asdict(self.clip),
+            "fps": self.fps,
+            "short_side": self.short_side,
+            "splits": splits,
+            "classes": list(self.classes),
+            "modality": self.modality,
+            "flow": None if self.flow is None else dataclasses.asdict(self.flow),
+            "features": None if self.features is None else dataclasses.asdict(self.features),
+            "skipped": [dataclasses.asdict(skipped) for skipped in self.skipped],
+        }
+
+
+def load_manifest(folder: str | os.PathLike[str]) -> Manifest:
+    """Reads `folder`/manifest.json.
+
+    Raises:
+        RecordError: no such folder, no manifest in it, or one that this version cannot read.
+    """
+    records = record_path(folder)
+    path = records / MANIFEST_NAME
+    if isinstance(records, RemotePath):
+        records.check_store()
+    if not records.is_dir():
+        raise RecordError(f"Record folder {folder} does not exist. Build it first: kdant build-records.")
+    if not path.is_file():
+        raise RecordError(
+            f"Folder {folder} has no {MANIFEST_NAME}, so it is no finished record folder. "
+            f"Build it, or finish it: kdant build-records … --out {folder} --resume."
+        )
+    try:
+        # Not read_text, which would take a damaged line break for another kind of line break.
+        return Manifest.from_json(path.read_bytes().decode("utf-8"))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RecordError) as error:
+        raise RecordError(f"{path} cannot be read: {error}. Rebuild it with --overwrite.") from error
