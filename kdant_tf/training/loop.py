@@ -1,7 +1,6 @@
 """The training loop: batches of an epoch through `strategy.run`, ordinary Keras callbacks around it."""
 
-import concurrent.futures
-import itertools
+import contextlib
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -11,11 +10,11 @@ import keras
 import tensorflow as tf
 
 from kdant_tf.training.distiller import Distiller
+from kdant_tf.training.epochs_ahead import EpochsAhead
 from tf_records.errors import KdantError
-from tf_records.records import Records, iterate_batches
+from tf_records.records import Records
 
 COUNTS = ("correct", "labeled")
-STEPS_AHEAD = 8
 
 
 def fit(
@@ -44,69 +43,28 @@ def fit(
     """
     step = _compile_step(distiller, strategy)
     logs: dict[str, float] = {}
-    ahead = _EpochsAhead(
+    ahead = EpochsAhead(
         lambda epoch: iter(strategy.experimental_distribute_dataset(batches(epoch))),
         records,
         epochs,
         (callbacks.params or {}).get("steps", 0),
     )
     callbacks.on_train_begin()
-    for epoch in epochs:
-        distiller.optimizer.learning_rate = learning_rate(epoch)
-        callbacks.on_epoch_begin(epoch)
-        meter = _EpochMeter()
-        for number, batch in enumerate(meter.timed(ahead.batches(epoch))):
-            callbacks.on_train_batch_begin(number)
-            losses = {name: float(value) for name, value in step(batch).items()}
-            _check_finite(losses, epoch, number)
-            meter.add(losses, _batch_size(strategy, batch))
-            callbacks.on_train_batch_end(number, meter.logs())
-        logs = {**meter.logs(), "learning_rate": learning_rate(epoch)}
-        callbacks.on_epoch_end(epoch, logs)
+    with contextlib.closing(ahead):
+        for epoch in epochs:
+            distiller.optimizer.learning_rate = learning_rate(epoch)
+            callbacks.on_epoch_begin(epoch)
+            meter = _EpochMeter()
+            for number, batch in enumerate(meter.timed(ahead.batches(epoch))):
+                callbacks.on_train_batch_begin(number)
+                losses = {name: float(value) for name, value in step(batch).items()}
+                _check_finite(losses, epoch, number)
+                meter.add(losses, _batch_size(strategy, batch))
+                callbacks.on_train_batch_end(number, meter.logs())
+            logs = {**meter.logs(), "learning_rate": learning_rate(epoch)}
+            callbacks.on_epoch_end(epoch, logs)
     callbacks.on_train_end(logs)
     return logs
-
-
-class _EpochsAhead:
-    """One epoch's batches after the other's; the next epoch is begun while the last steps of this one run.
-
-    Tracing its pipeline and filling its buffers would otherwise be waited for at the start of every epoch,
-    and taking a pipeline down, which can take seconds, at the end. Beginning the next no earlier keeps one
-    shuffle buffer full at a time.
-
-    Args:
-        start: epoch → an iterator of its batches.
-        records: where they come from, so that an error can name the damaged shard.
-        epochs: that will be asked for, in order.
-        steps: an epoch.
-    """
-
-    def __init__(
-        self, start: Callable[[int], Iterator[Any]], records: Records | None, epochs: range, steps: int
-    ) -> None:
-        self._start = start
-        self._records = records
-        self._epochs = epochs
-        self._begin_at = max(0, steps - STEPS_AHEAD)
-        self._open: dict[int, Iterator[Any]] = {}
-        self._iterators: dict[int, Iterator[Any]] = {}  # kept, so that they do not end with their last batch
-
-    def batches(self, epoch: int) -> Iterator[Any]:
-        if epoch not in self._open:
-            self._begin(epoch)
-        with concurrent.futures.ThreadPoolExecutor(1) as pool:
-            for number, batch in enumerate(self._open[epoch]):
-                if number == self._begin_at and epoch + 1 in self._epochs:
-                    pool.submit(self._begin, epoch + 1)  # what fails there fails again when it is asked for
-                yield batch
-
-    def _begin(self, epoch: int) -> None:
-        """Reads the first batch; closes the epochs before the last."""
-        for done in [done for done in self._open if done < epoch - 1]:
-            del self._open[done], self._iterators[done]
-        iterator = self._iterators[epoch] = self._start(epoch)
-        batches = iterate_batches(iterator, self._records, "train")
-        self._open[epoch] = itertools.chain(list(itertools.islice(batches, 1)), batches)
 
 
 class _EpochMeter:
