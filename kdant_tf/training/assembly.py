@@ -15,7 +15,7 @@ from kdant_tf.runs import manifest_sha256
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.job import Job
 from tf_records.errors import RunError
-from tf_records.features import write_feature_records
+from tf_records.frame_features import write_feature_records
 from tf_records.records import Records
 from tf_records.remote_path import RemotePath
 from tf_records.schema import FEATURES_FOLDER, FeatureInfo

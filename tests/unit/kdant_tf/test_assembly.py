@@ -99,7 +99,7 @@ def test_a_frame_mlp_trains_its_mlp_on_features_of_its_stem(folder, frame_mlp):
 
 def test_features_are_computed_once_for_the_same_stem_records_and_crop(folder, frame_mlp, monkeypatch):
     first, _ = assembled(folder, frame_mlp)
-    monkeypatch.setattr("tf_records.features._FrameFeatures.replace", None)
+    monkeypatch.setattr("tf_records.frame_features._FrameFeatures.replace", None)
     second, lines = assembled(folder, {**frame_mlp, "dropout": 0.1, "label_fraction": 0.9, "epochs": 9})
     assert lines == []
     assert second.records.folder == first.records.folder
