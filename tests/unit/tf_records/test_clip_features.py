@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_features import examples, frames_of
+from test_frame_features import examples, frames_of
 from test_reader import CLIP, LATER, flat, jpeg, write_folder
 
 from tf_records import schema
