@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,14 @@ import numpy as np
 import pytest
 
 from tf_records.errors import KdantError
+from tf_records.files import LOCK_NAME
 from tf_records.plan import BuildOptions
 from tf_records.record_file import RecordFile
 from tf_records.schema import ClipSpec
 from tf_records.shard import ShardResult, write_shard
 from tf_records.sources.sample import Annotations, Sample
 from tf_records.sources.synthetic import read_synthetic
-from tf_records.writer import build_records
+from tf_records.writer import _start_worker, build_records
 
 OPTIONS = BuildOptions(clip=ClipSpec(clip_frames=8, offset_frames=16), short_side=16, shards=2)
 PACKAGE = str(Path(write_shard.__code__.co_filename).parent)
@@ -136,6 +138,35 @@ def test_workers_end_with_their_parent(
     assert process.exitcode == -signal.SIGKILL
     assert "manifest.json" not in content(tmp_path / "out")
     assert resume(few, tmp_path / "out") == undisturbed
+
+
+def _start_late(out: Path, until_it_ends: Any) -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    threading.Thread.start = lambda self: None  # type: ignore[method-assign]  # the watcher may be too late
+    _start_worker(out)
+    (out / "written").touch()
+
+
+def _leave_worker_behind(out: Path, until_it_ends: Any) -> None:
+    worker = multiprocessing.get_context("spawn").Process(target=_start_late, args=(out, until_it_ends))
+    worker.start()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_worker_whose_build_died_while_it_started_writes_nothing(tmp_path: Path, forkserver: Any) -> None:
+    """The lock that it shares may be that of the build that resumes."""
+    (tmp_path / LOCK_NAME).touch()
+    ours, theirs = forkserver.Pipe()
+    process = forkserver.Process(target=_leave_worker_behind, args=(tmp_path, theirs))
+    process.start()
+    theirs.close()
+    with pytest.raises(EOFError):  # when the last process that holds the other end is gone
+        ours.recv()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    assert not (tmp_path / "written").exists()
 
 
 class _Fatal(str):
