@@ -1,5 +1,6 @@
 """What `kdant train-teacher` and `kdant distill` share: their options, and the call behind them."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,11 @@ from tf_records.remote_path import RecordPath
 
 from .command import add_options
 from .options import FOLDER, folder_options, json_option, records_option
+
+# Each is a field of Execution.
+execution_options = add_options(
+    click.option("--devices", default="auto", show_default=True, help="auto, cpu, gpu, cpu:N or gpu:N."),
+)
 
 training_options = add_options(
     records_option,
@@ -46,7 +52,7 @@ training_options = add_options(
     click.option(
         "--skip-damaged", is_flag=True, help="Train without the shards whose bytes have changed, and say so."
     ),
-    click.option("--devices", default="auto", show_default=True, help="auto, cpu, gpu, cpu:N or gpu:N."),
+    execution_options,
     folder_options,
     json_option,
 )
@@ -58,7 +64,6 @@ def run_training(
     out: Path,
     preset: str | None,
     config_file: Path | None,
-    devices: str,
     resume: bool,
     overwrite: bool,
     skip_damaged: bool,
@@ -66,10 +71,15 @@ def run_training(
     teacher: Path | None = None,
     **options: Any,
 ) -> None:
-    """Trains a teacher, or with `teacher` a student, and prints the result. `options` are settings."""
+    """Trains a teacher, or with `teacher` a student, and prints the result.
+
+    `options` are settings and, where Execution has a field of the name, ways to run.
+    """
     from kdant_tf.config import STUDENT, TEACHER, resolve_config
+    from kdant_tf.execution import Execution
     from kdant_tf.runs import inherited_settings, load_run
 
+    ways = {field.name: options.pop(field.name) for field in dataclasses.fields(Execution)}
     run = None if teacher is None else load_run(teacher)
     config = resolve_config(
         TEACHER if run is None else STUDENT,
@@ -90,7 +100,7 @@ def run_training(
             out,
             config,
             teacher=run,
-            devices=devices,
+            execution=Execution(**ways),
             resume=resume,
             overwrite=overwrite,
             skip_damaged=skip_damaged,

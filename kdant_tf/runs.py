@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kdant_tf.config import TrainConfig, config_from_dict
+from kdant_tf.execution import DEFAULT_EXECUTION, Execution
 from kdant_tf.version import __version__
 from tf_records.errors import KdantError, RunError
 from tf_records.files import write_text_atomically
@@ -44,6 +45,7 @@ class Run:
         teacher: folder of the teacher, for students.
         features: that it was trained on in place of frames.
         left_out: damaged shards of these records that it was trained without.
+        execution: how it ran, or ran last.
     """
 
     folder: Path
@@ -57,6 +59,7 @@ class Run:
     teacher: str | None = None
     features: FeatureInfo | None = None
     left_out: tuple[str, ...] = ()
+    execution: Execution = DEFAULT_EXECUTION
 
     @property
     def model_path(self) -> Path:
@@ -147,6 +150,7 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
                 "clip": ClipSpec(**fields["clip"]),
                 "features": _features_from(fields.get("features")),
                 "left_out": tuple(fields.get("left_out", ())),
+                "execution": Execution(**fields.get("execution", {})),
             }
         )
     except (ValueError, KeyError, TypeError, AttributeError, KdantError) as error:

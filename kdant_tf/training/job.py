@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kdant_tf.config import STUDENT, TEACHER, ConfigError, TrainConfig
+from kdant_tf.execution import DEFAULT_EXECUTION, Execution
 from kdant_tf.models.i3d import ENDPOINTS, endpoint_channels
 from kdant_tf.models.networks import check_network_settings
 from kdant_tf.models.stem import ENDPOINT
@@ -74,7 +75,13 @@ class Job:
         return (frames, side, side, channels)
 
 
-def prepare_job(records: Records, out: Path, config: TrainConfig, teacher: Run | None) -> Job:
+def prepare_job(
+    records: Records,
+    out: Path,
+    config: TrainConfig,
+    teacher: Run | None,
+    execution: Execution = DEFAULT_EXECUTION,
+) -> Job:
     """Checks everything that can be checked before the first network is built.
 
     Raises:
@@ -117,6 +124,7 @@ def prepare_job(records: Records, out: Path, config: TrainConfig, teacher: Run |
         teacher=None if teacher is None else str(teacher.folder),
         features=manifest.features,
         left_out=tuple(shard.file for shard in records.left_out),
+        execution=execution,
     )
     return Job(run=run, records=records, labels=labels, samples=samples, teacher=teacher)
 

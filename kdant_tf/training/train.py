@@ -11,6 +11,7 @@ from absl import logging
 
 from kdant_tf.config import TrainConfig
 from kdant_tf.evaluation.plots import plot_curves
+from kdant_tf.execution import DEFAULT_EXECUTION, Execution
 from kdant_tf.runs import (
     CURVES_NAME,
     METRICS_NAME,
@@ -52,7 +53,7 @@ def train(
     config: TrainConfig,
     *,
     teacher: Run | None = None,
-    devices: str = "auto",
+    execution: Execution = DEFAULT_EXECUTION,
     resume: bool = False,
     overwrite: bool = False,
     skip_damaged: bool = False,
@@ -66,7 +67,7 @@ def train(
         out: run folder, made if need be; not empty only with `resume` or `overwrite`.
         config: all settings.
         teacher: a finished run; None trains a teacher.
-        devices: see `make_strategy`.
+        execution: how it runs.
         resume: go on from the last checkpoint in `out`.
         overwrite: replace the run in `out`; other files there stay.
         skip_damaged: train without the shards whose bytes are not those that the manifest describes; a
@@ -85,8 +86,8 @@ def train(
     )
     if records.left_out:
         report(_describe_left_out(records))
-    job = prepare_job(records, out, config, teacher)
-    strategy = make_strategy(devices)
+    job = prepare_job(records, out, config, teacher, execution)
+    strategy = make_strategy(execution.devices)
     if config.batch_size % strategy.num_replicas_in_sync:
         raise KdantError(
             f"Batch size {config.batch_size} should be a multiple of the {strategy.num_replicas_in_sync} "

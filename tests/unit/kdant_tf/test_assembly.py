@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from kdant_tf.config import TrainConfig
+from kdant_tf.execution import Execution
 from kdant_tf.models.frame_mlp import HEAD, STEM
 from kdant_tf.models.networks import load_network
 from kdant_tf.models.tsn import build_tsn
@@ -52,7 +53,7 @@ def trained(record_folder, tiny_backbone, tmp_path_factory):
     out = tmp_path_factory.mktemp("frame-mlp") / "teacher"
     records = Path(shutil.copytree(record_folder, out.parent / "records"))
     lines: list[str] = []
-    train(records, out, TrainConfig(**settings), devices="cpu", report=lines.append)
+    train(records, out, TrainConfig(**settings), execution=Execution(devices="cpu"), report=lines.append)
     return out, records, lines
 
 
@@ -155,7 +156,9 @@ def test_a_resumed_frame_mlp_ends_like_one_that_was_not_interrupted(
 ):
     out, records, _ = trained
     run = stopped_after_first_epoch(out, tmp_path / "run")
-    train(records, run, TrainConfig(**{**SMALL, **frame_mlp}), devices="cpu", resume=True)
+    train(
+        records, run, TrainConfig(**{**SMALL, **frame_mlp}), execution=Execution(devices="cpu"), resume=True
+    )
     assert (run / "metrics.csv").read_text() == (out / "metrics.csv").read_text()
     resumed, whole = (weights_of(load_network(load_run(path))) for path in (run, out))
     for path, value in whole.items():
@@ -164,7 +167,10 @@ def test_a_resumed_frame_mlp_ends_like_one_that_was_not_interrupted(
 
 def test_two_devices_train_a_frame_mlp(folder, frame_mlp, tmp_path):
     result = train(
-        folder, tmp_path / "run", TrainConfig(**{**SMALL, **frame_mlp, "epochs": 1}), devices="cpu:2"
+        folder,
+        tmp_path / "run",
+        TrainConfig(**{**SMALL, **frame_mlp, "epochs": 1}),
+        execution=Execution(devices="cpu:2"),
     )
     assert np.isfinite(result.final_loss)
     assert len(feature_folders(folder)) == 1
@@ -175,7 +181,14 @@ def test_a_student_of_the_same_stem_learns_from_features_too(trained, frame_mlp,
     lines: list[str] = []
     config = TrainConfig(**{**SMALL, **frame_mlp, "init": str(teacher), "epochs": 1, "seed": 5})
     run = load_run(teacher)
-    result = train(records, tmp_path / "student", config, teacher=run, devices="cpu", report=lines.append)
+    result = train(
+        records,
+        tmp_path / "student",
+        config,
+        teacher=run,
+        execution=Execution(devices="cpu"),
+        report=lines.append,
+    )
     assert not lines
     assert np.isfinite(result.final_loss)
     rows = read_metrics(tmp_path / "student" / "metrics.csv")
@@ -200,7 +213,9 @@ def test_a_student_of_another_stem_learns_from_images(trained, frame_mlp):
 def test_a_frame_mlp_learns_from_an_i3d_on_images(finished_run, record_folder, frame_mlp, tmp_path):
     records = Path(shutil.copytree(record_folder, tmp_path / "records"))
     config = TrainConfig(**{**SMALL, **frame_mlp, "epochs": 1, "projection": True})
-    result = train(records, tmp_path / "run", config, teacher=load_run(finished_run), devices="cpu")
+    result = train(
+        records, tmp_path / "run", config, teacher=load_run(finished_run), execution=Execution(devices="cpu")
+    )
     assert np.isfinite(result.final_loss)
     assert read_metrics(tmp_path / "run" / "metrics.csv")[0]["feature_loss"] > 0
     assert not (records / "frame-features").exists()
@@ -226,10 +241,10 @@ def test_a_resumed_tsn_ends_like_one_that_was_not_interrupted(
     build_tsn(4, (8, 32, 32, 3), tiny_backbone, segments=2).save(first)
     settings = {"model": "tsn", "backbone": tiny_backbone, "segments": 2, "init": str(first)}
     config = TrainConfig(**SMALL, **settings, batch_norm_momentum=0.5)
-    train(folder, tmp_path / "whole", config, devices="cpu")
+    train(folder, tmp_path / "whole", config, execution=Execution(devices="cpu"))
     first.unlink()
     run = stopped_after_first_epoch(tmp_path / "whole", tmp_path / "resumed")
-    train(folder, run, config, devices="cpu", resume=True)
+    train(folder, run, config, execution=Execution(devices="cpu"), resume=True)
     assert (run / "metrics.csv").read_text() == (tmp_path / "whole" / "metrics.csv").read_text()
 
 
@@ -239,7 +254,7 @@ def test_weights_that_cannot_be_had_leave_an_overwritten_run_as_it_was(trained, 
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     config = TrainConfig(**{**SMALL, **frame_mlp, "init": str(tmp_path / "absent")})
     with pytest.raises(WeightsError, match="a path that exists"):
-        train(records, run, config, devices="cpu", overwrite=True)
+        train(records, run, config, execution=Execution(devices="cpu"), overwrite=True)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
