@@ -45,6 +45,11 @@ training_options = add_options(
     click.option("--epochs", type=int),
     click.option("--batch-size", type=int, help="Pairs a step, over all devices."),
     click.option("--crop", type=int, help="Pixels of the square that the network sees."),
+    click.option(
+        "--views",
+        type=int,
+        help="Starts, crops and flips drawn of each pair, once, in place of new ones each epoch.",
+    ),
     click.option("--learning-rate", type=float),
     click.option("--width", type=float, help="Multiplies I3D's channels; 1 is the published network."),
     click.option("--label-fraction", type=float, help="Share of the training labels to use, seeded."),

@@ -52,6 +52,8 @@ class TrainConfig:
         clip_frames: frames a clip; None takes the records'.
         modality: "rgb" or "flow"; None takes the records', RGB where they hold both.
         crop: pixels of the square the network sees.
+        views: starts, crops and flips that training draws of each pair, once, and goes through in turn,
+            an epoch each; 0 draws anew in every epoch.
         windows: evenly spaced windows of a segment that evaluation averages over, at most.
         teacher_view: segments a teacher trains on: "future", or "both" where the action fills both
             (JHMDB: "all the available frames", §4.2).
@@ -81,6 +83,7 @@ class TrainConfig:
     clip_frames: int | None = None
     modality: str | None = None
     crop: int = 224
+    views: int = 0
     windows: int = 5
     teacher_view: str = "future"
     label_fraction: float = 1.0
@@ -118,7 +121,7 @@ class TrainConfig:
         for name in ("width", "learning_rate", "decay_factor", "huber_delta"):
             self._require(name, getattr(self, name) > 0, "positive")
         self._require("alpha", self.alpha is None or self.alpha >= 0, "not negative")
-        for name in ("weight_decay", "feature_weight", "seed", "label_seed"):
+        for name in ("weight_decay", "feature_weight", "seed", "label_seed", "views"):
             self._require(name, getattr(self, name) >= 0, "not negative")
         self._require("label_fraction", 0 <= self.label_fraction <= 1, "from 0 to 1")
         self._require("dropout", 0 <= self.dropout < 1, "from 0 to below 1")
@@ -137,6 +140,10 @@ class TrainConfig:
         """The step-wise decayed rate of `epoch`, counted from 0."""
         passed = sum(epoch >= decay_epoch for decay_epoch in self.decay_epochs)
         return self.learning_rate * self.decay_factor**passed
+
+    def draw_at(self, epoch: int) -> int:
+        """Number of the starts, crops and flips that `epoch`, counted from 0, sees the pairs in."""
+        return epoch % self.views if self.views else epoch
 
 
 def resolve_config(

@@ -38,6 +38,7 @@ def training_batches(
     crop: int,
     seed: int,
     epoch: int,
+    draw: int | None = None,
     labels: np.ndarray | None = None,
     labeled_only: bool = False,
 ) -> tf.data.Dataset:
@@ -49,6 +50,7 @@ def training_batches(
         batch_size: records a batch.
         crop: pixels of the square that the network sees; of maps, the square that is as large.
         seed, epoch: decide order, starts, crops and flips; maps are not flipped.
+        draw: epoch whose starts, crops and flips are to come again, in the order of `epoch`.
         labels: int64 `(records,)` in record order, in place of the recorded labels.
         labeled_only: leave out records whose label is -1.
 
@@ -75,7 +77,7 @@ def training_batches(
 
     @plain
     def decode(index: tf.Tensor, serialized: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
-        decision = augment.draw_decision(seed, epoch, index)
+        decision = augment.draw_decision(seed, epoch if draw is None else draw, index)
         clips = _pair_of_clips(records, serialized, decision, views, crop)
         return {**clips, "label": tf.cast(label, tf.int32)}
 

@@ -174,6 +174,7 @@ def _batches(job: Job, records: Records, epoch: int) -> tf.data.Dataset:
         crop=config.crop,
         seed=config.seed,
         epoch=epoch,
+        draw=config.draw_at(epoch),
         labels=job.labels,
         labeled_only=job.teacher is None,
     )

@@ -51,6 +51,13 @@ def test_each_source_overrides_the_one_before(toml):
     assert config.seed == TrainConfig().seed  # an option of None was not given
 
 
+def test_epochs_go_through_the_views_in_turn_or_draw_anew():
+    assert [TrainConfig(views=3).draw_at(epoch) for epoch in range(7)] == [0, 1, 2, 0, 1, 2, 0]
+    assert [TrainConfig().draw_at(epoch) for epoch in range(4)] == [0, 1, 2, 3]
+    with pytest.raises(ConfigError, match=r"`views` should be not negative\. Received: -1"):
+        TrainConfig(views=-1)
+
+
 def test_an_option_of_zero_is_given():
     assert resolve_config(TEACHER, options={"weight_decay": 0.0}).weight_decay == 0.0
 

@@ -216,6 +216,23 @@ def test_training_crops_are_those_of_the_drawn_decision(still: Records) -> None:
             np.testing.assert_array_equal(clip, np.repeat(expected, CLIP, axis=0))
 
 
+def by_number(got: list[dict[str, np.ndarray]]) -> dict[int, bytes]:
+    """Record number, given as label, → the pair's clips."""
+    return {
+        number: observed.tobytes() + future.tobytes()
+        for batch in got
+        for number, observed, future in zip(batch["label"], batch[OBSERVED], batch[FUTURE], strict=True)
+    }
+
+
+def test_a_draw_comes_again_in_another_order(still: Records) -> None:
+    options = {"labels": np.arange(12)}
+    first, again = batches(still, epoch=1, **options), batches(still, epoch=4, draw=1, **options)
+    assert by_number(first) == by_number(again)
+    assert [batch["label"].tolist() for batch in first] != [batch["label"].tolist() for batch in again]
+    assert by_number(batches(still, epoch=4, **options)) != by_number(again)
+
+
 def test_a_view_alone_gives_the_same_clips_as_in_company(numbered: Records) -> None:
     for view in (OBSERVED, FUTURE):
         np.testing.assert_array_equal(clips(numbered, view), clips(numbered, view, views=(view,)))
