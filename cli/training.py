@@ -53,6 +53,15 @@ training_options = add_options(
     click.option("--learning-rate", type=float),
     click.option("--width", type=float, help="Multiplies I3D's channels; 1 is the published network."),
     click.option("--label-fraction", type=float, help="Share of the training labels to use, seeded."),
+    click.option(
+        "--validation-fraction",
+        type=float,
+        help="Share of the labelled training videos to keep out and validate on after each epoch, seeded.",
+    ),
+    click.option(
+        "--validation-split",
+        help="Or the records' split to validate on, such as val. The best epoch's network is kept.",
+    ),
     click.option("--seed", type=int, help="Of weights, order, crops and dropout."),
     click.option(
         "--skip-damaged", is_flag=True, help="Train without the shards whose bytes have changed, and say so."
@@ -130,7 +139,19 @@ def _print_result(result: Any, as_json: bool, next_command: str) -> None:
         {
             "epochs": str(result.epochs),
             "final loss": f"{result.final_loss:.4f}",
+            **_describe_best(result),
             "clips per second": f"{result.clips_per_second:.1f}",
             "next": next_command,
         },
     )
+
+
+def _describe_best(result: Any) -> dict[str, str]:
+    from .output import percent
+
+    if result.best_epoch is None:
+        return {}
+    return {
+        "best epoch": f"{result.best_epoch}, kept as model.keras",
+        "its validation accuracy": percent(result.validation_accuracy),
+    }

@@ -58,7 +58,11 @@ class TrainConfig:
         teacher_view: segments a teacher trains on: "future", or "both" where the action fills both
             (JHMDB: "all the available frames", §4.2).
         label_fraction: share of the labelled training pairs whose label is used, in [0, 1] (§4.4).
-        label_seed: draws that share; the same for a teacher and its students.
+        label_seed: draws that share, and the videos of `validation_fraction`; the same for a teacher and its
+            students.
+        validation_fraction: share of the videos with labelled training pairs that are kept out of training,
+            to validate on after each epoch, in [0, 1).
+        validation_split: or the records' split to validate on.
         epochs, batch_size: of the training; `batch_size` is over all devices.
         learning_rate: at the start; multiplied by `decay_factor` at each of `decay_epochs`.
         momentum: of SGD.
@@ -88,6 +92,8 @@ class TrainConfig:
     teacher_view: str = "future"
     label_fraction: float = 1.0
     label_seed: int = 0
+    validation_fraction: float = 0.0
+    validation_split: str | None = None
     epochs: int = 80
     batch_size: int = 16
     learning_rate: float = 0.01
@@ -124,6 +130,10 @@ class TrainConfig:
         for name in ("weight_decay", "feature_weight", "seed", "label_seed", "views"):
             self._require(name, getattr(self, name) >= 0, "not negative")
         self._require("label_fraction", 0 <= self.label_fraction <= 1, "from 0 to 1")
+        self._require("validation_fraction", 0 <= self.validation_fraction < 1, "from 0 to below 1")
+        self._require("validation_split", self.validation_split != "train", "a split that is not trained on")
+        both = self.validation_fraction > 0 and self.validation_split is not None
+        self._require("validation_split", not both, "left out beside `validation_fraction`")
         self._require("dropout", 0 <= self.dropout < 1, "from 0 to below 1")
         self._require("momentum", 0 <= self.momentum < 1, "from 0 to below 1")
         self._require("batch_norm_momentum", 0 < self.batch_norm_momentum < 1, "between 0 and 1")

@@ -25,6 +25,7 @@ METRICS_NAME = "metrics.csv"
 CURVES_NAME = "curves.png"
 EVALUATION_NAME = "evaluation.json"
 CHECKPOINTS_NAME = "checkpoints"
+BEST_NAME = "best"
 TENSORBOARD_NAME = "tensorboard"
 _PACKAGES = ("tensorflow", "keras", "numpy", "av")
 

@@ -41,6 +41,7 @@ def training_batches(
     draw: int | None = None,
     labels: np.ndarray | None = None,
     labeled_only: bool = False,
+    held_out: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """One epoch of training batches; the last, incomplete batch is dropped.
 
@@ -53,6 +54,7 @@ def training_batches(
         draw: epoch whose starts, crops and flips are to come again, in the order of `epoch`.
         labels: int64 `(records,)` in record order, in place of the recorded labels.
         labeled_only: leave out records whose label is -1.
+        held_out: bool `(records,)`, records to leave out.
 
     Returns:
         Dataset of dicts: each view float32 `(batch, T, crop, crop, C)` in [-1, 1] with C 3 for RGB, 2
@@ -60,6 +62,8 @@ def training_batches(
         side, C)` of a clip's, see `map_side`; and `label` int32 `(batch,)`, -1 where unlabelled.
     """
     dataset = _numbered_records(records, seed, epoch)
+    if held_out is not None:
+        dataset = _keep(dataset, ~held_out)
 
     @plain
     def parse_label(index: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
@@ -86,9 +90,18 @@ def training_batches(
 
 
 def evaluation_batches(
-    records: Records, *, split: str, view: str, batch_size: int, crop: int, windows: int
+    records: Records,
+    *,
+    split: str,
+    view: str,
+    batch_size: int,
+    crop: int,
+    windows: int,
+    chosen: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """All windows of a split in record order; a record gives as many as its segment has, up to `windows`.
+
+    With `chosen`, bool `(records,)`, of those records alone.
 
     Returns:
         Dataset of dicts: `clip` float32 `(batch, T, crop, crop, C)`, `index` int64 `(batch,)` (the
@@ -109,6 +122,8 @@ def evaluation_batches(
         return tf.data.Dataset.from_tensor_slices(starts).map(cut)
 
     dataset = tf.data.TFRecordDataset(records.paths(split)).enumerate()
+    if chosen is not None:
+        dataset = _keep(dataset, chosen)
     dataset = dataset.interleave(
         cut_windows,
         cycle_length=4,
@@ -143,6 +158,11 @@ def _numbered_records(records: Records, seed: int, epoch: int) -> tf.data.Datase
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
+
+
+def _keep(numbered: tf.data.Dataset, chosen: np.ndarray) -> tf.data.Dataset:
+    """The (number, record) pairs whose number is chosen: bool `(records,)`."""
+    return numbered.filter(plain(lambda number, serialized: tf.gather(tf.constant(chosen), number)))
 
 
 def _pair_of_clips(

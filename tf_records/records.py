@@ -103,12 +103,17 @@ class Records:
 
     def labels(self, split: str) -> np.ndarray:
         """Label indices of a split in record order: int64 `(records,)`. Reads every shard once."""
+        return self.labels_and_videos(split)[0]
+
+    def labels_and_videos(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """The same, and the video of each record: bytes `(records,)`."""
         dataset = tf.data.TFRecordDataset(self.paths(split)).map(
-            _parse_label, num_parallel_calls=tf.data.AUTOTUNE
+            _parse_label_and_video, num_parallel_calls=tf.data.AUTOTUNE
         )
         with naming_damage(self, split):
-            labels = list(dataset.as_numpy_iterator())
-        return np.array(labels, dtype=np.int64)
+            pairs = list(dataset.as_numpy_iterator())
+        labels = np.array([label for label, _ in pairs], dtype=np.int64)
+        return labels, np.array([video for _, video in pairs], dtype=np.bytes_)
 
     def _advice(self, split: str) -> str:
         """What to do about a damaged shard of a split."""
@@ -176,7 +181,10 @@ def _reason(error: tf.errors.OpError) -> str:
     return lines[-1 if lines[0].startswith("Graph execution error") else 0].rstrip(".")
 
 
-def _parse_label(serialized: tf.Tensor) -> tf.Tensor:
-    features = {schema.LABEL_INDEX: tf.io.FixedLenFeature((), tf.int64)}
+def _parse_label_and_video(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    features = {
+        schema.LABEL_INDEX: tf.io.FixedLenFeature((), tf.int64),
+        schema.CLIP_VIDEO: tf.io.FixedLenFeature((), tf.string),
+    }
     context, _ = tf.io.parse_single_sequence_example(serialized, context_features=features)
-    return context[schema.LABEL_INDEX]
+    return context[schema.LABEL_INDEX], context[schema.CLIP_VIDEO]

@@ -90,23 +90,22 @@ def predict(
     batches: Iterable[Mapping[str, tf.Tensor]],
     samples: int,
     on_batch: Callable[[int], None] = lambda clips: None,
+    infer: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Class probabilities of each sample, averaged over its windows (§4.1).
 
     Args:
         network: model with an output "logits".
         batches: of `evaluation_batches`.
-        samples: number of samples in them.
+        samples: number of samples in the split.
         on_batch: called after each batch with its number of clips.
+        infer: `compile_inference` of the network, where it is kept.
 
     Returns:
-        Probabilities float64 `(samples, classes)` and labels int64 `(samples,)`.
+        Probabilities float64 `(samples, classes)` and labels int64 `(samples,)`; zeros and -1 for samples
+        that the batches do not show.
     """
-
-    @tf.function(reduce_retracing=True, autograph=False)
-    def infer(clips: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(network(clips, training=False)["logits"])
-
+    infer = compile_inference(network) if infer is None else infer
     sums = np.zeros((samples, network.output["logits"].shape[-1]))
     labels = np.full(samples, -1, dtype=np.int64)
     for batch in batches:
@@ -114,4 +113,15 @@ def predict(
         np.add.at(sums, index, infer(batch["clip"]).numpy())
         labels[index] = batch["label"].numpy()
         on_batch(len(index))
-    return sums / sums.sum(axis=1, keepdims=True), labels
+    total = sums.sum(axis=1, keepdims=True)
+    return np.divide(sums, total, out=sums, where=total > 0), labels
+
+
+def compile_inference(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Clips → class probabilities; traced once for as long as the function is kept."""
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def infer(clips: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(network(clips, training=False)["logits"])
+
+    return infer

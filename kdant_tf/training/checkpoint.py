@@ -13,6 +13,8 @@ from kdant_tf.training.distiller import Distiller
 from tf_records.files import write_text_atomically
 
 METRICS = ("learning_rate", "loss", "classification_loss", "feature_loss", "accuracy")
+# Columns more, where an epoch is validated.
+VALIDATION_METRICS = ("validation_loss", "validation_accuracy", "validation_mean_class_accuracy")
 
 
 class RunCheckpoints(keras.callbacks.Callback):
@@ -49,14 +51,16 @@ class RunCheckpoints(keras.callbacks.Callback):
         return epochs
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        row = {"epoch": epoch + 1, **{name: (logs or {})[name] for name in METRICS}}
+        columns = (*METRICS, *(name for name in VALIDATION_METRICS if name in (logs or {})))
+        row = {"epoch": epoch + 1, **{name: (logs or {})[name] for name in columns}}
         self._write_metrics([*read_metrics(self.metrics_path)[:epoch], row])
         self.finished_epochs.assign(epoch + 1)
         self.manager.save(checkpoint_number=epoch + 1)
 
     def _write_metrics(self, rows: list[dict[str, Any]]) -> None:
         text = io.StringIO()
-        writer = csv.DictWriter(text, ("epoch", *METRICS), lineterminator="\n")
+        names = rows[0] if rows else ("epoch", *METRICS)
+        writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write_text_atomically(self.metrics_path, text.getvalue())

@@ -12,6 +12,7 @@ from kdant_tf.models.i3d import ENDPOINTS, endpoint_channels
 from kdant_tf.models.networks import check_network_settings
 from kdant_tf.models.stem import ENDPOINT
 from kdant_tf.runs import (
+    BEST_NAME,
     CHECKPOINTS_NAME,
     CURVES_NAME,
     EVALUATION_NAME,
@@ -23,6 +24,7 @@ from kdant_tf.runs import (
     load_run,
     manifest_sha256,
 )
+from kdant_tf.training.held_out import choose_labels
 from tf_records.errors import RecordError, RunError
 from tf_records.manifest import Manifest
 from tf_records.reader import MAP_STRIDE, map_side
@@ -39,6 +41,7 @@ class Job:
         run: its folder and settings, as config.json will have them.
         records: opened.
         labels: in place of the recorded ones, where only a share of them is used.
+        held_out: marks the training records that are validated on instead, where there are any.
         samples: training pairs an epoch.
         teacher: finished, for students.
     """
@@ -46,6 +49,7 @@ class Job:
     run: Run
     records: Records
     labels: np.ndarray | None
+    held_out: np.ndarray | None
     samples: int
     teacher: Run | None
 
@@ -88,7 +92,7 @@ def prepare_job(
         KdantError: records, teacher and settings do not fit together (says how).
     """
     manifest = records.manifest
-    split = records.split("train")
+    records.split("train")
     if len(manifest.classes) < 2:
         raise RecordError(
             f"Training needs at least two classes; {records.folder} has {len(manifest.classes)}. "
@@ -104,9 +108,10 @@ def prepare_job(
                 f"Teacher {teacher.folder} sees {teacher.modality}, the student would see "
                 f"{records.modality}. Leave `modality` out, or give another teacher."
             )
-    labels = _reduced_labels(records, config) if config.label_fraction < 1 else None
-    labeled = split.labeled if labels is None else int(np.sum(labels >= 0))
-    samples = labeled if teacher is None else split.records
+    if config.validation_split is not None:
+        _check_validation_split(records, config.validation_split)
+    seen = choose_labels(records, config)
+    samples = seen.labeled if teacher is None else seen.samples
     if samples < config.batch_size:
         raise RecordError(
             f"Batch size {config.batch_size} is larger than the {samples} training samples in "
@@ -126,7 +131,22 @@ def prepare_job(
         left_out=tuple(shard.file for shard in records.left_out),
         execution=execution,
     )
-    return Job(run=run, records=records, labels=labels, samples=samples, teacher=teacher)
+    return Job(
+        run=run,
+        records=records,
+        labels=seen.labels,
+        held_out=seen.held_out,
+        samples=samples,
+        teacher=teacher,
+    )
+
+
+def _check_validation_split(records: Records, split: str) -> None:
+    if records.split(split).labeled == 0:
+        raise RecordError(
+            f"No sample of split {split!r} in {records.folder} has a label to validate on. Give another "
+            f"--validation-split, or --validation-fraction."
+        )
 
 
 def _check_features(manifest: Manifest, folder: RecordPath, config: TrainConfig) -> None:
@@ -194,17 +214,8 @@ def resumable_run(folder: Path) -> Run | None:
 
 def remove_run(folder: Path) -> None:
     """Removes what an earlier training left in `folder`, and nothing else."""
-    for name in (CHECKPOINTS_NAME, TENSORBOARD_NAME):
+    for name in (CHECKPOINTS_NAME, BEST_NAME, TENSORBOARD_NAME):
         if (folder / name).is_dir():
             tf.io.gfile.rmtree(str(folder / name))
     for name in (METRICS_NAME, CURVES_NAME, EVALUATION_NAME, MODEL_NAME, PROJECTION_NAME):
         (folder / name).unlink(missing_ok=True)
-
-
-def _reduced_labels(records: Records, config: TrainConfig) -> np.ndarray:
-    """The recorded labels, with all but a seeded `label_fraction` of them replaced by -1 (§4.4)."""
-    labels = records.labels("train")
-    labeled = np.flatnonzero(labels >= 0)
-    order = np.random.default_rng(config.label_seed).permutation(labeled)
-    labels[order[round(config.label_fraction * len(labeled)) :]] = -1
-    return labels

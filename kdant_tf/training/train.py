@@ -1,6 +1,7 @@
 """What `kdant train-teacher` and `kdant distill` do, start to end."""
 
 import dataclasses
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,13 @@ from kdant_tf.runs import (
     Run,
 )
 from kdant_tf.training.assembly import Assembly, assemble
+from kdant_tf.training.best import BestNetwork, best_epoch, best_network
 from kdant_tf.training.checkpoint import RunCheckpoints, latest_checkpoint, read_metrics
 from kdant_tf.training.job import Job, check_same_run, prepare_job, remove_run, resumable_run
 from kdant_tf.training.loop import fit
 from kdant_tf.training.strategy import make_strategy
 from kdant_tf.training.tensorboard import EpochScalars
+from kdant_tf.training.validation import validation_of
 from tf_records.errors import KdantError
 from tf_records.files import atomic_path, claim_folder
 from tf_records.reader import training_batches
@@ -35,11 +38,17 @@ from tf_records.remote_path import RecordPath
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TrainResult:
-    """What a training prints. `clips_per_second` is of the last epoch, `left_out` names damaged shards."""
+    """What a training prints.
+
+    `clips_per_second` is of the last epoch, `left_out` names damaged shards, `best_epoch` is the one whose
+    network was kept; None where nothing was validated.
+    """
 
     run: Path
     epochs: int
     final_loss: float
+    best_epoch: int | None
+    validation_accuracy: float | None
     clips_per_second: float
     left_out: tuple[str, ...]
 
@@ -107,11 +116,14 @@ def train(
     logs = _fit(job, assembly, strategy, callbacks)
     _save(assembly, out)
     rows = read_metrics(out / METRICS_NAME)
+    best = best_epoch(rows)
     plot_curves({out.name: rows}, out / CURVES_NAME)
     return TrainResult(
         run=out,
         epochs=config.epochs,
         final_loss=rows[-1]["loss"],
+        best_epoch=best,
+        validation_accuracy=None if best is None else rows[best - 1]["validation_accuracy"],
         clips_per_second=logs.get("clips_per_second", 0.0),
         left_out=job.run.left_out,
     )
@@ -139,8 +151,12 @@ def _fit(
     finished = checkpoints.restore()
     if finished:
         logging.info("Resuming after epoch %d of %d.", finished, config.epochs)
+    validation = validation_of(job, assembly)
+    validated = (
+        [] if validation is None else [validation, BestNetwork(out, lambda to: _save_networks(assembly, to))]
+    )
     told = keras.callbacks.CallbackList(
-        [checkpoints, EpochScalars(out / TENSORBOARD_NAME), *callbacks], model=distiller
+        [*validated, checkpoints, EpochScalars(out / TENSORBOARD_NAME), *callbacks], model=distiller
     )
     told.set_params({"epochs": config.epochs, "steps": job.samples // config.batch_size})
     return fit(
@@ -155,6 +171,17 @@ def _fit(
 
 
 def _save(assembly: Assembly, out: Path) -> None:
+    """The best epoch's networks where epochs were validated, else the last one's."""
+    best = best_network(out)
+    if best is None:
+        _save_networks(assembly, out)
+        return
+    for path in best.iterdir():
+        with atomic_path(out / path.name) as temporary:
+            shutil.copyfile(path, temporary)
+
+
+def _save_networks(assembly: Assembly, out: Path) -> None:
     """The network, and beside it the projection that it was trained through, where there is one."""
     with atomic_path(out / MODEL_NAME) as temporary:
         assembly.network.save(temporary)
@@ -177,4 +204,5 @@ def _batches(job: Job, records: Records, epoch: int) -> tf.data.Dataset:
         draw=config.draw_at(epoch),
         labels=job.labels,
         labeled_only=job.teacher is None,
+        held_out=job.held_out,
     )

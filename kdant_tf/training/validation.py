@@ -1,0 +1,99 @@
+"""Validation after each epoch."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from kdant_tf.config import TEACHER
+from kdant_tf.evaluation.metrics import mean_class_accuracy, top_k_accuracy
+from kdant_tf.evaluation.protocols import BATCH_SIZE, compile_inference, predict
+from kdant_tf.training.assembly import Assembly
+from kdant_tf.training.job import Job
+from tf_records.reader import evaluation_batches
+from tf_records.records import Records, iterate_batches
+from tf_records.schema import FUTURE, OBSERVED
+
+TRAIN = "train"
+_TINY = 1e-7
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationData:
+    """What is validated on.
+
+    Args:
+        records: and `split`, where the samples are.
+        chosen: bool `(records of the split,)`, those to validate on; None for all.
+    """
+
+    records: Records
+    split: str
+    chosen: np.ndarray | None = None
+
+
+class Validation(keras.callbacks.Callback):
+    """Adds `validation_loss`, `validation_accuracy` and `validation_mean_class_accuracy` to an epoch's logs.
+
+    Goes before the callbacks that are to see them. Samples without a label are passed over; windows are
+    those of `kdant evaluate`: all of the future segment for a teacher, of the observed one for a student.
+    The loss is the cross-entropy of the probabilities averaged over a sample's windows.
+
+    Args:
+        network: in training, from what `data` has to a dict with "logits".
+        data: to validate on.
+        role: "teacher" or "student".
+        crop, windows: as in TrainConfig.
+    """
+
+    def __init__(
+        self, network: keras.Model, data: ValidationData, *, role: str, crop: int, windows: int
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.data = data
+        # Both are traced once, not each epoch.
+        self.infer = compile_inference(network)
+        self.batches = evaluation_batches(
+            data.records,
+            split=data.split,
+            view=FUTURE if role == TEACHER else OBSERVED,
+            batch_size=BATCH_SIZE,
+            crop=crop,
+            windows=windows,
+            chosen=data.chosen,
+        )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if logs is not None:
+            logs.update(self.validate())
+
+    def validate(self) -> dict[str, float]:
+        """The metrics of the network as it is."""
+        records, split = self.data.records, self.data.split
+        batches = iterate_batches(self.batches, records, split)
+        probabilities, labels = predict(self.network, batches, records.split(split).records, infer=self.infer)
+        probabilities, labels = probabilities[labels >= 0], labels[labels >= 0]
+        right = probabilities[np.arange(len(labels)), labels]
+        return {
+            "validation_loss": float(np.mean(-np.log(np.maximum(right, _TINY)))),
+            "validation_accuracy": top_k_accuracy(probabilities, labels, 1),
+            "validation_mean_class_accuracy": mean_class_accuracy(probabilities, labels),
+        }
+
+
+def validation_of(job: Job, assembly: Assembly) -> Validation | None:
+    """What the settings ask for, if they do.
+
+    A network that trains on cached features of the training split sees frames in the others.
+    """
+    config = job.run.config
+    split = config.validation_split
+    if split is None and job.held_out is None:
+        return None
+    if split is None:
+        network = assembly.distiller.student
+        data = ValidationData(records=assembly.records, split=TRAIN, chosen=job.held_out)
+    else:
+        network, data = assembly.network, ValidationData(records=job.records, split=split)
+    return Validation(network, data, role=job.run.role, crop=config.crop, windows=config.windows)
