@@ -43,7 +43,12 @@ training_options = add_options(
     ),
     click.option("--segments", type=int, help="Frames that tsn sees of a clip."),
     click.option("--epochs", type=int),
-    click.option("--batch-size", type=int, help="Pairs a step, over all devices."),
+    click.option("--batch-size", type=int, help="Pairs an update, over all devices."),
+    click.option(
+        "--gradient-accumulation",
+        type=int,
+        help="Micro-batches that a batch is computed in, one after the other, in less memory.",
+    ),
     click.option("--crop", type=int, help="Pixels of the square that the network sees."),
     click.option(
         "--views",
@@ -51,6 +56,7 @@ training_options = add_options(
         help="Starts, crops and flips drawn of each pair, once, in place of new ones each epoch.",
     ),
     click.option("--learning-rate", type=float),
+    click.option("--clip-norm", type=float, help="Largest norm of a batch's gradient."),
     click.option("--width", type=float, help="Multiplies I3D's channels; 1 is the published network."),
     click.option("--label-fraction", type=float, help="Share of the training labels to use, seeded."),
     click.option(

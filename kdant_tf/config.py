@@ -23,6 +23,7 @@ TEACHER = "teacher"
 STUDENT = "student"
 FEATURE_LOSS_NAMES = ("none", "direct", "unidirectional", "bidirectional")
 TEACHER_VIEWS = ("future", "both")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MODELS = ("i3d", "tsn", "frame-mlp")
 # Where weights may come from by name, and the models they are for.
 INITS = {"random": MODELS, "kinetics": ("i3d",), "imagenet": ("tsn", "frame-mlp")}
@@ -63,10 +64,15 @@ class TrainConfig:
         validation_fraction: share of the videos with labelled training pairs that are kept out of training,
             to validate on after each epoch, in [0, 1).
         validation_split: or the records' split to validate on.
-        epochs, batch_size: of the training; `batch_size` is over all devices.
+        epochs, batch_size: of the training; `batch_size` is what one update sees, over all devices.
+        gradient_accumulation: micro-batches of batch_size / gradient_accumulation each that an update is
+            computed in, one after the other; batch normalisation sees a micro-batch.
         learning_rate: at the start; multiplied by `decay_factor` at each of `decay_epochs`.
         momentum: of SGD.
         weight_decay: L2 factor on kernels.
+        clip_norm: largest norm of a batch's gradient, over all variables; None for any.
+        precision: one of PRECISIONS. The mixed ones compute convolutions and products in 16 bits and keep
+            weights, softmax, losses and logits in float32.
         feature_loss: one of FEATURE_LOSS_NAMES (students).
         feature_weight: the paper's lambda (eq. 3), for reduction "mean".
         projection: learn a 1x1x1 convolution from the student's channels to the teacher's, for the
@@ -96,11 +102,14 @@ class TrainConfig:
     validation_split: str | None = None
     epochs: int = 80
     batch_size: int = 16
+    gradient_accumulation: int = 1
     learning_rate: float = 0.01
     decay_epochs: tuple[int, ...] = (20,)
     decay_factor: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-5
+    clip_norm: float | None = None
+    precision: str = "float32"
     feature_loss: str = "bidirectional"
     feature_weight: float = 10.0
     projection: bool = False
@@ -119,13 +128,17 @@ class TrainConfig:
         fitting = [name for name, models in INITS.items() if own or self.model in models]
         fits = self.init not in INITS or self.init in fitting
         self._require("init", fits, f"{_one_of(tuple(fitting))}, or a path, for {self.model}")
-        for name in ("epochs", "batch_size", "windows", "segments"):
+        for name in ("epochs", "batch_size", "gradient_accumulation", "windows", "segments"):
             self._require(name, getattr(self, name) >= 1, "at least 1")
         self._require("crop", self.crop >= 32, "at least 32 pixels, I3D's stride")
         self._require("clip_frames", self.clip_frames is None or self.clip_frames >= 1, "at least 1")
         self._require("modality", self.modality in (None, *CHANNELS), _one_of(tuple(CHANNELS)))
         for name in ("width", "learning_rate", "decay_factor", "huber_delta"):
             self._require(name, getattr(self, name) > 0, "positive")
+        divides = self.batch_size % self.gradient_accumulation == 0
+        self._require("gradient_accumulation", divides, f"a divisor of the batch size, {self.batch_size}")
+        self._require("clip_norm", self.clip_norm is None or self.clip_norm > 0, "positive")
+        self._require("precision", self.precision in PRECISIONS, _one_of(PRECISIONS))
         self._require("alpha", self.alpha is None or self.alpha >= 0, "not negative")
         for name in ("weight_decay", "feature_weight", "seed", "label_seed", "views"):
             self._require(name, getattr(self, name) >= 0, "not negative")

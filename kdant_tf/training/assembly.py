@@ -14,6 +14,7 @@ from kdant_tf.models.stem import build_head
 from kdant_tf.runs import manifest_sha256
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.job import Job
+from kdant_tf.training.optimizer import make_optimizer
 from tf_records.errors import RunError
 from tf_records.frame_features import write_feature_records
 from tf_records.records import Records
@@ -89,10 +90,12 @@ def _build_distiller(job: Job, student: keras.Model, teacher: keras.Model | None
             delta=config.huber_delta,
             reduction=config.reduction,
             weight_decay=config.weight_decay,
+            clip_norm=config.clip_norm,
+            gradient_accumulation=config.gradient_accumulation,
         )
     except ValueError as error:
         raise RunError(f"Teacher and student do not fit: {error}") from error
-    distiller.compile(optimizer=keras.optimizers.SGD(config.learning_rate, momentum=config.momentum))
+    distiller.compile(optimizer=make_optimizer(config))
     distiller.optimizer.build(distiller.trainable_variables)
     return distiller
 

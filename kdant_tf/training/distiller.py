@@ -11,6 +11,10 @@ from kdant_tf.layers.compilation import compile_with_xla
 from kdant_tf.losses import features as feature_losses
 from kdant_tf.losses.classification import classification_loss
 from kdant_tf.models.networks import feature_map_name
+from kdant_tf.training.optimizer import apply_summed, loss_scale
+
+# Of what `Distiller.compute_losses` gives, sums over samples; the rest are means.
+COUNTS = ("correct", "labeled")
 
 
 class Distiller(keras.Model):
@@ -28,6 +32,9 @@ class Distiller(keras.Model):
             which the feature loss sees the student's map. The student itself is left as it is.
         alpha, penalty, delta, reduction: of the feature loss.
         weight_decay: L2 factor on kernels, added to their gradients.
+        clip_norm: largest norm of the whole batch's gradient, over all variables; None for any.
+        gradient_accumulation: micro-batches that a batch is split into, one after the other. All are of
+            the same size and every loss is a mean over samples, so that their mean is the batch's.
 
     Call Args:
         clip: float `(B, T, H, W, C)`.
@@ -56,6 +63,8 @@ class Distiller(keras.Model):
         delta: float = 1.0,
         reduction: str = "mean",
         weight_decay: float = 0.0,
+        clip_norm: float | None = None,
+        gradient_accumulation: int = 1,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -69,6 +78,8 @@ class Distiller(keras.Model):
         self.feature_loss_name = feature_loss
         self.feature_weight = feature_weight
         self.weight_decay = weight_decay
+        self.clip_norm = clip_norm
+        self.gradient_accumulation = gradient_accumulation
         self.projection: keras.layers.Layer | None = None
         self._compute_feature_loss = compile_with_xla(
             functools.partial(
@@ -121,24 +132,60 @@ class Distiller(keras.Model):
         }
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        """One step of the optimizer on this replica's share of a batch; returns `compute_losses`."""
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
+        """One update from this replica's share of a batch.
+
+        Returns:
+            dict: of `compute_losses`, over all micro-batches, and "gradient_norm", of the whole batch's
+            gradient before it was clipped, without the weight decay.
+        """
         variables = self.trainable_variables
-        with tf.GradientTape() as tape:
-            losses = self.compute_losses(batch)
-            # The optimizer adds the replicas' gradients up.
-            scaled = losses["loss"] / replicas
-        gradients = tape.gradient(scaled, [variable.value for variable in variables])
-        decay = self.weight_decay / replicas
+        losses, gradients = self._sum_gradients(batch)
+        gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
+        scale = loss_scale(self.optimizer)
+        norm = tf.linalg.global_norm(gradients) / scale
+        if self.clip_norm is not None:
+            factor = self.clip_norm / tf.maximum(norm, self.clip_norm)
+            gradients = [factor * gradient for gradient in gradients]
+        decay = self.weight_decay * scale
         gradients = [
             gradient + decay * variable if variable.path.endswith("/kernel") else gradient
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
-        self.optimizer.apply(gradients, variables)
-        return losses
+        apply_summed(self.optimizer, gradients, variables)
+        return {**losses, "gradient_norm": norm}
+
+    def _sum_gradients(self, batch: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+        """Losses and gradients of this replica's share, which add up to the batch's over all replicas."""
+        losses: dict[str, Any] = {}
+        gradients: list[Any] = []
+        for part in _split(batch, self.gradient_accumulation):
+            # Else TensorFlow would run the micro-batches at once, in the memory of the whole batch.
+            with tf.control_dependencies(gradients):
+                part = {name: tf.identity(values) for name, values in part.items()}
+            part_losses, part_gradients = self._compute_gradients(part)
+            if gradients:
+                part_gradients = [a + b for a, b in zip(gradients, part_gradients, strict=True)]
+                part_losses = {name: losses[name] + value for name, value in part_losses.items()}
+            losses, gradients = part_losses, part_gradients
+        parts = self.gradient_accumulation
+        return {name: value if name in COUNTS else value / parts for name, value in losses.items()}, gradients
+
+    def _compute_gradients(self, batch: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
+        """Losses of one micro-batch, and gradients of its share in the whole batch's loss."""
+        shares = tf.distribute.get_strategy().num_replicas_in_sync * self.gradient_accumulation
+        with tf.GradientTape() as tape:
+            losses = self.compute_losses(batch)
+            scaled = self.optimizer.scale_loss(losses["loss"] / shares)
+        return losses, tape.gradient(scaled, [variable.value for variable in self.trainable_variables])
 
     def test_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         return self.compute_losses(batch, training=False)
+
+
+def _split(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
+    """`parts` batches of the same size, in order."""
+    pieces = {name: tf.split(values, parts) for name, values in batch.items()}
+    return [{name: values[i] for name, values in pieces.items()} for i in range(parts)]
 
 
 def _check_maps(

@@ -9,12 +9,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from kdant_tf.training.distiller import Distiller
+from kdant_tf.training.distiller import COUNTS, Distiller
 from kdant_tf.training.epochs_ahead import EpochsAhead
 from tf_records.errors import KdantError
 from tf_records.records import Records
-
-COUNTS = ("correct", "labeled")
 
 
 def fit(

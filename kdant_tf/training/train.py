@@ -97,11 +97,7 @@ def train(
         report(_describe_left_out(records))
     job = prepare_job(records, out, config, teacher, execution)
     strategy = make_strategy(execution.devices)
-    if config.batch_size % strategy.num_replicas_in_sync:
-        raise KdantError(
-            f"Batch size {config.batch_size} should be a multiple of the {strategy.num_replicas_in_sync} "
-            f"devices. Change --batch-size or --devices."
-        )
+    _check_batch_size(config, strategy.num_replicas_in_sync)
     claim_folder(out, resume=resume, overwrite=overwrite)
     before = resumable_run(out) if resume else None
     if before is not None:
@@ -127,6 +123,17 @@ def train(
         clips_per_second=logs.get("clips_per_second", 0.0),
         left_out=job.run.left_out,
     )
+
+
+def _check_batch_size(config: TrainConfig, replicas: int) -> None:
+    """Every device sees as many samples as any other, in every micro-batch."""
+    parts = config.gradient_accumulation
+    if config.batch_size % (replicas * parts):
+        times = "" if parts == 1 else f" times {parts} micro-batches"
+        raise KdantError(
+            f"Batch size {config.batch_size} should be a multiple of the {replicas} devices{times}. Change "
+            f"--batch-size, --gradient-accumulation or --devices."
+        )
 
 
 def _describe_left_out(records: Records) -> str:

@@ -1,0 +1,100 @@
+"""One update: micro-batches, clipping and several devices give what the whole batch gives at once."""
+
+import functools
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from test_distiller import CLASSES, random_batch, tiny_network, weights_of
+
+from kdant_tf.config import TrainConfig
+from kdant_tf.training.distiller import Distiller
+from kdant_tf.training.optimizer import make_optimizer
+from kdant_tf.training.strategy import make_strategy
+
+LABELS = (0, -1, 2, -1, -1, -1, 1, 0)
+
+
+def run_steps(devices: str = "cpu", steps: int = 3, **settings) -> tuple[dict[str, np.ndarray], list[dict]]:
+    """The student's weights after some steps on batches of eight, and what each step returned."""
+    config = TrainConfig(
+        batch_size=8, learning_rate=0.1, **{"momentum": 0.9, "weight_decay": 0.1, **settings}
+    )
+    strategy = make_strategy(devices)
+    with strategy.scope():
+        distiller = Distiller(
+            tiny_network(1),
+            tiny_network(2),
+            feature_loss="bidirectional",
+            feature_weight=2.0,
+            weight_decay=config.weight_decay,
+            clip_norm=config.clip_norm,
+            gradient_accumulation=config.gradient_accumulation,
+        )
+        distiller.compile(optimizer=make_optimizer(config))
+        distiller.optimizer.build(distiller.trainable_variables)
+
+    @tf.function(autograph=False)
+    def step(batch):
+        losses = strategy.run(distiller.train_step, args=(batch,))
+        return {
+            name: strategy.reduce("SUM" if name in ("correct", "labeled") else "MEAN", value, axis=None)
+            for name, value in losses.items()
+        }
+
+    batches = [random_batch(seed, LABELS) for seed in range(steps)]
+    samples = {name: tf.concat([batch[name] for batch in batches], axis=0) for name in batches[0]}
+    data = tf.data.Dataset.from_tensor_slices(samples).batch(8, drop_remainder=True)
+    logs = [
+        {name: float(value) for name, value in step(batch).items()}
+        for batch in strategy.experimental_distribute_dataset(data)
+    ]
+    return weights_of(distiller.student), logs
+
+
+@functools.cache
+def whole_batch(**settings) -> tuple[dict[str, np.ndarray], list[dict]]:
+    return run_steps(**settings)
+
+
+@pytest.mark.parametrize(
+    ("devices", "parts", "clip_norm"), [("cpu", 4, None), ("cpu:2", 1, 0.3), ("cpu:2", 2, 0.3)]
+)
+def test_parts_of_a_batch_give_the_update_of_the_whole(devices: str, parts: int, clip_norm: float | None):
+    expected, expected_logs = whole_batch(clip_norm=clip_norm)
+    weights, logs = run_steps(devices, gradient_accumulation=parts, clip_norm=clip_norm)
+    before = weights_of(tiny_network(1))
+    for path, values in expected.items():
+        assert np.abs(values - before[path]).max() > 1e-3, path
+        np.testing.assert_allclose(weights[path], values, atol=1e-5, err_msg=path)
+    for one, other in zip(logs, expected_logs, strict=True):
+        assert one.keys() == other.keys()
+        for name, value in other.items():
+            np.testing.assert_allclose(one[name], value, rtol=1e-4, err_msg=name)
+
+
+def test_clipping_bounds_the_step_and_leaves_its_direction():
+    plain = {"momentum": 0.0, "weight_decay": 0.0, "steps": 1}
+    before = weights_of(tiny_network(1))
+    steps = {}
+    for clip_norm in (None, 0.05, 1e6):
+        weights, logs = run_steps(clip_norm=clip_norm, **plain)
+        steps[clip_norm] = np.concatenate([(before[path] - weights[path]).ravel() for path in before]) / 0.1
+        np.testing.assert_allclose(logs[0]["gradient_norm"], np.linalg.norm(steps[None]), rtol=1e-4)
+    assert np.linalg.norm(steps[None]) > 0.1
+    np.testing.assert_allclose(np.linalg.norm(steps[0.05]), 0.05, rtol=1e-3)
+    np.testing.assert_allclose(
+        steps[0.05] / 0.05, steps[None] / np.linalg.norm(steps[None]), rtol=1e-3, atol=1e-4
+    )
+    np.testing.assert_array_equal(steps[1e6], steps[None])
+
+
+def test_weight_decay_is_not_clipped():
+    settings = {"momentum": 0.0, "steps": 1, "clip_norm": 0.05}
+    plain, _ = run_steps(weight_decay=0.0, **settings)
+    decayed, _ = run_steps(weight_decay=0.5, **settings)
+    before = weights_of(tiny_network(1))
+    assert before["logits/bias"].size == CLASSES
+    for path, values in plain.items():
+        shrunk = values - 0.1 * 0.5 * before[path] if path.endswith("/kernel") else values
+        np.testing.assert_allclose(decayed[path], shrunk, rtol=1e-5, atol=1e-6, err_msg=path)
