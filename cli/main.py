@@ -11,6 +11,8 @@ from .evaluate import evaluate
 from .export import export
 from .extract_features import extract_features
 from .inspect import inspect
+from .presets import presets
+from .runs import runs
 from .train_teacher import train_teacher
 
 
@@ -27,5 +29,9 @@ def main() -> None:
     """
 
 
-for _command in (build_records, inspect, extract_features, train_teacher, distill, evaluate, export, demo):
+for _command in (
+    *(build_records, inspect, extract_features),
+    *(train_teacher, distill, evaluate, export),
+    *(runs, presets, demo),
+):
     main.add_command(_command)

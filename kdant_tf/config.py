@@ -209,13 +209,22 @@ def preset_names() -> tuple[str, ...]:
     return tuple(sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml")))
 
 
-def _read_preset(name: str) -> dict[str, Any]:
+def preset_text(name: str) -> str:
+    """The TOML file of a preset.
+
+    Raises:
+        ConfigError: no such preset (says which there are).
+    """
     if name not in preset_names():
         raise ConfigError(
             f"There is no preset {name!r}.{_suggestion(name, preset_names())} "
             f"Presets: {', '.join(preset_names())}."
         )
-    return tomllib.loads(resources.files("kdant_tf").joinpath("presets", f"{name}.toml").read_text("utf-8"))
+    return resources.files("kdant_tf").joinpath("presets", f"{name}.toml").read_text("utf-8")
+
+
+def _read_preset(name: str) -> dict[str, Any]:
+    return tomllib.loads(preset_text(name))
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

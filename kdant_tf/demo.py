@@ -11,10 +11,10 @@ from kdant_tf.config import STUDENT, TEACHER, resolve_config
 from kdant_tf.evaluation.heat_maps import draw_heat_maps
 from kdant_tf.evaluation.plots import plot_curves
 from kdant_tf.evaluation.protocols import Evaluation, evaluate_run
+from kdant_tf.metrics_csv import read_metrics
 from kdant_tf.models.networks import load_network
 from kdant_tf.runs import METRICS_NAME, Run, inherited_settings, load_run
 from kdant_tf.serving.export import export_run
-from kdant_tf.training.checkpoint import read_metrics
 from kdant_tf.training.train import train
 from tf_records.files import claim_folder
 from tf_records.plan import BuildOptions

@@ -2,13 +2,13 @@
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 
+from kdant_tf.metrics_csv import best_epoch, read_metrics
 from kdant_tf.runs import BEST_NAME, METRICS_NAME
-from kdant_tf.training.checkpoint import read_metrics
 
 
 class BestNetwork(keras.callbacks.Callback):
@@ -48,18 +48,6 @@ class BestNetwork(keras.callbacks.Callback):
         self.save(temporary)
         shutil.rmtree(place, ignore_errors=True)
         temporary.rename(place)
-
-
-def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
-    """The epoch, counted from 1, of the highest validation accuracy; ties: lower loss, then the earlier.
-
-    None where nothing was validated.
-    """
-    validated = [row for row in rows if "validation_accuracy" in row]
-    if not validated:
-        return None
-    best = min(validated, key=lambda row: (-row["validation_accuracy"], row["validation_loss"], row["epoch"]))
-    return int(best["epoch"])
 
 
 def best_network(folder: Path) -> Path | None:

@@ -8,13 +8,10 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kdant_tf.metrics_csv import METRICS, VALIDATION_METRICS, read_metrics
 from kdant_tf.runs import CHECKPOINTS_NAME, METRICS_NAME
 from kdant_tf.training.distiller import Distiller
 from tf_records.files import write_text_atomically
-
-METRICS = ("learning_rate", "loss", "classification_loss", "feature_loss", "accuracy")
-# Columns more, where an epoch is validated.
-VALIDATION_METRICS = ("validation_loss", "validation_accuracy", "validation_mean_class_accuracy")
 
 
 class RunCheckpoints(keras.callbacks.Callback):
@@ -69,14 +66,3 @@ class RunCheckpoints(keras.callbacks.Callback):
 def latest_checkpoint(folder: Path) -> str | None:
     """Prefix of the last checkpoint in a run folder, if any."""
     return tf.train.latest_checkpoint(str(folder / CHECKPOINTS_NAME))
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """Rows of a metrics.csv, one an epoch; empty where there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {name: int(value) if name == "epoch" else float(value) for name, value in row.items()}
-            for row in csv.DictReader(file)
-        ]

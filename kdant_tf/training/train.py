@@ -13,6 +13,7 @@ from absl import logging
 from kdant_tf.config import TrainConfig
 from kdant_tf.evaluation.plots import plot_curves
 from kdant_tf.execution import DEFAULT_EXECUTION, Execution
+from kdant_tf.metrics_csv import best_epoch, read_metrics
 from kdant_tf.runs import (
     CURVES_NAME,
     METRICS_NAME,
@@ -22,8 +23,8 @@ from kdant_tf.runs import (
     Run,
 )
 from kdant_tf.training.assembly import Assembly, assemble
-from kdant_tf.training.best import BestNetwork, best_epoch, best_network
-from kdant_tf.training.checkpoint import RunCheckpoints, latest_checkpoint, read_metrics
+from kdant_tf.training.best import BestNetwork, best_network
+from kdant_tf.training.checkpoint import RunCheckpoints, latest_checkpoint
 from kdant_tf.training.job import Job, check_same_run, prepare_job, remove_run, resumable_run
 from kdant_tf.training.loop import fit
 from kdant_tf.training.strategy import make_strategy

@@ -10,13 +10,13 @@ import pytest
 
 from kdant_tf.config import TrainConfig
 from kdant_tf.execution import Execution
+from kdant_tf.metrics_csv import read_metrics
 from kdant_tf.models.frame_mlp import HEAD, STEM
 from kdant_tf.models.networks import load_network
 from kdant_tf.models.tsn import build_tsn
 from kdant_tf.models.weights import WeightsError
 from kdant_tf.runs import load_run
 from kdant_tf.training.assembly import Assembly, assemble
-from kdant_tf.training.checkpoint import read_metrics
 from kdant_tf.training.job import prepare_job
 from kdant_tf.training.train import train
 from tf_records.errors import RecordError

@@ -342,7 +342,7 @@ def test_settings_cannot_be_changed():
 
 def test_the_papers_numbers_for_epic_kitchens():
     """§4.3.1 and §4.3.2: features of 32 frames, squares of 14 x 14."""
-    teacher, student = (resolve_config(role, preset="epic55-rgb") for role in (TEACHER, STUDENT))
+    teacher, student = (resolve_config(role, preset="epic55") for role in (TEACHER, STUDENT))
     for config in (teacher, student):
         assert (config.init, config.clip_frames, config.crop // 16) == ("kinetics", 32, 14)
         assert (config.epochs, config.batch_size, config.momentum, config.weight_decay) == (30, 32, 0.9, 1e-5)
@@ -350,3 +350,26 @@ def test_the_papers_numbers_for_epic_kitchens():
         [0.1, 0.1, 0.01, 1e-6]
     )
     assert [student.learning_rate_at(epoch) for epoch in (0, 19, 20)] == pytest.approx([0.001, 0.001, 0.0001])
+
+
+@pytest.mark.parametrize("preset", ["jhmdb-rgb", "jhmdb-flow"])
+def test_the_papers_numbers_for_jhmdb(preset):
+    """§4.2: pairs of 8 frames, squares of 224 pixels, Mixed_4f, Huber with delta 1."""
+    for role in (TEACHER, STUDENT):
+        config = resolve_config(role, preset=preset)
+        assert (config.init, config.clip_frames, config.crop) == ("kinetics", 8, 224)
+        assert (config.endpoint, config.penalty, config.huber_delta) == ("Mixed_4f", "huber", 1.0)
+        assert config.alpha is None  # 1/sqrt(d)
+        assert (config.epochs, config.momentum, config.weight_decay) == (80, 0.9, 1e-5)
+        rates = [config.learning_rate_at(epoch) for epoch in (0, 19, 20, 79)]
+        assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001])
+
+
+@pytest.mark.parametrize(
+    ("preset", "network"), [("thumos14-i3d", ("i3d", None)), ("thumos14-frames", ("frame-mlp", "ResNet152"))]
+)
+def test_the_papers_numbers_for_thumos14(preset, network):
+    """§4.4: clips of 16 frames, squares of 224 pixels, the centre crop."""
+    config = resolve_config(STUDENT, preset=preset)
+    assert (config.model, config.backbone) == network
+    assert (config.clip_frames, config.crop, config.windows) == (16, 224, 1)

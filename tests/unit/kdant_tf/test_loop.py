@@ -8,7 +8,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from kdant_tf.training.checkpoint import METRICS, RunCheckpoints, read_metrics
+from kdant_tf.metrics_csv import METRICS, read_metrics
+from kdant_tf.training.checkpoint import RunCheckpoints
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.loop import fit
 from kdant_tf.training.strategy import make_strategy

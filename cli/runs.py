@@ -1,0 +1,98 @@
+"""kdant runs"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from .command import KdantCommand
+from .options import FOLDER, json_option
+
+
+@click.command("runs", cls=KdantCommand)
+@click.argument("folder", type=FOLDER, metavar="DIR")
+@json_option
+def runs(folder: Path, as_json: bool) -> None:
+    """List the runs in a folder: how far they are, in which settings they differ, and their results.
+
+    Folders in it are looked into, three levels deep. Run folders that cannot be read come last, with the
+    reason.
+    """
+    from kdant_tf.run_list import differing_settings, list_runs
+
+    from .output import print_json
+
+    found, broken = list_runs(folder)
+    names = differing_settings(found)
+    if as_json:
+        faults = [{"run": str(each.folder), "reason": each.reason} for each in broken]
+        print_json({"runs": [_to_dict(run, names) for run in found], "broken": faults})
+        return
+    _print(folder, found, names)
+    for each in broken:
+        click.echo(f"Cannot be read: {each.folder}: {each.reason}")
+
+
+def _to_dict(summary: Any, names: Sequence[str]) -> dict[str, Any]:
+    return {
+        "run": str(summary.run.folder),
+        "role": summary.run.role,
+        "state": summary.state,
+        "epochs": len(summary.rows),
+        "epochs_asked": summary.run.config.epochs,
+        "settings": _pick(summary, names),
+        "last": summary.last,
+        "best": summary.best,
+        "evaluation": summary.evaluation,
+    }
+
+
+def _print(folder: Path, found: Sequence[Any], names: Sequence[str]) -> None:
+    from .output import print_table
+
+    rows = [
+        (
+            _describe_run(folder, summary),
+            "\n".join(f"{name}={_show(name, value)}" for name, value in _pick(summary, names).items()),
+            _describe_metrics(summary.last, summary.best),
+            _describe_evaluation(summary.evaluation),
+        )
+        for summary in found
+    ]
+    if rows:
+        columns = ("run", "differs in", "metrics", "evaluated")
+        print_table(f"{len(rows)} runs in {folder}", columns, rows, left=len(columns), show_lines=True)
+
+
+def _describe_run(folder: Path, summary: Any) -> str:
+    path, run = summary.run.folder, summary.run
+    name = path.name if path == folder else path.relative_to(folder)
+    return f"{name}\n{run.role}\n{len(summary.rows)}/{run.config.epochs} epochs\n{summary.state}"
+
+
+def _pick(summary: Any, names: Sequence[str]) -> dict[str, Any]:
+    """Its settings of these names, where it has them."""
+    return {name: summary.settings[name] for name in names if name in summary.settings}
+
+
+def _show(name: str, value: Any) -> str:
+    return str(value)[:8] if name == "records_sha256" else str(value)
+
+
+def _describe_metrics(last: dict[str, float], best: dict[str, float]) -> str:
+    """Of the last epoch, and the validation of the best one."""
+    from .output import percent
+
+    lines = [f"loss {last['loss']:.3f}", f"top-1 {percent(last['accuracy'])}"] if last else []
+    if best:
+        lines += [f"validation {percent(best['validation_accuracy'])}", f"  in epoch {best['epoch']}"]
+    return "\n".join(lines)
+
+
+def _describe_evaluation(results: dict[str, Any]) -> str:
+    from .output import percent
+
+    return "\n".join(
+        f"{name} {percent(result['top1'])}" for name, result in results.items() if "top1" in result
+    )
