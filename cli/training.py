@@ -57,6 +57,9 @@ training_options = add_options(
     ),
     click.option("--learning-rate", type=float),
     click.option("--clip-norm", type=float, help="Largest norm of a batch's gradient."),
+    click.option(
+        "--precision", help="float32, or on a GPU mixed_bfloat16 or mixed_float16 (with loss scaling)."
+    ),
     click.option("--width", type=float, help="Multiplies I3D's channels; 1 is the published network."),
     click.option("--label-fraction", type=float, help="Share of the training labels to use, seeded."),
     click.option(

@@ -15,6 +15,7 @@ from kdant_tf.config import INITS, ConfigError, TrainConfig
 from kdant_tf.models.frame_mlp import build_frame_mlp
 from kdant_tf.models.i3d import ENDPOINTS, build_i3d, endpoint_layer
 from kdant_tf.models.imagenet import BACKBONES
+from kdant_tf.models.precision import FLOAT32, set_precision
 from kdant_tf.models.tsn import build_tsn
 from kdant_tf.models.weights import first_line
 from kdant_tf.runs import Run
@@ -113,11 +114,17 @@ def load_network(run: Run) -> keras.Model:
 
 
 def load_saved(path: Path) -> keras.Model:
-    """A network that Keras saved as `path`. Raises RunError where it cannot be read."""
+    """A network that Keras saved as `path`; it computes in float32, also where it was trained in less.
+
+    Raises:
+        RunError: `path` cannot be read.
+    """
     try:
-        return keras.saving.load_model(path, compile=False)
+        network = keras.saving.load_model(path, compile=False)
     except Exception as error:  # Keras, zipfile and h5py each have their own for a damaged file.
         raise RunError(f"{path} cannot be read: {first_line(error)}. Train the run again.") from error
+    set_precision(network, FLOAT32)
+    return network
 
 
 def load_teacher(run: Run, student: TrainConfig) -> keras.Model:

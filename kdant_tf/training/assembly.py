@@ -10,6 +10,7 @@ import tensorflow as tf
 from kdant_tf.models.frame_mlp import HEAD, STEM
 from kdant_tf.models.initialization import initialize
 from kdant_tf.models.networks import build_network, load_teacher
+from kdant_tf.models.precision import set_precision
 from kdant_tf.models.stem import build_head
 from kdant_tf.runs import manifest_sha256
 from kdant_tf.training.distiller import Distiller
@@ -61,6 +62,8 @@ def assemble(job: Job, *, load_weights: bool, report: Callable[[str], None]) -> 
         networks = [each.get_layer(HEAD) for each in networks]
     else:
         records = job.records
+    for each in networks:
+        set_precision(each, config.precision)
     distiller = _build_distiller(job, *networks)
     return Assembly(network=network, distiller=distiller, records=records)
 

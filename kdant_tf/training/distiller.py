@@ -136,23 +136,28 @@ class Distiller(keras.Model):
 
         Returns:
             dict: of `compute_losses`, over all micro-batches, and "gradient_norm", of the whole batch's
-            gradient before it was clipped, without the weight decay.
+            gradient before it was clipped, without the weight decay; "loss_scale" where the loss is
+            scaled.
         """
         variables = self.trainable_variables
         losses, gradients = self._sum_gradients(batch)
         gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         scale = loss_scale(self.optimizer)
-        norm = tf.linalg.global_norm(gradients) / scale
+        norm = tf.linalg.global_norm(gradients) / (1.0 if scale is None else scale)
         if self.clip_norm is not None:
             factor = self.clip_norm / tf.maximum(norm, self.clip_norm)
             gradients = [factor * gradient for gradient in gradients]
-        decay = self.weight_decay * scale
+        decay = self.weight_decay * (1.0 if scale is None else scale)
         gradients = [
             gradient + decay * variable if variable.path.endswith("/kernel") else gradient
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
         apply_summed(self.optimizer, gradients, variables)
-        return {**losses, "gradient_norm": norm}
+        if scale is None:
+            return {**losses, "gradient_norm": norm}
+        # A gradient that overflowed is left out by the optimizer, and here.
+        norm = tf.where(tf.math.is_finite(norm), norm, 0.0)
+        return {**losses, "gradient_norm": norm, "loss_scale": scale}
 
     def _sum_gradients(self, batch: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
         """Losses and gradients of this replica's share, which add up to the batch's over all replicas."""

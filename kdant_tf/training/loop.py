@@ -1,7 +1,6 @@
 """The training loop: batches of an epoch through `strategy.run`, ordinary Keras callbacks around it."""
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -11,7 +10,7 @@ import tensorflow as tf
 
 from kdant_tf.training.distiller import COUNTS, Distiller
 from kdant_tf.training.epochs_ahead import EpochsAhead
-from tf_records.errors import KdantError
+from kdant_tf.training.finite import check_finite
 from tf_records.records import Records
 
 
@@ -56,7 +55,7 @@ def fit(
             for number, batch in enumerate(meter.timed(ahead.batches(epoch))):
                 callbacks.on_train_batch_begin(number)
                 losses = {name: float(value) for name, value in step(batch).items()}
-                _check_finite(losses, epoch, number)
+                check_finite(losses, epoch, number)
                 meter.add(losses, _batch_size(strategy, batch))
                 callbacks.on_train_batch_end(number, meter.logs())
             logs = {**meter.logs(), "learning_rate": learning_rate(epoch)}
@@ -101,15 +100,6 @@ class _EpochMeter:
             "clips_per_second": self.clips / elapsed_s,
             "data_wait_share": self.waited_s / elapsed_s,
         }
-
-
-def _check_finite(losses: dict[str, float], epoch: int, step: int) -> None:
-    if not math.isfinite(losses["loss"]):
-        raise KdantError(
-            f"The loss is no longer finite in epoch {epoch + 1}, step {step + 1} (classification "
-            f"{losses['classification_loss']}, features {losses['feature_loss']}). Lower --learning-rate or "
-            f"--feature-weight; checkpoints hold the epochs before."
-        )
 
 
 def _compile_step(distiller: Distiller, strategy: tf.distribute.Strategy) -> Callable[[Any], dict[str, Any]]:

@@ -7,6 +7,7 @@ import keras
 import tensorflow as tf
 
 from kdant_tf.config import TrainConfig
+from tf_records.errors import KdantError
 
 
 class SummedSGD(keras.optimizers.SGD):
@@ -27,9 +28,9 @@ def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
 
 
 def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:
-    """What the gradients have to be divided by; 1.0 where no loss is scaled."""
+    """What the gradients have to be divided by, or None where no loss is scaled."""
     scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    return tf.convert_to_tensor(optimizer.dynamic_scale) if scaled else 1.0
+    return tf.identity(optimizer.dynamic_scale.value) if scaled else None
 
 
 def apply_summed(
@@ -41,3 +42,17 @@ def apply_summed(
     if replicas > 1 and not isinstance(inner, SummedSGD):
         gradients = [gradient / replicas for gradient in gradients]  # it adds them up itself
     optimizer.apply(gradients, variables)
+
+
+def check_precision(precision: str, strategy: tf.distribute.Strategy) -> None:
+    """Refuses to train in mixed precision on a CPU.
+
+    Raises:
+        KdantError: says why.
+    """
+    kinds = {tf.DeviceSpec.from_string(name).device_type for name in strategy.extended.worker_devices}
+    if precision != "float32" and kinds != {"GPU"}:
+        raise KdantError(
+            f"`--precision {precision}` needs a GPU: in 16 bits a CPU gives filter gradients of convolutions "
+            f"that are NaN. Leave it out, or give --devices gpu."
+        )

@@ -25,8 +25,10 @@ from kdant_tf.runs import (
 from kdant_tf.training.assembly import Assembly, assemble
 from kdant_tf.training.best import BestNetwork, best_network
 from kdant_tf.training.checkpoint import RunCheckpoints, latest_checkpoint
+from kdant_tf.training.finite import NotFiniteError
 from kdant_tf.training.job import Job, check_same_run, prepare_job, remove_run, resumable_run
 from kdant_tf.training.loop import fit
+from kdant_tf.training.optimizer import check_precision
 from kdant_tf.training.strategy import make_strategy
 from kdant_tf.training.tensorboard import EpochScalars
 from kdant_tf.training.validation import validation_of
@@ -99,6 +101,7 @@ def train(
     job = prepare_job(records, out, config, teacher, execution)
     strategy = make_strategy(execution.devices)
     _check_batch_size(config, strategy.num_replicas_in_sync)
+    check_precision(config.precision, strategy)
     claim_folder(out, resume=resume, overwrite=overwrite)
     before = resumable_run(out) if resume else None
     if before is not None:
@@ -110,7 +113,12 @@ def train(
     if overwrite:
         remove_run(out)
     job.run.save()
-    logs = _fit(job, assembly, strategy, callbacks)
+    try:
+        logs = _fit(job, assembly, strategy, callbacks)
+    except NotFiniteError as error:
+        last = latest_checkpoint(out)
+        where = "there is no checkpoint yet" if last is None else f"the last checkpoint is {last}"
+        raise NotFiniteError(f"{error}; {where}.") from error
     _save(assembly, out)
     rows = read_metrics(out / METRICS_NAME)
     best = best_epoch(rows)

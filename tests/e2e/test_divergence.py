@@ -12,4 +12,5 @@ def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path, record_fol
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 1
     assert "no longer finite in epoch 1, step 2" in result.stderr
+    assert "there is no checkpoint yet" in result.stderr
     assert not (tmp_path / "run" / "model.keras").exists()

@@ -2,6 +2,7 @@
 
 import functools
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,6 +10,8 @@ from test_distiller import CLASSES, random_batch, tiny_network, weights_of
 
 from kdant_tf.config import TrainConfig
 from kdant_tf.training.distiller import Distiller
+from kdant_tf.training.finite import NotFiniteError, check_finite
+from kdant_tf.training.loop import _compile_step
 from kdant_tf.training.optimizer import make_optimizer
 from kdant_tf.training.strategy import make_strategy
 
@@ -34,14 +37,7 @@ def run_steps(devices: str = "cpu", steps: int = 3, **settings) -> tuple[dict[st
         distiller.compile(optimizer=make_optimizer(config))
         distiller.optimizer.build(distiller.trainable_variables)
 
-    @tf.function(autograph=False)
-    def step(batch):
-        losses = strategy.run(distiller.train_step, args=(batch,))
-        return {
-            name: strategy.reduce("SUM" if name in ("correct", "labeled") else "MEAN", value, axis=None)
-            for name, value in losses.items()
-        }
-
+    step = _compile_step(distiller, strategy)
     batches = [random_batch(seed, LABELS) for seed in range(steps)]
     samples = {name: tf.concat([batch[name] for batch in batches], axis=0) for name in batches[0]}
     data = tf.data.Dataset.from_tensor_slices(samples).batch(8, drop_remainder=True)
@@ -98,3 +94,75 @@ def test_weight_decay_is_not_clipped():
     for path, values in plain.items():
         shrunk = values - 0.1 * 0.5 * before[path] if path.endswith("/kernel") else values
         np.testing.assert_allclose(decayed[path], shrunk, rtol=1e-5, atol=1e-6, err_msg=path)
+
+
+@pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
+def test_scaling_the_loss_changes_no_update(devices: str):
+    expected, expected_logs = whole_batch(clip_norm=0.3)
+    weights, logs = run_steps(devices, clip_norm=0.3, precision="mixed_float16")
+    for path, values in expected.items():
+        np.testing.assert_allclose(weights[path], values, atol=1e-5, err_msg=path)
+    for one, other in zip(logs, expected_logs, strict=True):
+        assert one.pop("loss_scale") == 2.0**15
+        for name, value in other.items():
+            np.testing.assert_allclose(one[name], value, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
+def test_an_overflow_in_one_sample_skips_the_update_on_every_device(devices: str):
+    config = TrainConfig(precision="mixed_float16", momentum=0.9)
+    strategy = make_strategy(devices)
+    with strategy.scope():
+        distiller = Distiller(tiny_network(1))
+        distiller.compile(optimizer=make_optimizer(config))
+        distiller.optimizer.build(distiller.trainable_variables)
+    step = _compile_step(distiller, strategy)
+    batch = random_batch(0, (0, 1, 2, 0))
+    overflowing = {**batch, "observed": tf.concat([batch["observed"][:3], batch["observed"][3:] * 1e36], 0)}
+    data = tf.data.Dataset.from_tensors([0]).map(lambda _: overflowing).unbatch().batch(4)
+    before = weights_of(distiller.student)
+    for scale in (2.0**15, 2.0**14):
+        for share in strategy.experimental_distribute_dataset(data):
+            logs = {name: float(value) for name, value in step(share).items()}
+        assert logs["loss_scale"] == scale
+        assert logs["gradient_norm"] == 0
+    for variable, values in zip(distiller.student.weights, before.values(), strict=True):
+        for copy in strategy.experimental_local_results(variable.value):
+            np.testing.assert_array_equal(copy.numpy(), values)
+    assert keras.ops.convert_to_numpy(distiller.optimizer.dynamic_scale) == 2.0**13
+
+
+def test_the_scale_of_the_loss_is_in_a_checkpoint(tmp_path):
+    def optimizer():
+        made = make_optimizer(TrainConfig(precision="mixed_float16"))
+        made.build(tiny_network(1).trainable_variables)
+        return made
+
+    first, second = optimizer(), optimizer()
+    first.dynamic_scale.assign(8.0)
+    first.step_counter.assign(3)
+    path = tf.train.Checkpoint(optimizer=first).save(str(tmp_path / "ckpt"))
+    tf.train.Checkpoint(optimizer=second).restore(path).assert_consumed()
+    assert float(second.dynamic_scale) == 8.0
+    assert int(second.step_counter) == 3
+
+
+FINITE = {"loss": 1.0, "classification_loss": 0.5, "feature_loss": 0.25, "gradient_norm": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"loss": np.inf, "feature_loss": np.inf},
+            r"loss is no longer finite in epoch 2, step 5.*features inf",
+        ),
+        ({"gradient_norm": np.nan}, r"gradient is no longer finite in epoch 2, step 5.*gradient norm nan"),
+        ({"gradient_norm": 0.0, "loss_scale": 0.5}, r"overflows float16 at every scale.*step 5"),
+    ],
+)
+def test_numbers_that_are_none_stop_the_training(changes, message):
+    check_finite(FINITE, 1, 4)
+    check_finite({**FINITE, "loss_scale": 1.0}, 1, 4)
+    with pytest.raises(NotFiniteError, match=message):
+        check_finite({**FINITE, **changes}, 1, 4)
