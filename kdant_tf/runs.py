@@ -2,16 +2,14 @@
 
 import dataclasses
 import hashlib
-import importlib.metadata
 import json
 import os
-import platform
 from pathlib import Path
 from typing import Any
 
 from kdant_tf.config import TrainConfig, config_from_dict
 from kdant_tf.execution import DEFAULT_EXECUTION, Execution
-from kdant_tf.version import __version__
+from kdant_tf.provenance import describe_provenance
 from tf_records.errors import KdantError, RunError
 from tf_records.files import write_text_atomically
 from tf_records.manifest import MANIFEST_NAME, Manifest
@@ -27,7 +25,6 @@ EVALUATION_NAME = "evaluation.json"
 CHECKPOINTS_NAME = "checkpoints"
 BEST_NAME = "best"
 TENSORBOARD_NAME = "tensorboard"
-_PACKAGES = ("tensorflow", "keras", "numpy", "av")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,7 +65,7 @@ class Run:
 
     def to_json(self) -> str:
         fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}
-        return json.dumps({**fields, "versions": _versions()}, indent=1, ensure_ascii=False) + "\n"
+        return json.dumps({**fields, **describe_provenance()}, indent=1, ensure_ascii=False) + "\n"
 
     def save(self) -> None:
         write_text_atomically(self.folder / CONFIG_NAME, self.to_json())
@@ -142,6 +139,8 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
     try:
         fields = json.loads((path / CONFIG_NAME).read_text(encoding="utf-8"))
         fields.pop("versions")
+        for name in ("git", "command"):
+            fields.pop(name, None)
         run = Run(
             **{
                 **fields,
@@ -190,8 +189,3 @@ def record_evaluation(run: Run, view: str, result: dict[str, Any]) -> None:
     except ValueError as error:
         raise RunError(f"{path} cannot be read: {error}. Delete it and evaluate again.") from error
     write_text_atomically(path, json.dumps({**results, view: result}, indent=1, ensure_ascii=False) + "\n")
-
-
-def _versions() -> dict[str, str]:
-    installed = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"kdant": __version__, "python": platform.python_version(), **installed}
