@@ -1,6 +1,9 @@
 """kdant evaluate"""
 
+import math
+from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -9,6 +12,43 @@ from tf_records.remote_path import RecordPath
 
 from .command import KdantCommand
 from .options import FOLDER, json_option, records_option
+
+
+def _parse_shares(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
+    """`0.2,0.5`, or FROM:TO:STEP with both ends."""
+    if value is None:
+        return ()
+    try:
+        if ":" in value:
+            first, last, step = (Fraction(part) for part in value.split(":"))
+            shares = [first + number * step for number in range(int((last - first) / step) + 1)]
+        else:
+            shares = [Fraction(part) for part in value.split(",")]
+    except (ValueError, ZeroDivisionError):
+        shares = []
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise click.BadParameter(
+            f"should be shares above 0 up to 1, such as 0.2,0.5 or 0.1:1.0:0.1. Received: {value!r}.",
+            ctx,
+            param,
+        )
+    return tuple(float(share) for share in shares)
+
+
+def _parse_weights(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
+    if value is None:
+        return ()
+    try:
+        weights = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        weights = ()
+    if not any(weights) or not all(weight >= 0 and math.isfinite(weight) for weight in weights):
+        raise click.BadParameter(
+            f"should be a number >= 0 for each run, not all 0, such as 1,1.5. Received: {value!r}.",
+            ctx,
+            param,
+        )
+    return weights
 
 
 @click.command("evaluate", cls=KdantCommand)
@@ -20,32 +60,131 @@ from .options import FOLDER, json_option, records_option
     help="What the network sees of each record; default: future for a teacher, observed for a student.",
 )
 @click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
+@click.option(
+    "--with",
+    "others",
+    multiple=True,
+    type=FOLDER,
+    help="Another run, such as one of flow, whose logits are added; may be repeated.",
+)
+@click.option(
+    "--fusion-weights",
+    callback=_parse_weights,
+    help="Of RUN's logits and of those of each --with, such as 1,1.5; default: equal.",
+)
+@click.option(
+    "--observe",
+    "shares",
+    callback=_parse_shares,
+    help="Accuracy against the share of each video that is seen: 0.2,0.5 or FROM:TO:STEP (JHMDB).",
+)
+@click.option("--per-class", is_flag=True, help="Print each class's accuracy too.")
 @json_option
-def evaluate(run: Path, records: RecordPath, view: str | None, split: str, as_json: bool) -> None:
-    """Measure a run's accuracy. The result is also kept in the run folder's evaluation.json."""
+def evaluate(
+    run: Path,
+    records: RecordPath,
+    view: str | None,
+    split: str,
+    others: tuple[Path, ...],
+    fusion_weights: tuple[float, ...],
+    shares: tuple[float, ...],
+    per_class: bool,
+    as_json: bool,
+) -> None:
+    """Measure how well a run anticipates, or recognizes.
+
+    Result and predictions are also kept in the run folder, in evaluation.json and predictions.npz.
+    Intervals are of 95 %, bootstrapped over videos.
+    """
+    if shares and (others or view):
+        raise click.UsageError("--observe goes with neither --with nor --view.")
+    if fusion_weights and len(fusion_weights) != 1 + len(others):
+        raise click.UsageError(
+            f"--fusion-weights should be {1 + len(others)} numbers, one a run. "
+            f"Received: {len(fusion_weights)}."
+        )
     from kdant_tf.runs import load_run
 
-    loaded = load_run(run)
+    runs = [load_run(folder) for folder in (run, *others)]
     start_tensorflow()
-    from kdant_tf.evaluation.protocols import evaluate_run
+    from kdant_tf.evaluation import protocols
     from tf_records.records import Records
 
     from .bars import CountProgress
-    from .output import percent, print_fields, print_json
 
     opened = Records.open(records, split=split)
     with CountProgress("evaluating windows", None) as progress:
-        result = evaluate_run(loaded, opened, view=view, split=split, on_batch=progress.advance)
+        if shares:
+            curve = protocols.evaluate_observed_shares(
+                runs[0], opened, shares, split=split, on_batch=progress.advance
+            )
+        elif others:
+            weights = fusion_weights or (1.0,) * len(runs)
+            result = protocols.evaluate_streams(
+                runs, opened, weights=weights, view=view, split=split, on_batch=progress.advance
+            )
+        else:
+            result = protocols.evaluate_run(
+                runs[0], opened, view=view, split=split, on_batch=progress.advance
+            )
+    if shares:
+        _print_shares(f"{run} on the first part of each video of {records} ({split})", curve, as_json)
+    else:
+        names = " + ".join(str(each.folder) for each in runs)
+        title = f"{names} on the {result.view} segments of {records} ({split})"
+        _print_evaluation(title, result, per_class, as_json)
+
+
+def _print_evaluation(title: str, result: Any, per_class: bool, as_json: bool) -> None:
+    """An Evaluation on stdout."""
+    from .output import percent, print_fields, print_json, print_table
+
     if as_json:
         print_json(result.to_dict())
         return
+    many_shot = result.many_shot_mean_top5_recall
     print_fields(
-        f"{run} on the {result.view} segments of {records} ({split})",
+        title,
         {
-            "top-1": percent(result.top1),
-            "top-5": percent(result.top5),
-            "mean class accuracy": percent(result.mean_class_accuracy),
-            "samples": str(result.samples),
+            "top-1": _with_interval(result.top1),
+            "top-5": _with_interval(result.top5),
+            "mean class accuracy": _with_interval(result.mean_class_accuracy),
+            "mean top-5 recall": percent(result.mean_top5_recall),
+            **({} if many_shot is None else {"  many-shot classes": percent(many_shot)}),
+            "negative log likelihood": f"{result.negative_log_likelihood:.3f}",
+            "calibration error": percent(result.expected_calibration_error),
+            "samples": f"{result.samples} in {result.videos} videos",
             "chance": percent(1 / len(result.classes)),
         },
     )
+    if per_class:
+        rows = [
+            (each.name, each.samples, "" if each.top1 is None else percent(each.top1))
+            for each in result.per_class
+        ]
+        print_table("", ("class", "samples", "top-1"), rows)
+
+
+def _print_shares(title: str, curve: Any, as_json: bool) -> None:
+    """ObservedShares on stdout."""
+    from .output import percent, print_json, print_table
+
+    if as_json:
+        points = [
+            {
+                "share": point.share,
+                "top1": point.top1.value,
+                "top1_interval": [point.top1.low, point.top1.high],
+            }
+            for point in curve
+        ]
+        print_json({"shares": points})
+        return
+    rows = [(percent(point.share), _with_interval(point.top1)) for point in curve]
+    print_table(title, ("seen", "top-1"), rows)
+
+
+def _with_interval(interval: Any) -> str:
+    from .output import percent
+
+    return f"{percent(interval.value)}  ({100 * interval.low:.1f} to {100 * interval.high:.1f} %)"

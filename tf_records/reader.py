@@ -4,6 +4,7 @@ Training draws one start, one crop and one flip for both clips of a pair, keyed 
 in its split; evaluation cuts evenly spaced windows and the central crop.
 """
 
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ plain = tf.autograph.experimental.do_not_convert
 _CONTEXT = {
     schema.LABEL_INDEX: tf.io.FixedLenFeature((), tf.int64),
     schema.CLIP_ID: tf.io.FixedLenFeature((), tf.string),
+    schema.CLIP_VIDEO: tf.io.FixedLenFeature((), tf.string),
     # Empty in records of frames.
     schema.FEATURE_SHAPE: tf.io.RaggedFeature(tf.int64),
 }
@@ -97,27 +99,43 @@ def evaluation_batches(
     batch_size: int,
     crop: int,
     windows: int,
+    share: float = 1.0,
     chosen: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """All windows of a split in record order; a record gives as many as its segment has, up to `windows`.
 
-    With `chosen`, bool `(records,)`, of those records alone.
+    Args:
+        records: an opened record folder.
+        split: to read.
+        view: segment to cut windows of, "observed" or "future".
+        batch_size: windows a batch.
+        crop: pixels of the central square.
+        windows: evenly spaced ones a segment, at most.
+        share: of the segment's entries, from its start, that are looked at, rounded up; in (0, 1].
+        chosen: bool `(records,)`, the only records to read; None for all.
 
     Returns:
         Dataset of dicts: `clip` float32 `(batch, T, crop, crop, C)`, `index` int64 `(batch,)` (the
-        record's number in the split) and `label` int32 `(batch,)`. The last batch may be smaller.
+        record's number in the split), `label` int32 `(batch,)`, and strings `id` and `video` `(batch,)`.
+        The last batch may be smaller.
     """
 
     @plain
     def cut_windows(index: tf.Tensor, serialized: tf.Tensor) -> tf.data.Dataset:
         context, segments = parse(records, serialized, (view,))
-        encoded = segments[view]
+        encoded = _first_share(segments[view], share)
         starts = augment.window_starts(tf.shape(encoded)[0], records.clip_entries, windows)
 
         @plain
         def cut(start: tf.Tensor) -> dict[str, tf.Tensor]:
             clip = _cut_clip(records, context, encoded, start, crop, None)
-            return {"clip": clip, "index": index, "label": tf.cast(context[schema.LABEL_INDEX], tf.int32)}
+            return {
+                "clip": clip,
+                "index": index,
+                "label": tf.cast(context[schema.LABEL_INDEX], tf.int32),
+                "id": context[schema.CLIP_ID],
+                "video": context[schema.CLIP_VIDEO],
+            }
 
         return tf.data.Dataset.from_tensor_slices(starts).map(cut)
 
@@ -132,6 +150,14 @@ def evaluation_batches(
         deterministic=True,
     )
     return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+
+
+def _first_share(encoded: tf.Tensor, share: float) -> tf.Tensor:
+    """The first `share` of a segment's entries, rounded up."""
+    # Exact: a float times a count may come out just above a whole number, and be rounded up from there.
+    part = Fraction(str(share))
+    entries = tf.cast(tf.shape(encoded)[0], tf.int64)
+    return encoded[: -(-entries * part.numerator // part.denominator)]
 
 
 def map_side(crop: int) -> int:

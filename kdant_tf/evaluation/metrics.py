@@ -65,15 +65,15 @@ def mean_top_k_recall(
     return float(np.mean(recall[chosen])) if np.any(chosen) else float("nan")
 
 
-def many_shot_classes(train_labels: np.ndarray, minimum: int = MANY_SHOT) -> np.ndarray:
-    """Classes that occur more than `minimum` times in training: int64, ascending.
+def many_shot_classes(train_counts: np.ndarray, minimum: int = MANY_SHOT) -> np.ndarray:
+    """Indices of classes with more than `minimum` training samples: int64, ascending.
 
     Args:
-        train_labels: int; negative ones are unlabelled and do not count.
+        train_counts: int `(classes,)`, labelled training samples of each class.
 
     Source: Damen et al. 2018, Scaling Egocentric Vision, §4.2.
     """
-    return np.flatnonzero(np.bincount(train_labels[train_labels >= 0]) > minimum)
+    return np.flatnonzero(train_counts > minimum)
 
 
 def confusion_matrix(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:

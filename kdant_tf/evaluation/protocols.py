@@ -1,37 +1,38 @@
-"""How a run is evaluated: which view, which windows, and what comes out."""
+"""How a run is evaluated: which view, which windows, and what is kept of it."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from kdant_tf.config import TEACHER
-from kdant_tf.evaluation.metrics import mean_class_accuracy, top_k_accuracy
+from kdant_tf.evaluation.predictions import Predictions, fuse, save_predictions
+from kdant_tf.evaluation.statistics import Interval, mean_interval
+from kdant_tf.evaluation.summary import Evaluation, summarize
 from kdant_tf.models.networks import load_network
-from kdant_tf.runs import Run, record_evaluation
+from kdant_tf.runs import PREDICTIONS_NAME, Run, record_evaluation
+from tf_records.errors import RunError
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records, iterate_batches
 from tf_records.schema import FUTURE, OBSERVED
 
 BATCH_SIZE = 16
+OnBatch = Callable[[int], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """What `kdant evaluate` prints; accuracies are fractions."""
+class ObservedShare:
+    """Top-1 accuracy where the network sees the first `share` of each video."""
 
-    top1: float
-    top5: float
-    mean_class_accuracy: float
-    samples: int
-    view: str
-    classes: tuple[str, ...]
+    share: float
+    top1: Interval
 
-    def to_dict(self) -> dict[str, Any]:
-        return {**dataclasses.asdict(self), "classes": list(self.classes)}
+
+def default_view(run: Run) -> str:
+    """A teacher sees the future segment, a student the observed one."""
+    return FUTURE if run.role == TEACHER else OBSERVED
 
 
 def evaluate_run(
@@ -41,15 +42,15 @@ def evaluate_run(
     view: str | None = None,
     split: str = "test",
     network: keras.Model | None = None,
-    on_batch: Callable[[int], None] = lambda clips: None,
+    on_batch: OnBatch = lambda clips: None,
 ) -> Evaluation:
-    """Evaluates a run on a split and notes the result in the run folder.
+    """Evaluates a run on a split and keeps result and predictions in the run folder.
 
     Args:
         run: a finished run.
         records: opened records with the run's classes, clip length and modality; read in the latter.
-        view: "observed" or "future"; None shows a teacher the future and a student the observed
-            segment. A teacher on "observed" is the I3D row of Table 1's anticipation half.
+        view: "observed" or "future"; None is `default_view`. A teacher on "observed" is the I3D row of
+            Table 1's anticipation half.
         split: "test" or "val".
         network: the run's, where it is loaded already.
         on_batch: called after each batch with its number of clips.
@@ -58,10 +59,97 @@ def evaluate_run(
         RunError: the records do not fit the run.
         RecordError: the records have no such split.
     """
+    view = default_view(run) if view is None else view
+    predictions = predict_run(run, records, view=view, split=split, network=network, on_batch=on_batch)
+    save_predictions(run.folder / PREDICTIONS_NAME, f"{view}/{split}", predictions)
+    result = _summarize(run, records, predictions, view, split)
+    record_evaluation(run, view, {**result.to_dict(), "windows": run.config.windows})
+    return result
+
+
+def evaluate_streams(
+    runs: Sequence[Run],
+    records: Records,
+    *,
+    weights: Sequence[float],
+    view: str | None = None,
+    split: str = "test",
+    on_batch: OnBatch = lambda clips: None,
+) -> Evaluation:
+    """Evaluates the sum of several runs' logits, such as RGB and Flow (Table 1, column "Both").
+
+    The result is kept in the first run's folder, beside its own.
+
+    Args:
+        runs: finished, of one view; each reads the records in its own modality.
+        weights: of the runs' logits, see `fuse`.
+        records, view, split, on_batch: see `evaluate_run`.
+
+    Raises:
+        RunError: records that do not fit a run, or runs with other samples or classes.
+    """
+    view = default_view(runs[0]) if view is None else view
+    streams = [predict_run(run, records, view=view, split=split, on_batch=on_batch) for run in runs]
+    fused = fuse(streams, weights)
+    result = _summarize(runs[0], records, fused, view, split)
+    fusion = {"runs": [str(run.folder) for run in runs], "weights": list(weights)}
+    record_evaluation(runs[0], f"{view}, fused", {**result.to_dict(), "fusion": fusion})
+    return result
+
+
+def evaluate_observed_shares(
+    run: Run,
+    records: Records,
+    shares: Sequence[float],
+    *,
+    split: str = "test",
+    network: keras.Model | None = None,
+    on_batch: OnBatch = lambda clips: None,
+) -> list[ObservedShare]:
+    """Accuracy against the share of the video that the network sees, for teachers and students alike.
+
+    Args:
+        run, records, split, network, on_batch: see `evaluate_run`.
+        shares: in (0, 1]; of a video's frames, rounded up.
+
+    Raises:
+        RunError: the records' future segments are not whole videos, or do not fit the run.
+    """
+    if "observed_fraction" not in records.manifest.options:
+        raise RunError(
+            f"Accuracy against the observed share needs records whose test samples are whole videos, as "
+            f"JHMDB's are. {records.folder} is of {records.manifest.dataset}."
+        )
+    network = load_network(run) if network is None else network
+    results = []
+    for share in shares:
+        seen = predict_run(
+            run, records, view=FUTURE, split=split, network=network, share=share, on_batch=on_batch
+        )
+        save_predictions(run.folder / PREDICTIONS_NAME, f"share {share:g}/{split}", seen)
+        results.append(ObservedShare(share=share, top1=mean_interval(seen.right(), seen.videos)))
+    curve = [{"share": each.share, **dataclasses.asdict(each.top1)} for each in results]
+    record_evaluation(run, "shares", {"split": split, "top1": curve})
+    return results
+
+
+def predict_run(
+    run: Run,
+    records: Records,
+    *,
+    view: str,
+    split: str,
+    network: keras.Model | None = None,
+    share: float = 1.0,
+    on_batch: OnBatch = lambda clips: None,
+) -> Predictions:
+    """What a run says of a split's samples, by the run's windows and crop.
+
+    Args:
+        share: of each segment, from its start, that the network sees.
+    """
     run.check_records(records.manifest, records.folder)
     records = dataclasses.replace(records, modality=run.modality)
-    if view is None:
-        view = FUTURE if run.role == TEACHER else OBSERVED
     batches = evaluation_batches(
         records,
         split=split,
@@ -69,30 +157,21 @@ def evaluate_run(
         batch_size=BATCH_SIZE,
         crop=run.config.crop,
         windows=run.config.windows,
+        share=share,
     )
     network = load_network(run) if network is None else network
     samples = records.split(split).records
-    probabilities, labels = predict(network, iterate_batches(batches, records, split), samples, on_batch)
-    result = Evaluation(
-        top1=top_k_accuracy(probabilities, labels, 1),
-        top5=top_k_accuracy(probabilities, labels, 5),
-        mean_class_accuracy=mean_class_accuracy(probabilities, labels),
-        samples=len(labels),
-        view=view,
-        classes=run.classes,
-    )
-    record_evaluation(run, view, {**result.to_dict(), "split": split, "windows": run.config.windows})
-    return result
+    return predict(network, iterate_batches(batches, records, split), samples, on_batch)
 
 
 def predict(
     network: keras.Model,
     batches: Iterable[Mapping[str, tf.Tensor]],
     samples: int,
-    on_batch: Callable[[int], None] = lambda clips: None,
+    on_batch: OnBatch = lambda clips: None,
     infer: Callable[[tf.Tensor], tf.Tensor] | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Class probabilities of each sample, averaged over its windows (§4.1).
+) -> Predictions:
+    """Class probabilities of each sample that the batches show, averaged over its windows (§4.1).
 
     Args:
         network: model with an output "logits".
@@ -100,21 +179,26 @@ def predict(
         samples: number of samples in the split.
         on_batch: called after each batch with its number of clips.
         infer: `compile_inference` of the network, where it is kept.
-
-    Returns:
-        Probabilities float64 `(samples, classes)` and labels int64 `(samples,)`; zeros and -1 for samples
-        that the batches do not show.
     """
     infer = compile_inference(network) if infer is None else infer
     sums = np.zeros((samples, network.output["logits"].shape[-1]))
     labels = np.full(samples, -1, dtype=np.int64)
+    ids, videos = np.full(samples, "", dtype=object), np.full(samples, "", dtype=object)
     for batch in batches:
         index = batch["index"].numpy()
         np.add.at(sums, index, infer(batch["clip"]).numpy())
         labels[index] = batch["label"].numpy()
+        for names, key in ((ids, "id"), (videos, "video")):
+            names[index] = [name.decode() for name in batch[key].numpy()]
         on_batch(len(index))
-    total = sums.sum(axis=1, keepdims=True)
-    return np.divide(sums, total, out=sums, where=total > 0), labels
+    total = sums.sum(axis=1)
+    shown = total > 0
+    return Predictions(
+        probabilities=sums[shown] / total[shown, None],
+        labels=labels[shown],
+        ids=ids[shown].astype(str),
+        videos=videos[shown].astype(str),
+    )
 
 
 def compile_inference(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
@@ -125,3 +209,9 @@ def compile_inference(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
         return tf.nn.softmax(network(clips, training=False)["logits"])
 
     return infer
+
+
+def _summarize(run: Run, records: Records, predictions: Predictions, view: str, split: str) -> Evaluation:
+    train = records.manifest.splits.get("train")
+    counts = {} if train is None else train.count_classes(run.classes)
+    return summarize(predictions, run.classes, view=view, split=split, train_counts=counts)

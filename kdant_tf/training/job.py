@@ -18,6 +18,7 @@ from kdant_tf.runs import (
     EVALUATION_NAME,
     METRICS_NAME,
     MODEL_NAME,
+    PREDICTIONS_NAME,
     PROJECTION_NAME,
     TENSORBOARD_NAME,
     Run,
@@ -217,5 +218,12 @@ def remove_run(folder: Path) -> None:
     for name in (CHECKPOINTS_NAME, BEST_NAME, TENSORBOARD_NAME):
         if (folder / name).is_dir():
             tf.io.gfile.rmtree(str(folder / name))
-    for name in (METRICS_NAME, CURVES_NAME, EVALUATION_NAME, MODEL_NAME, PROJECTION_NAME):
+    for name in (
+        METRICS_NAME,
+        CURVES_NAME,
+        EVALUATION_NAME,
+        PREDICTIONS_NAME,
+        MODEL_NAME,
+        PROJECTION_NAME,
+    ):
         (folder / name).unlink(missing_ok=True)

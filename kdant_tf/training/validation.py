@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from kdant_tf.config import TEACHER
-from kdant_tf.evaluation.metrics import mean_class_accuracy, top_k_accuracy
+from kdant_tf.evaluation.metrics import mean_class_accuracy, negative_log_likelihood, top_k_accuracy
 from kdant_tf.evaluation.protocols import BATCH_SIZE, compile_inference, predict
 from kdant_tf.training.assembly import Assembly
 from kdant_tf.training.job import Job
@@ -15,7 +15,6 @@ from tf_records.records import Records, iterate_batches
 from tf_records.schema import FUTURE, OBSERVED
 
 TRAIN = "train"
-_TINY = 1e-7
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,11 +71,11 @@ class Validation(keras.callbacks.Callback):
         """The metrics of the network as it is."""
         records, split = self.data.records, self.data.split
         batches = iterate_batches(self.batches, records, split)
-        probabilities, labels = predict(self.network, batches, records.split(split).records, infer=self.infer)
-        probabilities, labels = probabilities[labels >= 0], labels[labels >= 0]
-        right = probabilities[np.arange(len(labels)), labels]
+        seen = predict(self.network, batches, records.split(split).records, infer=self.infer)
+        labeled = seen.labels >= 0
+        probabilities, labels = seen.probabilities[labeled], seen.labels[labeled]
         return {
-            "validation_loss": float(np.mean(-np.log(np.maximum(right, _TINY)))),
+            "validation_loss": negative_log_likelihood(probabilities, labels),
             "validation_accuracy": top_k_accuracy(probabilities, labels, 1),
             "validation_mean_class_accuracy": mean_class_accuracy(probabilities, labels),
         }

@@ -106,9 +106,8 @@ def test_mean_top_5_recall_by_hand():
 
 
 def test_many_shot_classes_occur_more_often_than_the_minimum():
-    labels = np.repeat([-1, 0, 1, 2], [500, 100, 101, 3])
-    np.testing.assert_array_equal(many_shot_classes(labels), [1])
-    np.testing.assert_array_equal(many_shot_classes(labels, 2), [0, 1, 2])
+    np.testing.assert_array_equal(many_shot_classes(np.array([100, 101, 3])), [1])
+    np.testing.assert_array_equal(many_shot_classes(np.array([100, 101, 3]), 2), [0, 1, 2])
 
 
 def test_calibration_by_hand():
@@ -141,4 +140,4 @@ def test_a_probability_of_zero_has_a_finite_likelihood():
 def test_many_shot_classes_of_epic_kitchens_are_as_many_as_published(epic55, column, published):
     with (epic55 / "EPIC_train_action_labels.csv").open(newline="", encoding="utf-8") as file:
         labels = np.array([int(row[column]) for row in csv.DictReader(file)])
-    assert len(many_shot_classes(labels)) == published
+    assert len(many_shot_classes(np.bincount(labels))) == published

@@ -284,9 +284,11 @@ def test_labels_are_read_in_record_order(record_folder: Path, numbered: Records)
     assert numbered.labels("test").tolist() == [0, 1] * 4
 
 
-def evaluate(records: Records, view: str, windows: int, batch_size: int = 3) -> dict[str, np.ndarray]:
+def evaluate(
+    records: Records, view: str, windows: int, batch_size: int = 3, share: float = 1.0
+) -> dict[str, np.ndarray]:
     dataset = evaluation_batches(
-        records, split="test", view=view, batch_size=batch_size, crop=CROP, windows=windows
+        records, split="test", view=view, batch_size=batch_size, crop=CROP, windows=windows, share=share
     )
     got = list(dataset.as_numpy_iterator())
     assert all(len(batch["label"]) == batch_size for batch in got[:-1])
@@ -415,3 +417,13 @@ def test_a_picture_that_is_no_jpeg_is_named(tmp_path: Path) -> None:
 def test_other_errors_pass_through_unnamed(still: Records) -> None:
     with pytest.raises(ZeroDivisionError), naming_damage(still, "train"):
         raise ZeroDivisionError
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.0, [10, 12, 15]), (0.6, [10, 11, 12]), (0.01, [10])])
+def test_a_share_of_a_segment_is_its_first_entries_rounded_up(
+    numbered: Records, share: float, expected: list[int]
+) -> None:
+    got = evaluate(numbered, FUTURE, windows=3, share=share)
+    assert numbers(got["clip"])[got["index"] == 0][:, 0].tolist() == expected
+    assert got["id"][0] == b"r0"
+    assert got["video"][0] == b"v"

@@ -1,0 +1,155 @@
+"""kdant evaluate on records of whole videos: intervals, streams added, and shares of the video."""
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from kdant_cli.main import main
+
+from kdant_tf.config import TrainConfig
+from kdant_tf.evaluation.predictions import load_predictions
+from kdant_tf.models.i3d import build_i3d
+from kdant_tf.runs import Run, load_run, manifest_sha256
+from tf_records.manifest import load_manifest
+
+
+def kdant(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def kdant_json(*args: object) -> dict:
+    result = kdant(*args, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def refuse(*args: object, code: int = 1) -> str:
+    result = kdant(*args)
+    assert result.exit_code == code, result.output
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory, videos: Path) -> Path:
+    """Rendered videos in JHMDB's layout: of each class one to train on and four to test."""
+    root = tmp_path_factory.mktemp("shares")
+    (root / "jhmdb" / "splits").mkdir(parents=True)
+    files = sorted(videos.glob("*.mp4"))
+    for number, name in enumerate(("golf", "walk")):
+        (root / "jhmdb" / name).mkdir()
+        lines = []
+        for index in range(5):
+            video = f"{name}_{index}.avi"
+            shutil.copy(files[5 * number + index], root / "jhmdb" / name / video)
+            lines.append(f"{video} {1 if index == 0 else 2}\n")
+        (root / "jhmdb" / "splits" / f"{name}_test_split1.txt").write_text("".join(lines))
+    source = ("--source", "jhmdb", "--input", root / "jhmdb", "--short-side", 64)
+    kdant_json("build-records", *source, "--out", root / "records")
+    return root / "records"
+
+
+def untrained_run(records: Path, name: str, seed: int) -> Path:
+    """A student's run folder with random weights."""
+    manifest = load_manifest(records)
+    run = Run(
+        folder=records.parent / name,
+        role="student",
+        config=TrainConfig(width=0.0625, crop=32, windows=3, seed=seed),
+        classes=manifest.classes,
+        clip=manifest.clip,
+        modality=manifest.modality,
+        short_side=manifest.short_side,
+        records_sha256=manifest_sha256(records),
+    )
+    run.folder.mkdir()
+    run.save()
+    keras.utils.set_random_seed(seed)
+    build_i3d(len(run.classes), (8, 32, 32, 3), width=0.0625).save(run.model_path)
+    return run.folder
+
+
+@pytest.fixture(scope="module")
+def run(records: Path) -> Path:
+    return untrained_run(records, "run", 1)
+
+
+@pytest.fixture(scope="module")
+def other(records: Path) -> Path:
+    return untrained_run(records, "other", 2)
+
+
+def test_the_first_fifth_is_what_a_student_sees(records: Path, run: Path) -> None:
+    """JHMDB's protocol, from the observed segments and as a share of the whole video."""
+    printed = kdant_json("evaluate", run, "--records", records)
+    curve = kdant_json("evaluate", run, "--records", records, "--observe", "0.2,1")["shares"]
+    observed = load_predictions(run / "predictions.npz", "observed/test")
+    share = load_predictions(run / "predictions.npz", "share 0.2/test")
+    np.testing.assert_allclose(share.probabilities, observed.probabilities, rtol=1e-5)
+    assert observed.ids.tolist() == share.ids.tolist()
+    assert curve[0]["top1"] == printed["top1"]
+    future = kdant_json("evaluate", run, "--records", records, "--view", "future")
+    assert curve[1]["top1"] == future["top1"]
+    kept = json.loads((run / "evaluation.json").read_text())
+    assert [point["share"] for point in kept["shares"]["top1"]] == [0.2, 1.0]
+    assert kept["observed"]["top1"] == printed["top1"]
+
+
+def test_a_range_of_shares_has_both_ends(records: Path, run: Path) -> None:
+    result = kdant("evaluate", run, "--records", records, "--observe", "0.3:0.9:0.3")
+    assert result.exit_code == 0, result.stderr
+    for share in ("30.0 %", "60.0 %", "90.0 %"):
+        assert share in result.stdout
+
+
+def test_two_runs_are_added(records: Path, run: Path, other: Path) -> None:
+    printed = kdant_json("evaluate", run, "--records", records, "--with", other)
+    assert printed["samples"] == 8
+    probabilities = []
+    for folder in (run, other):
+        kdant_json("evaluate", folder, "--records", records)
+        probabilities.append(load_predictions(folder / "predictions.npz", "observed/test").probabilities)
+    labels = load_predictions(run / "predictions.npz", "observed/test").labels
+    expected = np.mean(np.argmax(probabilities[0] * probabilities[1], axis=1) == labels)
+    assert printed["top1"] == expected
+    kept = json.loads((run / "evaluation.json").read_text())["observed, fused"]
+    assert kept["fusion"] == {"runs": [str(run), str(other)], "weights": [1.0, 1.0]}
+    alone = kdant_json("evaluate", run, "--records", records, "--with", other, "--fusion-weights", "0,1")
+    assert alone["top1"] == kdant_json("evaluate", other, "--records", records)["top1"]
+
+
+def test_the_table_has_intervals_and_classes(records: Path, run: Path) -> None:
+    result = kdant("evaluate", run, "--records", records, "--per-class")
+    assert result.exit_code == 0, result.stderr
+    for words in ("top-1", " to ", "mean top-5 recall", "8 in 8 videos", "golf", "walk", "50.0 %"):
+        assert words in result.stdout
+
+
+def test_what_does_not_go_together_is_refused(records: Path, run: Path, other: Path) -> None:
+    command = ("evaluate", run, "--records", records)
+    assert "FROM:TO:STEP" not in refuse(*command, "--observe", "0.5", "--with", other, code=2)
+    for shares in ("0", "1.1", "0.1:1", "0.1:1:0", "a", "0.5:0.1:0.1"):
+        assert "should be shares" in refuse(*command, "--observe", shares, code=2)
+    for weights in ("a", "0,0", "1,-1", "nan,1"):
+        options = ("--with", other, "--fusion-weights", weights)
+        assert "should be a number >= 0" in refuse(*command, *options, code=2)
+    assert "should be 2 numbers" in refuse(*command, "--with", other, "--fusion-weights", "1", code=2)
+
+
+def test_runs_of_other_classes_are_refused(records: Path, run: Path, finished_run: Path) -> None:
+    assert "other classes" in refuse("evaluate", run, "--records", records, "--with", finished_run)
+
+
+def test_shares_need_whole_videos(record_folder: Path, finished_run: Path) -> None:
+    message = refuse("evaluate", finished_run, "--records", record_folder, "--observe", "0.5")
+    assert "whole videos" in message
+
+
+def test_a_run_is_not_changed_by_evaluating_it(records: Path, run: Path) -> None:
+    before = load_run(run)
+    kdant_json("evaluate", run, "--records", records)
+    assert dataclasses.asdict(load_run(run)) == dataclasses.asdict(before)
