@@ -3,6 +3,7 @@
 import numpy as np
 
 MANY_SHOT = 100
+_SMALLEST = 1e-7
 
 
 def top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
@@ -84,9 +85,12 @@ def confusion_matrix(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarra
 
 
 def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> float:
-    """Mean of -log of the label's probability, in nats; below float64's smallest number it counts as that."""
+    """Mean of -log of the label's probability, in nats.
+
+    Probabilities below 1e-7, float32's step, count as that: one of 0 would make the mean infinite.
+    """
     chosen = probabilities[np.arange(len(labels)), labels]
-    return float(-np.mean(np.log(np.maximum(chosen, np.finfo(np.float64).tiny))))
+    return float(-np.mean(np.log(np.maximum(chosen, _SMALLEST))))
 
 
 def calibration_bins(

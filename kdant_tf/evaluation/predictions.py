@@ -63,8 +63,8 @@ def load_predictions(path: Path, name: str) -> Predictions | None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
     except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise RunError(f"{path} cannot be read: {error}. Delete it and evaluate again.") from error
 
