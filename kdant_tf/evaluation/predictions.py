@@ -107,8 +107,9 @@ def _check_same_samples(first: Predictions, other: Predictions) -> None:
     differing = np.flatnonzero((first.ids != other.ids) | (first.labels != other.labels))
     if len(differing):
         number = int(differing[0])
+        own, given = str(first.ids[number]), str(other.ids[number])
         raise RunError(
             f"Two networks can only be compared on the same samples; sample {number} is "
-            f"{str(first.ids[number])!r} for one and {str(other.ids[number])!r} for the other, or has another label. "
+            f"{own!r} for one and {given!r} for the other, or has another label. "
             f"Evaluate both on the same records."
         )
