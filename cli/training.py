@@ -15,6 +15,18 @@ from .options import FOLDER, folder_options, json_option, records_option
 # Each is a field of Execution.
 execution_options = add_options(
     click.option("--devices", default="auto", show_default=True, help="auto, cpu, gpu, cpu:N or gpu:N."),
+    click.option(
+        "--checkpoint-minutes",
+        type=float,
+        default=10.0,
+        show_default=True,
+        help="Save this often within an epoch, besides at its end; 0 never does.",
+    ),
+    click.option(
+        "--deterministic",
+        is_flag=True,
+        help="The same bits each time on one device, also when killed and resumed; somewhat slower.",
+    ),
 )
 
 training_options = add_options(

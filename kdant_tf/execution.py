@@ -1,6 +1,9 @@
 """How a training runs, as against what it trains. No TensorFlow here."""
 
 import dataclasses
+import math
+
+from tf_records.errors import KdantError
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -9,9 +12,18 @@ class Execution:
 
     Args:
         devices: see `kdant_tf.training.strategy.make_strategy`.
+        checkpoint_minutes: save within an epoch as often as this, besides at its end; 0 never does.
+        deterministic: make every operation give the same bits each time, at some cost.
     """
 
     devices: str = "auto"
+    checkpoint_minutes: float = 10.0
+    deterministic: bool = False
+
+    def __post_init__(self) -> None:
+        minutes = self.checkpoint_minutes
+        if not (math.isfinite(minutes) and minutes >= 0):
+            raise KdantError(f"`--checkpoint-minutes` should be 0 or more. Received: {minutes}.")
 
 
 DEFAULT_EXECUTION = Execution()

@@ -74,7 +74,7 @@ def atomic_path(path: RecordPath) -> Iterator[Path]:
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
         temporary.rename(path)
-        _fsync_folder(path.parent)
+        fsync_path(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -141,8 +141,9 @@ def share_lock(folder: RecordPath) -> None:
     fcntl.flock(os.open(folder / LOCK_NAME, os.O_RDWR), fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
-def _fsync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def fsync_path(path: Path) -> None:
+    """Waits until a file, or the names in a folder, have reached the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:

@@ -44,6 +44,7 @@ def training_batches(
     labels: np.ndarray | None = None,
     labeled_only: bool = False,
     held_out: np.ndarray | None = None,
+    skip_batches: int = 0,
 ) -> tf.data.Dataset:
     """One epoch of training batches; the last, incomplete batch is dropped.
 
@@ -57,6 +58,7 @@ def training_batches(
         labels: int64 `(records,)` in record order, in place of the recorded labels.
         labeled_only: leave out records whose label is -1.
         held_out: bool `(records,)`, records to leave out.
+        skip_batches: leave out the first so many batches of the epoch, without decoding them.
 
     Returns:
         Dataset of dicts: each view float32 `(batch, T, crop, crop, C)` in [-1, 1] with C 3 for RGB, 2
@@ -79,7 +81,7 @@ def training_batches(
     order_seed = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
     dataset = dataset.shuffle(
         _shuffle_records(records.split("train")), seed=order_seed, reshuffle_each_iteration=False
-    )
+    ).skip(skip_batches * batch_size)
 
     @plain
     def decode(index: tf.Tensor, serialized: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:

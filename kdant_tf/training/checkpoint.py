@@ -1,68 +1,143 @@
-"""Checkpoints of a run and its metrics.csv, which always ends where the checkpoint does."""
+"""When a training is saved, what of it, and how it goes on from there."""
 
-import csv
-import io
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from kdant_tf.metrics_csv import METRICS, VALIDATION_METRICS, read_metrics
-from kdant_tf.runs import CHECKPOINTS_NAME, METRICS_NAME
+from kdant_tf.runs import CHECKPOINTS_NAME
+from kdant_tf.training.checkpoint_folder import (
+    SavedCheckpoint,
+    checkpoint_names,
+    remove_checkpoints,
+    write_checkpoint,
+)
 from kdant_tf.training.distiller import Distiller
-from tf_records.files import write_text_atomically
+from kdant_tf.training.position import Position
+from kdant_tf.training.stop_signals import StoppedError
+
+LAST_KEPT = 2
+_TENSORS = "tensors"
+# What Keras' own callbacks remember from epoch to epoch: EarlyStopping, ReduceLROnPlateau, ModelCheckpoint.
+_REMEMBERED = ("wait", "best", "best_epoch", "stopped_epoch", "cooldown_counter")
 
 
 class RunCheckpoints(keras.callbacks.Callback):
-    """Saves network, optimizer and epoch after every epoch, keeps the last two, and restores.
+    """Saves a training after every epoch, every few minutes and when it is asked to stop; restores it.
+
+    The last of all callbacks, so that it saves what the others have become. A callback with `get_state`
+    (what JSON can hold) and `set_state` is saved and restored; of Keras' own, their patience is.
 
     Args:
         folder: of the run.
         network: the whole network that is trained, or has a part that is.
         distiller: whose optimizer and projection are saved.
+        position: that the loop moves on.
+        others: callbacks whose state is kept.
+        minutes: save within an epoch once so many have passed since the last time; 0 never does.
+        stop_asked: says who asks for an end, or None.
     """
 
-    def __init__(self, folder: Path, network: keras.Model, distiller: Distiller) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        network: keras.Model,
+        distiller: Distiller,
+        position: Position,
+        *,
+        others: Sequence[keras.callbacks.Callback] = (),
+        minutes: float = 0.0,
+        stop_asked: Callable[[], str | None] = lambda: None,
+    ) -> None:
         super().__init__()
-        self.metrics_path = folder / METRICS_NAME
-        self.finished_epochs = tf.Variable(0, dtype=tf.int64, trainable=False)
+        self.folder = folder / CHECKPOINTS_NAME
+        self.position = position
+        self.others = _by_name(others)
+        self.minutes = minutes
+        self.stop_asked = stop_asked
+        self._patience: list[tuple[keras.callbacks.Callback, dict[str, Any]]] = []
         # TensorFlow's checkpoints do not see the state of Keras' dropout seeds by themselves.
         variables = network.variables
         seeds = [variable.value for variable in variables if variable.path.endswith("seed_generator_state")]
-        checkpoint = tf.train.Checkpoint(
+        self._tensors = tf.train.Checkpoint(
             network=network,
             optimizer=distiller.optimizer,
             seeds=seeds,
-            epochs=self.finished_epochs,
             **({} if distiller.projection is None else {"projection": distiller.projection}),
         )
-        self.manager = tf.train.CheckpointManager(checkpoint, str(folder / CHECKPOINTS_NAME), max_to_keep=2)
 
-    def restore(self) -> int:
-        """Goes back to the latest checkpoint, if any; returns the number of finished epochs."""
-        if self.manager.latest_checkpoint is not None:
-            self.manager.checkpoint.restore(self.manager.latest_checkpoint).assert_consumed()
-        epochs = int(self.finished_epochs.numpy())
-        self._write_metrics(read_metrics(self.metrics_path)[:epochs])
-        return epochs
+    def restore(self, saved: SavedCheckpoint) -> None:
+        """Goes back to a checkpoint; Keras' callbacks do once the training begins, when they begin anew."""
+        self._tensors.read(str(saved.path / _TENSORS)).assert_consumed()
+        self.position.set_state(saved.state["position"])
+        for name, callback in self.others.items():
+            state = saved.state["callbacks"].get(name)
+            if state is not None and hasattr(callback, "set_state"):
+                callback.set_state(state)
+            elif state is not None:
+                self._patience.append((callback, state))
+        names = checkpoint_names(self.folder)
+        # Newer ones are damaged: they would be taken for those that this training makes.
+        remove_checkpoints(self.folder, keep=set(names[: names.index(saved.path.name) + 1]))
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        for callback, state in self._patience:
+            for name, value in state.items():
+                setattr(callback, name, value)
+        self._saved_s = time.monotonic()
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        asked_by = self.stop_asked()
+        due = self.minutes > 0 and time.monotonic() - self._saved_s >= 60 * self.minutes
+        if asked_by is not None or due:
+            self.save()
+        if asked_by is not None:
+            raise self._stopped(asked_by, f"step {batch + 1} of epoch {self.position.epoch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        columns = (*METRICS, *(name for name in VALIDATION_METRICS if name in (logs or {})))
-        row = {"epoch": epoch + 1, **{name: (logs or {})[name] for name in columns}}
-        self._write_metrics([*read_metrics(self.metrics_path)[:epoch], row])
-        self.finished_epochs.assign(epoch + 1)
-        self.manager.save(checkpoint_number=epoch + 1)
+        self.position.stopped = bool(self.model.stop_training)
+        self.save()
+        asked_by = self.stop_asked()
+        if asked_by is not None and epoch + 1 < self.params["epochs"] and not self.position.stopped:
+            raise self._stopped(asked_by, f"epoch {epoch + 1}")
 
-    def _write_metrics(self, rows: list[dict[str, Any]]) -> None:
-        text = io.StringIO()
-        names = rows[0] if rows else ("epoch", *METRICS)
-        writer = csv.DictWriter(text, names, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        write_text_atomically(self.metrics_path, text.getvalue())
+    def save(self) -> None:
+        """Writes a checkpoint of this moment, and removes those that are no longer kept."""
+        state = {
+            "position": self.position.get_state(),
+            "callbacks": {name: _get_state(callback) for name, callback in self.others.items()},
+        }
+        write_checkpoint(
+            self.folder,
+            self.position.global_step,
+            state,
+            lambda folder: self._tensors.write(str(folder / _TENSORS)),
+        )
+        remove_checkpoints(self.folder, keep=set(checkpoint_names(self.folder)[-LAST_KEPT:]))
+        self._saved_s = time.monotonic()
+
+    def _stopped(self, asked_by: str, after: str) -> StoppedError:
+        return StoppedError(
+            f"Stopped by {asked_by} after {after}; a checkpoint holds all of it. Go on with the same command "
+            f"and --resume."
+        )
 
 
-def latest_checkpoint(folder: Path) -> str | None:
-    """Prefix of the last checkpoint in a run folder, if any."""
-    return tf.train.latest_checkpoint(str(folder / CHECKPOINTS_NAME))
+def _by_name(callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, keras.callbacks.Callback]:
+    """Callbacks under their class's name, further ones of a class with a number."""
+    named: dict[str, keras.callbacks.Callback] = {}
+    for callback in callbacks:
+        name, number = type(callback).__name__, 1
+        while f"{name}-{number}" in named:
+            number += 1
+        named[f"{name}-{number}"] = callback
+    return named
+
+
+def _get_state(callback: keras.callbacks.Callback) -> dict[str, Any]:
+    if hasattr(callback, "get_state"):
+        return dict(callback.get_state())
+    return {name: getattr(callback, name) for name in _REMEMBERED if hasattr(callback, name)}

@@ -22,15 +22,22 @@ class EpochsAhead:
         records: where they come from, so that an error can name the damaged shard.
         epochs: that will be asked for, in order.
         steps: an epoch.
+        first_step: that the first of the epochs begins with.
     """
 
     def __init__(
-        self, start: Callable[[int], Iterator[Any]], records: Records | None, epochs: range, steps: int
+        self,
+        start: Callable[[int], Iterator[Any]],
+        records: Records | None,
+        epochs: range,
+        steps: int,
+        first_step: int = 0,
     ) -> None:
         self._start = start
         self._records = records
         self._epochs = epochs
         self._begin_at = max(0, steps - STEPS_AHEAD)
+        self._first_step = first_step
         # One thread begins the next pipeline while another still takes the last one down.
         self._pool = concurrent.futures.ThreadPoolExecutor(2)
         self._begun: dict[int, concurrent.futures.Future[Iterator[Any]]] = {}
@@ -38,8 +45,9 @@ class EpochsAhead:
 
     def batches(self, epoch: int) -> Iterator[Any]:
         self._begin(epoch)
-        for number, batch in enumerate(self._begun.pop(epoch).result()):
-            if number == self._begin_at and epoch + 1 in self._epochs:
+        first = self._first_step if epoch == self._epochs.start else 0
+        for number, batch in enumerate(self._begun.pop(epoch).result(), start=first):
+            if number >= self._begin_at and epoch + 1 in self._epochs:
                 self._begin(epoch + 1)  # what fails there is raised when it is asked for
             yield batch
         self._pool.submit(self._take_down, epoch)

@@ -210,7 +210,8 @@ def check_same_run(before: Run, now: Run) -> None:
 
 def resumable_run(folder: Path) -> Run | None:
     """The run begun in `folder`, or None where the folder is empty."""
-    return load_run(folder, finished=False) if any(folder.iterdir()) else None
+    begun = any(not path.name.startswith(".tmp-") for path in folder.iterdir())
+    return load_run(folder, finished=False) if begun else None
 
 
 def remove_run(folder: Path) -> None:

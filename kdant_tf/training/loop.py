@@ -1,8 +1,7 @@
 """The training loop: batches of an epoch through `strategy.run`, ordinary Keras callbacks around it."""
 
 import contextlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,6 +10,7 @@ import tensorflow as tf
 from kdant_tf.training.distiller import COUNTS, Distiller
 from kdant_tf.training.epochs_ahead import EpochsAhead
 from kdant_tf.training.finite import check_finite
+from kdant_tf.training.position import Position
 from tf_records.records import Records
 
 
@@ -19,12 +19,13 @@ def fit(
     strategy: tf.distribute.Strategy,
     batches: Callable[[int], tf.data.Dataset],
     *,
-    epochs: range,
+    epochs: int,
     learning_rate: Callable[[int], float],
     callbacks: keras.callbacks.CallbackList,
+    position: Position | None = None,
     records: Records | None = None,
 ) -> dict[str, float]:
-    """Trains over `epochs`; returns the last epoch's logs.
+    """Trains up to `epochs`; returns the last epoch's logs.
 
     Keras' own fit does not run under MultiWorkerMirroredStrategy; this loop does, and says how long
     it waits for data.
@@ -32,74 +33,44 @@ def fit(
     Args:
         distiller: compiled with an optimizer, under `strategy`'s scope.
         strategy: where the step runs.
-        batches: epoch → dataset of global batches.
-        epochs: numbers of the epochs to run; the first is not 0 when a run is resumed.
+        batches: epoch → dataset of global batches; of the epoch that `position` lies in, those that are
+            left of it.
+        epochs: of the whole training, those before `position` included.
         learning_rate: epoch → rate.
-        callbacks: told of epochs and steps; the logs are described at `_EpochMeter.logs`.
+        callbacks: told of epochs and steps; the logs are described at `EpochMeter.logs`. One that sets
+            `stop_training` ends the training after the epoch.
+        position: where to begin, by default at the start; it is kept up to date.
         records: where the batches come from, so that an error can name the damaged shard.
     """
+    position = Position() if position is None else position
     step = _compile_step(distiller, strategy)
     logs: dict[str, float] = {}
     ahead = EpochsAhead(
         lambda epoch: iter(strategy.experimental_distribute_dataset(batches(epoch))),
         records,
-        epochs,
+        range(position.epoch, epochs),
         (callbacks.params or {}).get("steps", 0),
+        position.step,
     )
+    distiller.stop_training = position.stopped
     callbacks.on_train_begin()
     with contextlib.closing(ahead):
-        for epoch in epochs:
+        while position.epoch < epochs and not distiller.stop_training:
+            epoch = position.epoch
             distiller.optimizer.learning_rate = learning_rate(epoch)
             callbacks.on_epoch_begin(epoch)
-            meter = _EpochMeter()
-            for number, batch in enumerate(meter.timed(ahead.batches(epoch))):
+            for batch in position.meter.timed(ahead.batches(epoch)):
+                number = position.step
                 callbacks.on_train_batch_begin(number)
                 losses = {name: float(value) for name, value in step(batch).items()}
                 check_finite(losses, epoch, number)
-                meter.add(losses, _batch_size(strategy, batch))
-                callbacks.on_train_batch_end(number, meter.logs())
-            logs = {**meter.logs(), "learning_rate": learning_rate(epoch)}
+                position.add(losses, _batch_size(strategy, batch))
+                callbacks.on_train_batch_end(number, position.meter.logs())
+            logs = {**position.meter.logs(), "learning_rate": learning_rate(epoch)}
+            position.begin_next_epoch()
             callbacks.on_epoch_end(epoch, logs)
     callbacks.on_train_end(logs)
     return logs
-
-
-class _EpochMeter:
-    """Running means of an epoch, and how its time was spent."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, float] = {}
-        self.steps = 0
-        self.clips = 0
-        self.waited_s = 0.0
-        self.began_s = time.perf_counter()
-
-    def timed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The batches, with the wait for each counted."""
-        while True:
-            asked_s = time.perf_counter()
-            batch = next(batches, None)
-            self.waited_s += time.perf_counter() - asked_s
-            if batch is None:
-                return
-            yield batch
-
-    def add(self, values: dict[str, float], clips: int) -> None:
-        for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
-        self.steps += 1
-        self.clips += clips
-
-    def logs(self) -> dict[str, float]:
-        """Means of the losses over steps, accuracy over labelled samples, speed, share of time waiting."""
-        elapsed_s = time.perf_counter() - self.began_s
-        means = {name: total / self.steps for name, total in self.sums.items() if name not in COUNTS}
-        return {
-            **means,
-            "accuracy": self.sums["correct"] / max(self.sums["labeled"], 1.0),
-            "clips_per_second": self.clips / elapsed_s,
-            "data_wait_share": self.waited_s / elapsed_s,
-        }
 
 
 def _compile_step(distiller: Distiller, strategy: tf.distribute.Strategy) -> Callable[[Any], dict[str, Any]]:

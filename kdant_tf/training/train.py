@@ -15,6 +15,7 @@ from kdant_tf.evaluation.plots import plot_curves
 from kdant_tf.execution import DEFAULT_EXECUTION, Execution
 from kdant_tf.metrics_csv import best_epoch, read_metrics
 from kdant_tf.runs import (
+    CHECKPOINTS_NAME,
     CURVES_NAME,
     METRICS_NAME,
     MODEL_NAME,
@@ -24,11 +25,15 @@ from kdant_tf.runs import (
 )
 from kdant_tf.training.assembly import Assembly, assemble
 from kdant_tf.training.best import BestNetwork, best_network
-from kdant_tf.training.checkpoint import RunCheckpoints, latest_checkpoint
+from kdant_tf.training.checkpoint import RunCheckpoints
+from kdant_tf.training.checkpoint_folder import SavedCheckpoint, checkpoint_names, find_checkpoint
 from kdant_tf.training.finite import NotFiniteError
 from kdant_tf.training.job import Job, check_same_run, prepare_job, remove_run, resumable_run
 from kdant_tf.training.loop import fit
+from kdant_tf.training.metrics_file import MetricsFile
 from kdant_tf.training.optimizer import check_precision
+from kdant_tf.training.position import Position
+from kdant_tf.training.stop_signals import StoppedError, StopSignals
 from kdant_tf.training.strategy import make_strategy
 from kdant_tf.training.tensorboard import EpochScalars
 from kdant_tf.training.validation import validation_of
@@ -85,11 +90,14 @@ def train(
         skip_damaged: train without the shards whose bytes are not those that the manifest describes; a
             resumed run has to lack the same ones.
         callbacks: told of epochs and steps, such as a progress bar.
-        report: told in a line what takes long before the first epoch.
+        report: told in a line what takes long before the first epoch, and where it goes on from.
 
     Raises:
         KdantError: records, teacher, settings, devices and `out` do not fit together (says how).
+        StoppedError: SIGTERM or Ctrl-C; a checkpoint was written first.
     """
+    if execution.deterministic:
+        tf.config.experimental.enable_op_determinism()
     records = Records.open(
         records_folder,
         clip_frames=config.clip_frames,
@@ -104,28 +112,32 @@ def train(
     check_precision(config.precision, strategy)
     claim_folder(out, resume=resume, overwrite=overwrite)
     before = resumable_run(out) if resume else None
+    saved = None
     if before is not None:
         check_same_run(before, job.run)
-    begun = before is not None and latest_checkpoint(out) is not None
+        saved = find_checkpoint(out / CHECKPOINTS_NAME, report)
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
-        assembly = assemble(job, load_weights=not begun, report=report)
+        assembly = assemble(job, load_weights=saved is None, report=report)
     if overwrite:
         remove_run(out)
     job.run.save()
     try:
-        logs = _fit(job, assembly, strategy, callbacks)
+        logs = _fit(job, assembly, strategy, saved, callbacks, report)
     except NotFiniteError as error:
-        last = latest_checkpoint(out)
-        where = "there is no checkpoint yet" if last is None else f"the last checkpoint is {last}"
+        names = checkpoint_names(out / CHECKPOINTS_NAME)
+        where = f"the last checkpoint is {names[-1]}" if names else "there is no checkpoint yet"
         raise NotFiniteError(f"{error}; {where}.") from error
+    except StoppedError:
+        _plot(out)
+        raise
     _save(assembly, out)
+    _plot(out)
     rows = read_metrics(out / METRICS_NAME)
     best = best_epoch(rows)
-    plot_curves({out.name: rows}, out / CURVES_NAME)
     return TrainResult(
         run=out,
-        epochs=config.epochs,
+        epochs=len(rows),
         final_loss=rows[-1]["loss"],
         best_epoch=best,
         validation_accuracy=None if best is None else rows[best - 1]["validation_accuracy"],
@@ -159,31 +171,50 @@ def _fit(
     job: Job,
     assembly: Assembly,
     strategy: tf.distribute.Strategy,
+    saved: SavedCheckpoint | None,
     callbacks: Sequence[keras.callbacks.Callback],
+    report: Callable[[str], None],
 ) -> dict[str, float]:
-    """Trains from the last checkpoint, or from the first epoch, to the last; returns the last logs."""
+    """Trains from a checkpoint, or from the start, to the last epoch; returns the last logs."""
     config, out, distiller = job.run.config, job.run.folder, assembly.distiller
-    checkpoints = RunCheckpoints(out, assembly.network, distiller)
-    finished = checkpoints.restore()
-    if finished:
-        logging.info("Resuming after epoch %d of %d.", finished, config.epochs)
+    position, stop = Position(), StopSignals(report)
     validation = validation_of(job, assembly)
-    validated = (
-        [] if validation is None else [validation, BestNetwork(out, lambda to: _save_networks(assembly, to))]
-    )
-    told = keras.callbacks.CallbackList(
-        [*validated, checkpoints, EpochScalars(out / TENSORBOARD_NAME), *callbacks], model=distiller
-    )
-    told.set_params({"epochs": config.epochs, "steps": job.samples // config.batch_size})
-    return fit(
+    others = [
+        *(
+            []
+            if validation is None
+            else [validation, BestNetwork(out, lambda to: _save_networks(assembly, to))]
+        ),
+        MetricsFile(out / METRICS_NAME),
+        EpochScalars(out / TENSORBOARD_NAME),
+        *callbacks,
+    ]
+    checkpoints = RunCheckpoints(
+        out,
+        assembly.network,
         distiller,
-        strategy,
-        lambda epoch: _batches(job, assembly.records, epoch),
-        epochs=range(finished, config.epochs),
-        learning_rate=config.learning_rate_at,
-        callbacks=told,
-        records=assembly.records,
+        position,
+        others=others,
+        minutes=job.run.execution.checkpoint_minutes,
+        stop_asked=lambda: stop.received,
     )
+    if saved is not None:
+        checkpoints.restore(saved)
+        logging.info("Resuming epoch %d of %d at step %d.", position.epoch + 1, config.epochs, position.step)
+    told = keras.callbacks.CallbackList([*others, checkpoints], model=distiller)
+    told.set_params({"epochs": config.epochs, "steps": job.samples // config.batch_size})
+    first, done = position.epoch, position.step
+    with stop:
+        return fit(
+            distiller,
+            strategy,
+            lambda epoch: _batches(job, assembly.records, epoch, done if epoch == first else 0),
+            epochs=config.epochs,
+            learning_rate=config.learning_rate_at,
+            callbacks=told,
+            position=position,
+            records=assembly.records,
+        )
 
 
 def _save(assembly: Assembly, out: Path) -> None:
@@ -208,7 +239,13 @@ def _save_networks(assembly: Assembly, out: Path) -> None:
             keras.Model(student_map, projection(student_map), name="projection").save(temporary)
 
 
-def _batches(job: Job, records: Records, epoch: int) -> tf.data.Dataset:
+def _plot(out: Path) -> None:
+    rows = read_metrics(out / METRICS_NAME)
+    if rows:
+        plot_curves({out.name: rows}, out / CURVES_NAME)
+
+
+def _batches(job: Job, records: Records, epoch: int, done: int) -> tf.data.Dataset:
     config = job.run.config
     return training_batches(
         records,
@@ -221,4 +258,5 @@ def _batches(job: Job, records: Records, epoch: int) -> tf.data.Dataset:
         labels=job.labels,
         labeled_only=job.teacher is None,
         held_out=job.held_out,
+        skip_batches=done,
     )

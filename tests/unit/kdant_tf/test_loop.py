@@ -1,6 +1,4 @@
-"""The loop around the step: logs, learning rates, checkpoints and going on from them."""
-
-from pathlib import Path
+"""The loop around the step: logs, learning rates, and an end before the last epoch."""
 
 import keras
 import numpy as np
@@ -8,8 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from kdant_tf.metrics_csv import METRICS, read_metrics
-from kdant_tf.training.checkpoint import RunCheckpoints
+from kdant_tf.metrics_csv import METRICS
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.loop import fit
 from kdant_tf.training.strategy import make_strategy
@@ -35,7 +32,7 @@ def batches(epoch: int) -> tf.data.Dataset:
     return tf.data.Dataset.from_tensor_slices(samples).batch(4, drop_remainder=True)
 
 
-def run_epochs(distiller, strategy, epochs: range, *callbacks: keras.callbacks.Callback) -> dict[str, float]:
+def run_epochs(distiller, strategy, epochs: int, *callbacks: keras.callbacks.Callback) -> dict[str, float]:
     return fit(
         distiller,
         strategy,
@@ -72,7 +69,7 @@ def test_logs_are_means_over_an_epoch(devices):
         distiller,
         strategy,
         batches,
-        epochs=range(1),
+        epochs=1,
         learning_rate=lambda epoch: 0.0,
         callbacks=keras.callbacks.CallbackList([recorder], model=distiller),
     )
@@ -89,51 +86,24 @@ def test_logs_are_means_over_an_epoch(devices):
 def test_each_epoch_has_its_learning_rate():
     strategy = make_strategy("cpu")
     recorder = Recorder()
-    logs = run_epochs(tiny_distiller(strategy), strategy, range(3), recorder)
+    logs = run_epochs(tiny_distiller(strategy), strategy, 3, recorder)
     np.testing.assert_allclose(recorder.rates, RATES, rtol=1e-6)
     assert [epoch["learning_rate"] for epoch in recorder.epochs] == list(RATES)
     assert logs == recorder.epochs[-1]
 
 
-def checkpoints_of(distiller: Distiller, folder: Path) -> RunCheckpoints:
-    return RunCheckpoints(folder, distiller.student, distiller)
+class StopsAfter(keras.callbacks.Callback):
+    """As EarlyStopping does it."""
+
+    def __init__(self, epoch: int) -> None:
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = epoch == self.epoch
 
 
-def test_a_resumed_training_ends_where_an_unbroken_one_does(tmp_path):
-    strategy = make_strategy("cpu")
-    (tmp_path / "whole").mkdir()
-    (tmp_path / "broken").mkdir()
-    whole = tiny_distiller(strategy)
-    run_epochs(whole, strategy, range(3), checkpoints_of(whole, tmp_path / "whole"))
-
-    first = tiny_distiller(strategy)
-    run_epochs(first, strategy, range(2), checkpoints_of(first, tmp_path / "broken"))
-    second = tiny_distiller(strategy)
-    checkpoints = checkpoints_of(second, tmp_path / "broken")
-    assert checkpoints.restore() == 2
-    run_epochs(second, strategy, range(2, 3), checkpoints)
-
-    for weight, expected in zip(second.student.weights, whole.student.weights, strict=True):
-        np.testing.assert_array_equal(weight.numpy(), expected.numpy())
-    rows = read_metrics(tmp_path / "broken" / "metrics.csv")
-    assert [row["epoch"] for row in rows] == [1, 2, 3]
-    assert rows == read_metrics(tmp_path / "whole" / "metrics.csv")
-
-
-def test_metrics_beyond_the_checkpoint_are_cut_off(tmp_path):
-    strategy = make_strategy("cpu")
-    distiller = tiny_distiller(strategy)
-    run_epochs(distiller, strategy, range(1), checkpoints_of(distiller, tmp_path))
-    metrics = tmp_path / "metrics.csv"
-    lines = metrics.read_text().splitlines()
-    metrics.write_text("\n".join([*lines, lines[1].replace("1,", "2,", 1)]) + "\n")
-    assert len(read_metrics(metrics)) == 2
-    assert checkpoints_of(tiny_distiller(strategy), tmp_path).restore() == 1
-    assert [row["epoch"] for row in read_metrics(metrics)] == [1]
-
-
-def test_a_new_run_has_nothing_to_restore(tmp_path):
-    distiller = tiny_distiller(make_strategy("cpu"))
-    assert checkpoints_of(distiller, tmp_path).restore() == 0
-    assert read_metrics(tmp_path / "metrics.csv") == []
-    assert read_metrics(tmp_path / "absent.csv") == []
+def test_a_callback_can_end_the_training():
+    strategy, recorder = make_strategy("cpu"), Recorder()
+    run_epochs(tiny_distiller(strategy), strategy, 3, recorder, StopsAfter(1))
+    assert len(recorder.epochs) == 2

@@ -10,6 +10,7 @@ import tensorflow as tf
 from keras import layers
 
 from kdant_tf.config import TrainConfig
+from kdant_tf.execution import Execution
 from kdant_tf.losses.features import feature_loss
 from kdant_tf.models.networks import load_network
 from kdant_tf.models.tsn import build_tsn
@@ -129,7 +130,9 @@ def distill(record_folder: Path, out: Path, teacher: Run, **settings) -> Path:
     own = {"model": "frame-mlp", "backbone": "Tiny", "init": "random", "epochs": 2, "projection": True}
     loss = {"feature_loss": "unidirectional"}
     config = TrainConfig(**{**SMALL, **own, **loss, **settings})
-    train(record_folder, out, config, teacher=teacher, devices="cpu", resume=out.exists())
+    train(
+        record_folder, out, config, teacher=teacher, execution=Execution(devices="cpu"), resume=out.exists()
+    )
     return out
 
 
@@ -143,9 +146,13 @@ def kernel_of(run: Path) -> np.ndarray:
     return kernel
 
 
+def tensors_of(run: Path) -> str:
+    return str(max((run / "checkpoints").iterdir()) / "tensors")
+
+
 def kernel_name(run: Path) -> str:
     """Of the projection's kernel in the run's checkpoint; the optimizer has a momentum of its shape too."""
-    names = {name for name, shape in tf.train.list_variables(str(run / "checkpoints")) if shape == [1024, 8]}
+    names = {name for name, shape in tf.train.list_variables(tensors_of(run)) if shape == [1024, 8]}
     (name,) = (name for name in names if name.startswith("projection/"))
     assert any(other.startswith("optimizer/") for other in names)
     return name
@@ -155,7 +162,7 @@ def test_a_resumed_training_ends_like_one_that_was_not_interrupted(
     record_folder, teacher, whole, tmp_path, stopped_after_first_epoch
 ):
     run = stopped_after_first_epoch(whole, tmp_path / "run")
-    first = tf.train.load_variable(str(run / "checkpoints"), kernel_name(run))
+    first = tf.train.load_variable(tensors_of(run), kernel_name(run))
     distill(record_folder, run, teacher)
     assert (run / "metrics.csv").read_text() == (whole / "metrics.csv").read_text()
     np.testing.assert_array_equal(kernel_of(run), kernel_of(whole))
@@ -166,7 +173,7 @@ def test_a_resumed_training_ends_like_one_that_was_not_interrupted(
 
 
 def test_the_projection_lies_in_the_checkpoint_and_beside_the_network(whole):
-    stored = tf.train.load_variable(str(whole / "checkpoints"), kernel_name(whole))
+    stored = tf.train.load_variable(tensors_of(whole), kernel_name(whole))
     np.testing.assert_array_equal(stored, kernel_of(whole))
     projection = keras.saving.load_model(whole / "projection.keras")
     assert (projection.input.shape, projection.output.shape) == ((None, 1024), (None, 8))
