@@ -27,6 +27,14 @@ execution_options = add_options(
         is_flag=True,
         help="The same bits each time on one device, also when killed and resumed; somewhat slower.",
     ),
+    click.option(
+        "--xla",
+        type=click.Choice(["auto", "on", "off"]),
+        default="auto",
+        show_default=True,
+        help="Compile the whole step (on), nothing (off), or the whole step on GPUs and the attention "
+        "pooling alone on CPUs (auto).",
+    ),
 )
 
 training_options = add_options(

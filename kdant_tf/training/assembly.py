@@ -16,6 +16,7 @@ from kdant_tf.runs import manifest_sha256
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.job import Job
 from kdant_tf.training.optimizer import make_optimizer
+from kdant_tf.training.xla import choose_xla
 from tf_records.errors import RunError
 from tf_records.frame_features import write_feature_records
 from tf_records.records import Records
@@ -95,6 +96,7 @@ def _build_distiller(job: Job, student: keras.Model, teacher: keras.Model | None
             weight_decay=config.weight_decay,
             clip_norm=config.clip_norm,
             gradient_accumulation=config.gradient_accumulation,
+            xla=choose_xla(job.run.execution.xla, tf.distribute.get_strategy()),
         )
     except ValueError as error:
         raise RunError(f"Teacher and student do not fit: {error}") from error

@@ -12,6 +12,7 @@ from kdant_tf.losses import features as feature_losses
 from kdant_tf.losses.classification import classification_loss
 from kdant_tf.models.networks import feature_map_name
 from kdant_tf.training.optimizer import apply_summed, loss_scale
+from kdant_tf.training.xla import POOLING, STEP
 
 # Of what `Distiller.compute_losses` gives, sums over samples; the rest are means.
 COUNTS = ("correct", "labeled")
@@ -35,6 +36,7 @@ class Distiller(keras.Model):
         clip_norm: largest norm of the whole batch's gradient, over all variables; None for any.
         gradient_accumulation: micro-batches that a batch is split into, one after the other. All are of
             the same size and every loss is a mean over samples, so that their mean is the batch's.
+        xla: what is compiled by XLA, see `kdant_tf.training.xla`.
 
     Call Args:
         clip: float `(B, T, H, W, C)`.
@@ -65,6 +67,7 @@ class Distiller(keras.Model):
         weight_decay: float = 0.0,
         clip_norm: float | None = None,
         gradient_accumulation: int = 1,
+        xla: str = POOLING,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -81,16 +84,19 @@ class Distiller(keras.Model):
         self.clip_norm = clip_norm
         self.gradient_accumulation = gradient_accumulation
         self.projection: keras.layers.Layer | None = None
-        self._compute_feature_loss = compile_with_xla(
-            functools.partial(
-                feature_losses.feature_loss,
-                feature_loss,
-                alpha=alpha,
-                penalty=penalty,
-                delta=delta,
-                reduction=reduction,
-            )
+        self.xla = xla
+        compute = functools.partial(
+            feature_losses.feature_loss,
+            feature_loss,
+            alpha=alpha,
+            penalty=penalty,
+            delta=delta,
+            reduction=reduction,
         )
+        self._compute_feature_loss = compile_with_xla(compute) if xla == POOLING else compute
+        # What the replicas do together stays outside; on one device the loop compiles that as well.
+        whole = self._compute_gradients
+        self._gradients_of = compile_with_xla(whole) if xla == STEP else whole
         if teacher is not None and feature_loss != "none":
             self.maps = (feature_map_name(student), feature_map_name(teacher))
             own, goal = student.output[self.maps[0]].shape, teacher.output[self.maps[1]].shape
@@ -167,7 +173,7 @@ class Distiller(keras.Model):
             # Else TensorFlow would run the micro-batches at once, in the memory of the whole batch.
             with tf.control_dependencies(gradients):
                 part = {name: tf.identity(values) for name, values in part.items()}
-            part_losses, part_gradients = self._compute_gradients(part)
+            part_losses, part_gradients = self._gradients_of(part)
             if gradients:
                 part_gradients = [a + b for a, b in zip(gradients, part_gradients, strict=True)]
                 part_losses = {name: losses[name] + value for name, value in part_losses.items()}

@@ -11,6 +11,7 @@ from kdant_tf.training.distiller import COUNTS, Distiller
 from kdant_tf.training.epochs_ahead import EpochsAhead
 from kdant_tf.training.finite import check_finite
 from kdant_tf.training.position import Position
+from kdant_tf.training.xla import STEP
 from tf_records.records import Records
 
 
@@ -74,7 +75,10 @@ def fit(
 
 
 def _compile_step(distiller: Distiller, strategy: tf.distribute.Strategy) -> Callable[[Any], dict[str, Any]]:
-    @tf.function(reduce_retracing=True, autograph=False)
+    # XLA compiles no collective of several devices: there the distiller has each device's part compiled.
+    whole = distiller.xla == STEP and strategy.num_replicas_in_sync == 1
+
+    @tf.function(reduce_retracing=True, autograph=False, jit_compile=whole or None)
     def step(batch: Any) -> dict[str, Any]:
         losses = strategy.run(distiller.train_step, args=(batch,))
         return {

@@ -37,6 +37,7 @@ from kdant_tf.training.stop_signals import StoppedError, StopSignals
 from kdant_tf.training.strategy import make_strategy
 from kdant_tf.training.tensorboard import EpochScalars
 from kdant_tf.training.validation import validation_of
+from kdant_tf.training.xla import choose_xla
 from tf_records.errors import KdantError
 from tf_records.files import atomic_path, claim_folder
 from tf_records.reader import training_batches
@@ -110,6 +111,7 @@ def train(
     strategy = make_strategy(execution.devices)
     _check_batch_size(config, strategy.num_replicas_in_sync)
     check_precision(config.precision, strategy)
+    choose_xla(execution.xla, strategy)
     claim_folder(out, resume=resume, overwrite=overwrite)
     before = resumable_run(out) if resume else None
     saved = None

@@ -14,11 +14,14 @@ from kdant_tf.training.finite import NotFiniteError, check_finite
 from kdant_tf.training.loop import _compile_step
 from kdant_tf.training.optimizer import make_optimizer
 from kdant_tf.training.strategy import make_strategy
+from kdant_tf.training.xla import NOTHING
 
 LABELS = (0, -1, 2, -1, -1, -1, 1, 0)
 
 
-def run_steps(devices: str = "cpu", steps: int = 3, **settings) -> tuple[dict[str, np.ndarray], list[dict]]:
+def run_steps(
+    devices: str = "cpu", steps: int = 3, xla: str = NOTHING, **settings
+) -> tuple[dict[str, np.ndarray], list[dict]]:
     """The student's weights after some steps on batches of eight, and what each step returned."""
     config = TrainConfig(
         batch_size=8, learning_rate=0.1, **{"momentum": 0.9, "weight_decay": 0.1, **settings}
@@ -33,6 +36,7 @@ def run_steps(devices: str = "cpu", steps: int = 3, **settings) -> tuple[dict[st
             weight_decay=config.weight_decay,
             clip_norm=config.clip_norm,
             gradient_accumulation=config.gradient_accumulation,
+            xla=xla,
         )
         distiller.compile(optimizer=make_optimizer(config))
         distiller.optimizer.build(distiller.trainable_variables)

@@ -1,0 +1,30 @@
+"""From `--xla` to what of a step XLA compiles."""
+
+import tensorflow as tf
+
+from tf_records.errors import KdantError
+
+STEP, POOLING, NOTHING = "step", "pooling", "nothing"
+CHOICES = ("auto", "on", "off")
+
+
+def choose_xla(choice: str, strategy: tf.distribute.Strategy) -> str:
+    """What to compile: STEP, all of the step; POOLING, the feature loss alone; or NOTHING.
+
+    Args:
+        choice: "on", STEP; "off", NOTHING; "auto", STEP on GPUs and POOLING on CPUs, whose convolutions
+            oneDNN computes faster than XLA.
+        strategy: where the step runs.
+
+    Raises:
+        KdantError: another choice, or "on" for several CPU devices.
+    """
+    if choice not in CHOICES:
+        raise KdantError(f"`--xla` should be one of {', '.join(CHOICES)}. Received: {choice!r}.")
+    kinds = {tf.DeviceSpec.from_string(name).device_type for name in strategy.extended.worker_devices}
+    if choice == "on" and kinds == {"CPU"} and strategy.num_replicas_in_sync > 1:
+        raise KdantError(
+            f"`--xla on` compiles for one CPU device, this training has {strategy.num_replicas_in_sync}. "
+            f"Give --xla auto, or --devices cpu."
+        )
+    return {"on": STEP, "off": NOTHING, "auto": STEP if kinds == {"GPU"} else POOLING}[choice]

@@ -1,0 +1,218 @@
+"""The training loop beside its bare step, two logical devices beside one, and the choices of --xla.
+
+    python tests/benchmarks/bench_training.py --size tiny --size small
+
+Every figure is a ratio of two times measured in turns in one run, on a CPU; prints a table on stderr and one
+JSON object on stdout. Records are rendered, and read as training reads them.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import kdant_tf  # noqa: F401  (before TensorFlow: it turns oneDNN on)
+
+import keras  # isort: skip
+import tensorflow as tf
+from measure import Row, Times, take_turns
+from report import describe_machine, print_report
+from rich.console import Console
+
+from kdant_tf.models.i3d import build_i3d
+from kdant_tf.training.distiller import Distiller
+from kdant_tf.training.loop import _compile_step, fit
+from kdant_tf.training.optimizer import SummedSGD
+from kdant_tf.training.strategy import make_strategy
+from kdant_tf.training.xla import NOTHING, POOLING, STEP
+from tf_records.plan import BuildOptions
+from tf_records.reader import training_batches
+from tf_records.records import Records
+from tf_records.sources.synthetic import SyntheticSpec, read_synthetic
+from tf_records.writer import build_records
+
+PARTS = ("loop", "devices", "xla")
+CLASSES = 4
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Size:
+    """One distillation: pixels, I3D's width, clips a batch, steps an epoch."""
+
+    pixels: int
+    width: float
+    batch_size: int
+    steps: int
+
+
+SIZES = {"tiny": Size(32, 0.0625, 8, 40), "small": Size(112, 0.25, 8, 12), "full": Size(224, 1.0, 2, 8)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--only", action="append", choices=PARTS)
+    parser.add_argument("--size", action="append", choices=SIZES, help="default: tiny and small")
+    parser.add_argument("--repeats", type=int, default=9)
+    options = parser.parse_args()
+    sizes = {name: SIZES[name] for name in options.size or ("tiny", "small")}
+    make_strategy("cpu:2")  # before TensorFlow starts
+    machine, rows = describe_machine(), []
+    for name, size in sizes.items():
+        for part in options.only or PARTS:
+            print(f"measuring: {part}, {name}", file=sys.stderr)
+            rows += MEASURES[part](name, size, options.repeats)
+    print_report(machine, rows, Console(stderr=True, width=None if sys.stderr.isatty() else 150))
+    print(json.dumps({"machine": machine, "results": [row.to_dict() for row in rows]}, ensure_ascii=False))
+
+
+def measure_loop(name: str, size: Size, repeats: int) -> list[Row]:
+    """Seconds a step of epochs of `fit` against those of the step alone on one batch."""
+    strategy = make_strategy("cpu")
+    distiller = make_distiller(size, strategy)
+    timer = _EpochTimer(_compile_step(distiller, strategy), size.steps)
+    with tempfile.TemporaryDirectory() as folder:
+        records = _build(Path(folder), size)
+        callbacks = keras.callbacks.CallbackList([timer], model=distiller)
+        callbacks.set_params({"steps": size.steps})
+
+        def batches(epoch: int) -> tf.data.Dataset:
+            return training_batches(
+                records,
+                views=("observed", "future"),
+                batch_size=size.batch_size,
+                crop=size.pixels,
+                seed=0,
+                epoch=epoch,
+            )
+
+        timer.batch = next(iter(batches(0)))
+        fit(
+            distiller,
+            strategy,
+            batches,
+            epochs=range(1 + repeats),
+            learning_rate=lambda epoch: 1e-5,
+            callbacks=callbacks,
+        )
+    return [
+        Row(
+            name=f"training loop on records, {name}",
+            pixels=size.pixels,
+            times=Times(tuple(timer.loop_s[1:])),
+            against="the bare step",
+            against_times=Times(tuple(timer.bare_s[1:])),
+            target=1.05,
+        )
+    ]
+
+
+class _EpochTimer(keras.callbacks.Callback):
+    """Seconds a step of each epoch, and after it of as many bare steps."""
+
+    def __init__(self, step: Any, steps: int) -> None:
+        super().__init__()
+        self.step, self.steps = step, steps
+        self.batch: Any = None
+        self.loop_s: list[float] = []
+        self.bare_s: list[float] = []
+
+    def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.began_s = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        self.loop_s.append((time.perf_counter() - self.began_s) / self.steps)
+        self.step(self.batch)
+        began_s = time.perf_counter()
+        for _ in range(self.steps):
+            self.step(self.batch)
+        tf.test.experimental.sync_devices()
+        self.bare_s.append((time.perf_counter() - began_s) / self.steps)
+
+
+def measure_devices(name: str, size: Size, repeats: int) -> list[Row]:
+    """A step on two logical devices against one on one device, with the same global batch."""
+    steps = {}
+    for devices in ("cpu", "cpu:2"):
+        strategy = make_strategy(devices)
+        step = _compile_step(make_distiller(size, strategy), strategy)
+        data = tf.data.Dataset.from_tensors(make_batch(size)).unbatch().batch(size.batch_size)
+        batch = next(iter(strategy.experimental_distribute_dataset(data)))
+        steps[devices] = lambda step=step, batch=batch: step(batch)
+    times = take_turns(steps, repeats)
+    return [
+        Row(
+            name=f"step on two logical devices, {name}",
+            pixels=size.pixels,
+            times=times["cpu:2"],
+            against="one device",
+            against_times=times["cpu"],
+            target=1.1,
+        )
+    ]
+
+
+def measure_xla(name: str, size: Size, repeats: int) -> list[Row]:
+    """--xla auto, which on a CPU compiles the pooling alone, against the whole step and nothing."""
+    batch, steps = make_batch(size), {}
+    strategy = make_strategy("cpu")
+    for xla in (POOLING, STEP, NOTHING):
+        step = _compile_step(make_distiller(size, strategy, xla), strategy)
+        began_s = time.perf_counter()
+        step(batch)
+        print(f"--xla {xla}: first step after {time.perf_counter() - began_s:.1f} s", file=sys.stderr)
+        steps[xla] = lambda step=step: step(batch)
+    times = take_turns(steps, repeats)
+    return [
+        Row(
+            name=f"step with --xla auto, {name}",
+            pixels=size.pixels,
+            times=times[POOLING],
+            against=f"--xla {choice}",
+            against_times=times[xla],
+            target=1.05,
+        )
+        for choice, xla in (("on", STEP), ("off", NOTHING))
+    ]
+
+
+MEASURES = {"loop": measure_loop, "devices": measure_devices, "xla": measure_xla}
+
+
+def make_distiller(size: Size, strategy: tf.distribute.Strategy, xla: str = POOLING) -> Distiller:
+    """A distillation with training's defaults; its rate keeps the loss finite over any number of steps."""
+    shape = (8, size.pixels, size.pixels, 3)
+    with strategy.scope():
+        distiller = Distiller(
+            build_i3d(CLASSES, shape, width=size.width),
+            build_i3d(CLASSES, shape, width=size.width),
+            feature_loss="bidirectional",
+            feature_weight=10.0,
+            weight_decay=1e-5,
+            xla=xla,
+        )
+        distiller.compile(optimizer=SummedSGD(1e-5, momentum=0.9))
+        distiller.optimizer.build(distiller.trainable_variables)
+    return distiller
+
+
+def make_batch(size: Size) -> dict[str, tf.Tensor]:
+    """Two random clips a sample, and labels."""
+    shape = (size.batch_size, 8, size.pixels, size.pixels, 3)
+    observed, future = (tf.random.stateless_uniform(shape, (0, number), -1.0) for number in range(2))
+    return {"observed": observed, "future": future, "label": tf.range(size.batch_size) % CLASSES}
+
+
+def _build(folder: Path, size: Size) -> Records:
+    """Records of as many rendered videos as an epoch has clips, a little larger than the crop."""
+    spec = SyntheticSpec(train=size.batch_size * size.steps, unlabeled=0, test=4)
+    options = BuildOptions(short_side=size.pixels * 8 // 7)
+    build_records(read_synthetic(folder / "videos", spec), folder / "records", options, workers=2)
+    return Records.open(folder / "records")
+
+
+if __name__ == "__main__":
+    main()
