@@ -3,6 +3,7 @@
 import pytest
 
 from kdant_tf.config import TrainConfig
+from kdant_tf.execution import Execution
 from kdant_tf.training.train import train
 from tf_records.errors import KdantError
 
@@ -23,5 +24,5 @@ from tf_records.errors import KdantError
 def test_what_does_not_fit_is_refused(record_folder, tmp_path, settings, devices, message):
     config = TrainConfig(**{"crop": 32, "width": 0.0625, "batch_size": 8, "epochs": 1, **settings})
     with pytest.raises(KdantError, match=message):
-        train(record_folder, tmp_path / "run", config, devices=devices)
+        train(record_folder, tmp_path / "run", config, execution=Execution(devices=devices))
     assert not (tmp_path / "run").exists()
