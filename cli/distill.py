@@ -20,6 +20,11 @@ distillation_options = add_options(
         default=None,
         help="Learn a 1x1x1 convolution to the teacher's channels, where they differ.",
     ),
+    click.option(
+        "--cache-teacher",
+        is_flag=True,
+        help="Compute the teacher's outputs once and read them back; needs --views.",
+    ),
 )
 
 

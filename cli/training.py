@@ -122,7 +122,8 @@ def run_training(
     from kdant_tf.execution import Execution
     from kdant_tf.runs import inherited_settings, load_run
 
-    ways = {field.name: options.pop(field.name) for field in dataclasses.fields(Execution)}
+    names = {field.name for field in dataclasses.fields(Execution)} & set(options)
+    ways = {name: options.pop(name) for name in names}
     run = None if teacher is None else load_run(teacher)
     config = resolve_config(
         TEACHER if run is None else STUDENT,

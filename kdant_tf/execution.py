@@ -15,12 +15,14 @@ class Execution:
         checkpoint_minutes: save within an epoch as often as this, besides at its end; 0 never does.
         deterministic: make every operation give the same bits each time, at some cost.
         xla: "auto", "on" or "off", see `kdant_tf.training.xla.choose_xla`.
+        cache_teacher: compute the teacher's outputs once for each pair and view (students).
     """
 
     devices: str = "auto"
     checkpoint_minutes: float = 10.0
     deterministic: bool = False
     xla: str = "auto"
+    cache_teacher: bool = False
 
     def __post_init__(self) -> None:
         minutes = self.checkpoint_minutes

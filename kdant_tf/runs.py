@@ -26,6 +26,7 @@ PREDICTIONS_NAME = "predictions.npz"
 CHECKPOINTS_NAME = "checkpoints"
 BEST_NAME = "best"
 TENSORBOARD_NAME = "tensorboard"
+TEACHER_CACHE_NAME = "teacher-cache"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

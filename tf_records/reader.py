@@ -63,7 +63,8 @@ def training_batches(
     Returns:
         Dataset of dicts: each view float32 `(batch, T, crop, crop, C)` in [-1, 1] with C 3 for RGB, 2
         (u, v) for flow; of records of features `(batch, T, *shape)` of a frame's or `(batch, T, side,
-        side, C)` of a clip's, see `map_side`; and `label` int32 `(batch,)`, -1 where unlabelled.
+        side, C)` of a clip's, see `map_side`; `index` int64 `(batch,)`, the record's number in the
+        split; and `label` int32 `(batch,)`, -1 where unlabelled.
     """
     dataset = _numbered_records(records, seed, epoch)
     if held_out is not None:
@@ -87,10 +88,29 @@ def training_batches(
     def decode(index: tf.Tensor, serialized: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
         decision = augment.draw_decision(seed, epoch if draw is None else draw, index)
         clips = _pair_of_clips(records, serialized, decision, views, crop)
-        return {**clips, "label": tf.cast(label, tf.int32)}
+        return {**clips, "index": index, "label": tf.cast(label, tf.int32)}
 
     dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def clips_in_order(
+    records: Records, *, view: str, batch_size: int, crop: int, seed: int, draw: int, first: int = 0
+) -> tf.data.Dataset:
+    """The clips that `training_batches` gives of a view with this `draw`, in record order.
+
+    Returns:
+        Dataset of clips `(batch, …)` from record number `first` on; the last batch may be smaller.
+    """
+
+    @plain
+    def decode(index: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
+        decision = augment.draw_decision(seed, draw, index)
+        return _pair_of_clips(records, serialized, decision, (view,), crop)[view]
+
+    dataset = tf.data.TFRecordDataset(records.paths("train")).enumerate().skip(first)
+    dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_batches(

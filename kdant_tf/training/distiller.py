@@ -10,12 +10,15 @@ from keras import ops
 from kdant_tf.layers.compilation import compile_with_xla
 from kdant_tf.losses import features as feature_losses
 from kdant_tf.losses.classification import classification_loss
-from kdant_tf.models.networks import feature_map_name
+from kdant_tf.models.networks import LOGITS, feature_map_name
 from kdant_tf.training.optimizer import apply_summed, loss_scale
 from kdant_tf.training.xla import POOLING, STEP
 
 # Of what `Distiller.compute_losses` gives, sums over samples; the rest are means.
 COUNTS = ("correct", "labeled")
+# In a batch, what the teacher makes of the future clip, where that is known already.
+TEACHER_LOGITS = "teacher/logits"
+TEACHER_MAP = "teacher/map"
 
 
 class Distiller(keras.Model):
@@ -112,7 +115,8 @@ class Distiller(keras.Model):
         """Losses and counts of one batch, as float32 scalars.
 
         Args:
-            batch: the view's clips, "future" clips where there is a teacher, and "label" `(B,)`.
+            batch: the view's clips, "label" `(B,)`, and where there is a teacher "future" clips or its
+                outputs for them, TEACHER_LOGITS and, for a feature loss, TEACHER_MAP.
             training: as for a Keras layer.
 
         Returns:
@@ -120,7 +124,7 @@ class Distiller(keras.Model):
             "correct" and "labeled", counts.
         """
         outputs = self.student(batch[self.view], training=training)
-        seen = None if self.teacher is None else self.teacher(batch["future"], training=False)
+        seen = self._teach(batch)
         probabilities = None if seen is None else ops.softmax(ops.cast(seen["logits"], "float32"))
         classification = classification_loss(outputs["logits"], batch["label"], probabilities)
         features = ops.zeros((), "float32")
@@ -136,6 +140,15 @@ class Distiller(keras.Model):
             "correct": ops.sum(ops.cast(right, "float32")),
             "labeled": ops.sum(ops.cast(batch["label"] >= 0, "float32")),
         }
+
+    def _teach(self, batch: dict[str, Any]) -> dict[str, Any] | None:
+        """The teacher's outputs for the future clips, if there is a teacher."""
+        if self.teacher is None:
+            return None
+        if TEACHER_LOGITS not in batch:
+            return self.teacher(batch["future"], training=False)
+        outputs = {LOGITS: batch[TEACHER_LOGITS]}
+        return outputs if TEACHER_MAP not in batch else {**outputs, self.maps[1]: batch[TEACHER_MAP]}
 
     def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One update from this replica's share of a batch.

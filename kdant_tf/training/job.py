@@ -20,6 +20,7 @@ from kdant_tf.runs import (
     MODEL_NAME,
     PREDICTIONS_NAME,
     PROJECTION_NAME,
+    TEACHER_CACHE_NAME,
     TENSORBOARD_NAME,
     Run,
     load_run,
@@ -216,7 +217,7 @@ def resumable_run(folder: Path) -> Run | None:
 
 def remove_run(folder: Path) -> None:
     """Removes what an earlier training left in `folder`, and nothing else."""
-    for name in (CHECKPOINTS_NAME, BEST_NAME, TENSORBOARD_NAME):
+    for name in (CHECKPOINTS_NAME, BEST_NAME, TENSORBOARD_NAME, TEACHER_CACHE_NAME):
         if (folder / name).is_dir():
             tf.io.gfile.rmtree(str(folder / name))
     for name in (

@@ -20,6 +20,7 @@ from kdant_tf.runs import (
     METRICS_NAME,
     MODEL_NAME,
     PROJECTION_NAME,
+    TEACHER_CACHE_NAME,
     TENSORBOARD_NAME,
     Run,
 )
@@ -35,11 +36,12 @@ from kdant_tf.training.optimizer import check_precision
 from kdant_tf.training.position import Position
 from kdant_tf.training.stop_signals import StoppedError, StopSignals
 from kdant_tf.training.strategy import make_strategy
+from kdant_tf.training.teacher_cache import TeacherCache, check_views_are_fixed
 from kdant_tf.training.tensorboard import EpochScalars
 from kdant_tf.training.validation import validation_of
 from kdant_tf.training.xla import choose_xla
 from tf_records.errors import KdantError
-from tf_records.files import atomic_path, claim_folder
+from tf_records.files import atomic_path, claim_folder, remove_folder
 from tf_records.reader import training_batches
 from tf_records.records import Records
 from tf_records.remote_path import RecordPath
@@ -112,6 +114,8 @@ def train(
     _check_batch_size(config, strategy.num_replicas_in_sync)
     check_precision(config.precision, strategy)
     choose_xla(execution.xla, strategy)
+    if execution.cache_teacher:
+        check_views_are_fixed(job, strategy)
     claim_folder(out, resume=resume, overwrite=overwrite)
     before = resumable_run(out) if resume else None
     saved = None
@@ -121,11 +125,14 @@ def train(
     keras.utils.set_random_seed(config.seed)
     with strategy.scope():
         assembly = assemble(job, load_weights=saved is None, report=report)
+    cache = TeacherCache.of(job, assembly) if execution.cache_teacher else None
+    if cache is not None:
+        cache.check_space()
     if overwrite:
         remove_run(out)
     job.run.save()
     try:
-        logs = _fit(job, assembly, strategy, saved, callbacks, report)
+        logs = _fit(job, assembly, strategy, saved, cache, callbacks, report)
     except NotFiniteError as error:
         names = checkpoint_names(out / CHECKPOINTS_NAME)
         where = f"the last checkpoint is {names[-1]}" if names else "there is no checkpoint yet"
@@ -135,6 +142,7 @@ def train(
         raise
     _save(assembly, out)
     _plot(out)
+    remove_folder(out / TEACHER_CACHE_NAME)
     rows = read_metrics(out / METRICS_NAME)
     best = best_epoch(rows)
     return TrainResult(
@@ -174,6 +182,7 @@ def _fit(
     assembly: Assembly,
     strategy: tf.distribute.Strategy,
     saved: SavedCheckpoint | None,
+    cache: TeacherCache | None,
     callbacks: Sequence[keras.callbacks.Callback],
     report: Callable[[str], None],
 ) -> dict[str, float]:
@@ -203,6 +212,8 @@ def _fit(
     if saved is not None:
         checkpoints.restore(saved)
         logging.info("Resuming epoch %d of %d at step %d.", position.epoch + 1, config.epochs, position.step)
+    if cache is not None and position.epoch < config.epochs:
+        cache.fill(job, assembly, config.batch_size // strategy.num_replicas_in_sync, report)
     told = keras.callbacks.CallbackList([*others, checkpoints], model=distiller)
     told.set_params({"epochs": config.epochs, "steps": job.samples // config.batch_size})
     first, done = position.epoch, position.step
@@ -210,7 +221,7 @@ def _fit(
         return fit(
             distiller,
             strategy,
-            lambda epoch: _batches(job, assembly.records, epoch, done if epoch == first else 0),
+            lambda epoch: _batches(job, assembly.records, epoch, done if epoch == first else 0, cache),
             epochs=config.epochs,
             learning_rate=config.learning_rate_at,
             callbacks=told,
@@ -247,11 +258,13 @@ def _plot(out: Path) -> None:
         plot_curves({out.name: rows}, out / CURVES_NAME)
 
 
-def _batches(job: Job, records: Records, epoch: int, done: int) -> tf.data.Dataset:
+def _batches(
+    job: Job, records: Records, epoch: int, done: int, cache: TeacherCache | None
+) -> tf.data.Dataset:
     config = job.run.config
-    return training_batches(
+    batches = training_batches(
         records,
-        views=job.views,
+        views=job.views if cache is None else job.views[:1],
         batch_size=config.batch_size,
         crop=config.crop,
         seed=config.seed,
@@ -262,3 +275,4 @@ def _batches(job: Job, records: Records, epoch: int, done: int) -> tf.data.Datas
         held_out=job.held_out,
         skip_batches=done,
     )
+    return batches if cache is None else cache.add_outputs(batches, epoch)

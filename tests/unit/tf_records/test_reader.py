@@ -138,7 +138,7 @@ def test_batches_have_the_promised_shapes_types_and_range(record_folder: Path) -
     got = batches(Records.open(record_folder), crop=56)
     assert len(got) == 5
     for batch in got:
-        assert set(batch) == {OBSERVED, FUTURE, "label"}
+        assert set(batch) == {OBSERVED, FUTURE, "index", "label"}
         for view in (OBSERVED, FUTURE):
             assert (batch[view].shape, batch[view].dtype) == ((4, 8, 56, 56, 3), np.float32)
             assert -1 <= batch[view].min() < -0.5 < 0.5 < batch[view].max() <= 1
