@@ -89,6 +89,11 @@ clip_options = add_options(
         "thumos14 1.",
     ),
     click.option(
+        "--longest-anticipation-s",
+        type=float,
+        help="Keep so many seconds before each val and test action, for `evaluate --tau`.",
+    ),
+    click.option(
         "--fps",
         type=float,
         help="Rate of the clock that frames are taken on. Default: each video's own; thumos14 16.",
@@ -165,6 +170,7 @@ def build_records(ctx: click.Context, **options: Any) -> None:
     build_options = BuildOptions(
         clip=protocol.clip,
         fps=protocol.fps,
+        longest_anticipation_s=options["longest_anticipation_s"],
         short_side=options["short_side"],
         jpeg_quality=options["jpeg_quality"],
         modality=options["modality"],
@@ -199,6 +205,11 @@ def _check_usage(ctx: click.Context, options: dict[str, Any]) -> None:
         raise click.UsageError("--flow-algorithm is for --modality flow or rgb,flow.")
     if options["features"] is not None and "," in options["modality"]:
         raise click.UsageError("--features is for one modality: --modality rgb or flow.")
+    if options["longest_anticipation_s"] is not None:
+        if options["features"] is not None:
+            raise click.UsageError("--longest-anticipation-s does not go with --features.")
+        if options["source"] == "jhmdb":
+            raise click.UsageError("--longest-anticipation-s is not for JHMDB, whose videos are the actions.")
     _check_runner(ctx, options)
     for name, source in _OWN_OPTIONS.items():
         given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE

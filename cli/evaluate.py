@@ -35,6 +35,20 @@ def _parse_shares(ctx: click.Context, param: click.Parameter, value: str | None)
     return tuple(float(share) for share in shares)
 
 
+def _parse_taus(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
+    if value is None:
+        return ()
+    try:
+        taus_s = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        taus_s = (-1.0,)
+    if not all(0 <= tau_s < math.inf for tau_s in taus_s):
+        raise click.BadParameter(
+            f"should be seconds, at least 0, such as 0.25,0.5,1. Received: {value!r}.", ctx, param
+        )
+    return taus_s
+
+
 def _parse_weights(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
     if value is None:
         return ()
@@ -78,6 +92,13 @@ def _parse_weights(ctx: click.Context, param: click.Parameter, value: str | None
     callback=_parse_shares,
     help="Accuracy against the share of each video that is seen: 0.2,0.5 or FROM:TO:STEP (JHMDB).",
 )
+@click.option(
+    "--tau",
+    "taus_s",
+    callback=_parse_taus,
+    help="Accuracy against the anticipation time: 0.25,0.5,1 seconds from the end of the clip to the start "
+    "of the action, of records built with --longest-anticipation-s.",
+)
 @click.option("--per-class", is_flag=True, help="Print each class's accuracy too.")
 @json_option
 def evaluate(
@@ -88,6 +109,7 @@ def evaluate(
     others: tuple[Path, ...],
     fusion_weights: tuple[float, ...],
     shares: tuple[float, ...],
+    taus_s: tuple[float, ...],
     per_class: bool,
     as_json: bool,
 ) -> None:
@@ -96,8 +118,8 @@ def evaluate(
     Result and predictions are also kept in the run folder, in evaluation.json and predictions.npz.
     Intervals are of 95 %, bootstrapped over videos.
     """
-    if shares and (others or view):
-        raise click.UsageError("--observe goes with neither --with nor --view.")
+    if (shares or taus_s) and (others or view or (shares and taus_s)):
+        raise click.UsageError("--observe and --tau go neither together nor with --with or --view.")
     if fusion_weights and len(fusion_weights) != 1 + len(others):
         raise click.UsageError(
             f"--fusion-weights should be {1 + len(others)} numbers, one a run. "
@@ -111,12 +133,17 @@ def evaluate(
     from tf_records.records import Records
 
     from .bars import CountProgress
+    from .output import percent
 
     opened = Records.open(records, split=split)
     with CountProgress("evaluating windows", None) as progress:
         if shares:
             curve = protocols.evaluate_observed_shares(
                 runs[0], opened, shares, split=split, on_batch=progress.advance
+            )
+        elif taus_s:
+            curve = protocols.evaluate_anticipation_times(
+                runs[0], opened, taus_s, split=split, on_batch=progress.advance
             )
         elif others:
             weights = fusion_weights or (1.0,) * len(runs)
@@ -128,7 +155,11 @@ def evaluate(
                 runs[0], opened, view=view, split=split, on_batch=progress.advance
             )
     if shares:
-        _print_shares(f"{run} on the first part of each video of {records} ({split})", curve, as_json)
+        title = f"{run} on the first part of each video of {records} ({split})"
+        _print_curve(title, "share", [percent(point.x) for point in curve], curve, as_json)
+    elif taus_s:
+        title = f"{run} on clips that end before the actions of {records} ({split})"
+        _print_curve(title, "tau", [f"{point.x:g} s" for point in curve], curve, as_json)
     else:
         names = " + ".join(str(each.folder) for each in runs)
         title = f"{names} on the {result.view} segments of {records} ({split})"
@@ -165,23 +196,18 @@ def _print_evaluation(title: str, result: Any, per_class: bool, as_json: bool) -
         print_table("", ("class", "samples", "top-1"), rows)
 
 
-def _print_shares(title: str, curve: Any, as_json: bool) -> None:
-    """ObservedShares on stdout."""
-    from .output import percent, print_json, print_table
+def _print_curve(title: str, name: str, places: list[str], curve: Any, as_json: bool) -> None:
+    """CurvePoints on stdout."""
+    from .output import print_json, print_table
 
     if as_json:
         points = [
-            {
-                "share": point.share,
-                "top1": point.top1.value,
-                "top1_interval": [point.top1.low, point.top1.high],
-            }
+            {name: point.x, "top1": point.top1.value, "top1_interval": [point.top1.low, point.top1.high]}
             for point in curve
         ]
-        print_json({"shares": points})
+        print_json({name: points})
         return
-    rows = [(percent(point.share), _with_interval(point.top1)) for point in curve]
-    print_table(title, ("seen", "top-1"), rows)
+    print_table(title, (name, "top-1"), zip(places, (_with_interval(p.top1) for p in curve), strict=True))
 
 
 def _with_interval(interval: Any) -> str:

@@ -187,10 +187,12 @@ def _is_for_training(sample: Sample) -> bool:
 
 
 def _spacing(sample: Sample, options: BuildOptions, fps: float) -> Spacing:
-    clip = options.clip
+    clip, longest_s = options.clip, options.longest_anticipation_s
+    longest = None if longest_s is None else clip.clip_frames + round(longest_s * fps)
     if sample.offset_s is not None:
-        return Spacing(clip.clip_frames, max(1, round(sample.offset_s * fps)))
-    return Spacing(clip.clip_frames, clip.offset_at(fps), before_action=clip.anticipation_s is not None)
+        return Spacing(clip.clip_frames, max(1, round(sample.offset_s * fps)), longest_offset=longest)
+    before_action = clip.anticipation_s is not None
+    return Spacing(clip.clip_frames, clip.offset_at(fps), before_action, longest)
 
 
 def _pair_of(sample: Sample, num_frames: int, action: Window, options: BuildOptions, fps: float) -> Pair:

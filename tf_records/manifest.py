@@ -109,6 +109,8 @@ class Manifest:
         modality: one of MODALITIES.
         flow: how the flow was computed, where there is any.
         features: where the records hold features in place of frames.
+        longest_anticipation_s: seconds before the action from which on the observed segments of val and
+            test hold clips, up to its start; None where they hold the protocol's clip alone.
     """
 
     dataset: str
@@ -126,6 +128,7 @@ class Manifest:
     modality: str = RGB
     flow: FlowInfo | None = None
     features: FeatureInfo | None = None
+    longest_anticipation_s: float | None = None
     format_version: int = FORMAT_VERSION
 
     @property
@@ -197,6 +200,7 @@ class Manifest:
             "modality": self.modality,
             "flow": None if self.flow is None else dataclasses.asdict(self.flow),
             "features": None if self.features is None else dataclasses.asdict(self.features),
+            "longest_anticipation_s": self.longest_anticipation_s,
             "skipped": [dataclasses.asdict(skipped) for skipped in self.skipped],
         }
 

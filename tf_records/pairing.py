@@ -25,12 +25,14 @@ class Spacing(NamedTuple):
     """A ClipSpec in frames of one video's clock.
 
     `before_action`: no observed training clip may show the action, where the video leaves room for
-    that (protocols whose tau is measured to the start of the action).
+    that (protocols whose tau is measured to the start of the action). `longest_offset`: observed test
+    segments begin so far before the action, and end with its start, for evaluation at other distances.
     """
 
     clip_frames: int
     offset_frames: int
     before_action: bool = False
+    longest_offset: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,11 +82,17 @@ def frames_for_training(spacing: Spacing) -> int | None:
 
 
 def pair_for_anticipation(num_frames: int, action: Window, spacing: Spacing) -> Pair:
-    """Segments of a test record: one observed clip, before the action as far as the video allows."""
+    """Segments of a test record: one observed clip, before the action as far as the video allows.
+
+    With a `longest_offset` that clip lies within a longer segment, at `offset_frames` before the action.
+    """
     action = _widen_to_clip(num_frames, action, spacing.clip_frames)
     offset_frames = min(spacing.offset_frames, action.first)
     first = action.first - offset_frames
     observed = Window(first, min(first + spacing.clip_frames, num_frames))
+    if spacing.longest_offset is not None:
+        earliest = max(0, action.first - spacing.longest_offset)
+        observed = Window(min(first, earliest), max(observed.stop, action.first))
     return _pair(observed, action, offset_frames, spacing)
 
 

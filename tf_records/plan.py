@@ -17,6 +17,7 @@ from tf_records.sources.sample import Annotations, Sample
 RECORDS_PER_SHARD = 64
 # A record of TV-L1 flow takes most of a minute; a killed build loses a shard, and progress moves by shards.
 RECORDS_PER_FLOW_SHARD = 16
+MAX_ANTICIPATION_S = 60
 # Taken for the length of a sample that is a whole video.
 _UNKNOWN_S = 5.0
 
@@ -28,6 +29,8 @@ class BuildOptions:
     Args:
         clip: length of a clip and distance of a pair.
         fps: rate of the clock that frames are taken on, or None for each video's own.
+        longest_anticipation_s: seconds before the action from which on val and test samples keep frames to
+            observe, so that other anticipation times can be evaluated; None keeps the protocol's clip.
         short_side: pixels, int >= 16; every frame is resized once so that its shorter side has them.
         jpeg_quality: 1 to 100.
         modality: one of `schema.MODALITIES`.
@@ -38,6 +41,7 @@ class BuildOptions:
 
     clip: ClipSpec = dataclasses.field(default_factory=ClipSpec)
     fps: float | None = None
+    longest_anticipation_s: float | None = None
     short_side: int = 256
     jpeg_quality: int = 95
     modality: str = RGB
@@ -48,6 +52,12 @@ class BuildOptions:
     def __post_init__(self) -> None:
         if self.fps is not None and not 0 < self.fps <= MAX_FPS:
             raise RecordError(f"`fps` should be above 0 and at most {MAX_FPS}. Received: {self.fps}.")
+        longest = self.longest_anticipation_s
+        if longest is not None and not 0 <= longest <= MAX_ANTICIPATION_S:
+            raise RecordError(
+                f"`longest_anticipation_s` should be from 0 to {MAX_ANTICIPATION_S} seconds. "
+                f"Received: {longest}."
+            )
         if self.short_side < 16:
             raise RecordError(f"`short_side` should be at least 16 pixels. Received: {self.short_side}.")
         if not 1 <= self.jpeg_quality <= 100:
@@ -95,6 +105,9 @@ class ShardTask:
         fields = dataclasses.asdict(self) | {"resize": RESIZE}
         for sample in fields["samples"]:
             del sample["path"]
+        if self.options.longest_anticipation_s is None:
+            # As it was before there was the option: builds that were begun then go on.
+            del fields["options"]["longest_anticipation_s"]
         fields["format_version"] = FORMAT_VERSION
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
 
@@ -145,6 +158,7 @@ def empty_manifest(annotations: Annotations, options: BuildOptions) -> Manifest:
         absent=annotations.absent,
         modality=options.modality,
         flow=options.flow,
+        longest_anticipation_s=options.longest_anticipation_s,
     )
 
 

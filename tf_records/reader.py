@@ -32,6 +32,15 @@ _CONTEXT = {
 }
 
 
+# Of records, not of those of features: where the clip to observe lies within a longer segment.
+_TIMES = {
+    schema.OBSERVED_START_S: tf.io.FixedLenFeature((), tf.float32),
+    schema.FUTURE_START_S: tf.io.FixedLenFeature((), tf.float32),
+    schema.FRAME_RATE: tf.io.FixedLenFeature((), tf.float32),
+    schema.CLIP_OFFSET_FRAMES: tf.io.FixedLenFeature((), tf.int64),
+}
+
+
 def training_batches(
     records: Records,
     *,
@@ -122,6 +131,7 @@ def evaluation_batches(
     crop: int,
     windows: int,
     share: float = 1.0,
+    tau_s: float | None = None,
     chosen: np.ndarray | None = None,
 ) -> tf.data.Dataset:
     """All windows of a split in record order; a record gives as many as its segment has, up to `windows`.
@@ -134,6 +144,8 @@ def evaluation_batches(
         crop: pixels of the central square.
         windows: evenly spaced ones a segment, at most.
         share: of the segment's entries, from its start, that are looked at, rounded up; in (0, 1].
+        tau_s: seconds from the end of the observed clip to the start of the action, in place of the
+            records' own; of records that keep frames for that (`longest_anticipation_s`).
         chosen: bool `(records,)`, the only records to read; None for all.
 
     Returns:
@@ -142,11 +154,17 @@ def evaluation_batches(
         The last batch may be smaller.
     """
 
+    # Where val and test segments hold more than the protocol lets A see, that clip is cut out of them.
+    one_clip = view == OBSERVED and split != "train" and records.manifest.longest_anticipation_s is not None
+
     @plain
     def cut_windows(index: tf.Tensor, serialized: tf.Tensor) -> tf.data.Dataset:
         context, segments = parse(records, serialized, (view,))
         encoded = _first_share(segments[view], share)
-        starts = augment.window_starts(tf.shape(encoded)[0], records.clip_entries, windows)
+        if one_clip:
+            starts = tf.reshape(_observed_start(records, serialized, tf.shape(encoded)[0], tau_s), (1,))
+        else:
+            starts = augment.window_starts(tf.shape(encoded)[0], records.clip_entries, windows)
 
         @plain
         def cut(start: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -180,6 +198,20 @@ def _first_share(encoded: tf.Tensor, share: float) -> tf.Tensor:
     part = Fraction(str(share))
     entries = tf.cast(tf.shape(encoded)[0], tf.int64)
     return encoded[: -(-entries * part.numerator // part.denominator)]
+
+
+def _observed_start(
+    records: Records, serialized: tf.Tensor, entries: tf.Tensor, tau_s: float | None
+) -> tf.Tensor:
+    """Where the clip to observe begins in a segment of so many entries, as far as the video allows."""
+    times, _ = tf.io.parse_single_sequence_example(serialized, context_features=_TIMES)
+    fps, clip_frames = times[schema.FRAME_RATE], records.manifest.clip.clip_frames
+    lead_s = times[schema.FUTURE_START_S] - times[schema.OBSERVED_START_S]
+    offset = tf.cast(times[schema.CLIP_OFFSET_FRAMES], tf.int32)
+    if tau_s is not None:
+        offset = clip_frames + tf.cast(tf.round(tau_s * fps), tf.int32)
+    start = tf.cast(tf.round(lead_s * fps), tf.int32) - offset
+    return tf.clip_by_value(start, 0, tf.maximum(entries - clip_frames, 0))
 
 
 def map_side(crop: int) -> int:

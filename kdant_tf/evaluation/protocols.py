@@ -23,10 +23,10 @@ OnBatch = Callable[[int], None]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ObservedShare:
-    """Top-1 accuracy where the network sees the first `share` of each video."""
+class CurvePoint:
+    """Top-1 accuracy where a network sees the share `x` of a video, or a clip that ends `x` seconds early."""
 
-    share: float
+    x: float
     top1: Interval
 
 
@@ -105,7 +105,7 @@ def evaluate_observed_shares(
     split: str = "test",
     network: keras.Model | None = None,
     on_batch: OnBatch = lambda clips: None,
-) -> list[ObservedShare]:
+) -> list[CurvePoint]:
     """Accuracy against the share of the video that the network sees, for teachers and students alike.
 
     Args:
@@ -121,16 +121,61 @@ def evaluate_observed_shares(
             f"JHMDB's are. {records.folder} is of {records.manifest.dataset}."
         )
     network = load_network(run) if network is None else network
-    results = []
-    for share in shares:
-        seen = predict_run(
+    seen = {
+        share: predict_run(
             run, records, view=FUTURE, split=split, network=network, share=share, on_batch=on_batch
         )
-        save_predictions(run.folder / PREDICTIONS_NAME, f"share {share:g}/{split}", seen)
-        results.append(ObservedShare(share=share, top1=mean_interval(seen.right(), seen.videos)))
-    curve = [{"share": each.share, **dataclasses.asdict(each.top1)} for each in results]
-    record_evaluation(run, "shares", {"split": split, "top1": curve})
-    return results
+        for share in shares
+    }
+    return _keep_curve(run, "share", split, seen)
+
+
+def evaluate_anticipation_times(
+    run: Run,
+    records: Records,
+    taus_s: Sequence[float],
+    *,
+    split: str = "test",
+    network: keras.Model | None = None,
+    on_batch: OnBatch = lambda clips: None,
+) -> list[CurvePoint]:
+    """Accuracy against the time from the end of the observed clip to the start of the action.
+
+    Where a video begins too late for a time, its first clip is seen.
+
+    Args:
+        run, records, split, network, on_batch: see `evaluate_run`.
+        taus_s: seconds, at least 0.
+
+    Raises:
+        RunError: the records keep no, or too few, frames for that, or do not fit the run.
+    """
+    longest_s = records.manifest.longest_anticipation_s
+    if longest_s is None or max(taus_s) > longest_s:
+        raise RunError(
+            f"Records {records.folder} keep "
+            f"{'the clips of one time' if longest_s is None else f'{longest_s:g} s before each action'}. "
+            f"Build them with --longest-anticipation-s {max(taus_s):g}."
+        )
+    network = load_network(run) if network is None else network
+    seen = {
+        tau_s: predict_run(
+            run, records, view=OBSERVED, split=split, network=network, tau_s=tau_s, on_batch=on_batch
+        )
+        for tau_s in taus_s
+    }
+    return _keep_curve(run, "tau", split, seen)
+
+
+def _keep_curve(run: Run, name: str, split: str, seen: Mapping[float, Predictions]) -> list[CurvePoint]:
+    """Keeps predictions under `NAME X/SPLIT`, and the accuracies under `NAME` in evaluation.json."""
+    points = []
+    for x, predictions in seen.items():
+        save_predictions(run.folder / PREDICTIONS_NAME, f"{name} {x:g}/{split}", predictions)
+        points.append(CurvePoint(x=x, top1=mean_interval(predictions.right(), predictions.videos)))
+    curve = [{name: point.x, **dataclasses.asdict(point.top1)} for point in points]
+    record_evaluation(run, name, {"split": split, "top1": curve})
+    return points
 
 
 def predict_run(
@@ -141,12 +186,13 @@ def predict_run(
     split: str,
     network: keras.Model | None = None,
     share: float = 1.0,
+    tau_s: float | None = None,
     on_batch: OnBatch = lambda clips: None,
 ) -> Predictions:
     """What a run says of a split's samples, by the run's windows and crop.
 
     Args:
-        share: of each segment, from its start, that the network sees.
+        share, tau_s: what of each segment the network sees, see `evaluation_batches`.
     """
     run.check_records(records.manifest, records.folder)
     records = dataclasses.replace(records, modality=run.modality)
@@ -158,6 +204,7 @@ def predict_run(
         crop=run.config.crop,
         windows=run.config.windows,
         share=share,
+        tau_s=tau_s,
     )
     network = load_network(run) if network is None else network
     samples = records.split(split).records

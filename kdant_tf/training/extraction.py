@@ -61,6 +61,11 @@ def extract_features(
     manifest = records.manifest
     if manifest.features is not None:
         raise RecordError(f"{records_folder} has features already. Give the records of frames.")
+    if manifest.longest_anticipation_s is not None:
+        raise RecordError(
+            f"{records_folder} keeps frames for several anticipation times, features are of one. Build "
+            f"records without --longest-anticipation-s."
+        )
     if _lies_in(records_folder, out):
         raise RecordError(
             f"Features in {out} could replace the frames in {records_folder}. Give another --out."

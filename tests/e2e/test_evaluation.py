@@ -86,7 +86,7 @@ def other(records: Path) -> Path:
 def test_the_first_fifth_is_what_a_student_sees(records: Path, run: Path) -> None:
     """JHMDB's protocol, from the observed segments and as a share of the whole video."""
     printed = kdant_json("evaluate", run, "--records", records)
-    curve = kdant_json("evaluate", run, "--records", records, "--observe", "0.2,1")["shares"]
+    curve = kdant_json("evaluate", run, "--records", records, "--observe", "0.2,1")["share"]
     observed = load_predictions(run / "predictions.npz", "observed/test")
     share = load_predictions(run / "predictions.npz", "share 0.2/test")
     np.testing.assert_allclose(share.probabilities, observed.probabilities, rtol=1e-5)
@@ -95,7 +95,7 @@ def test_the_first_fifth_is_what_a_student_sees(records: Path, run: Path) -> Non
     future = kdant_json("evaluate", run, "--records", records, "--view", "future")
     assert curve[1]["top1"] == future["top1"]
     kept = json.loads((run / "evaluation.json").read_text())
-    assert [point["share"] for point in kept["shares"]["top1"]] == [0.2, 1.0]
+    assert [point["share"] for point in kept["share"]["top1"]] == [0.2, 1.0]
     assert kept["observed"]["top1"] == printed["top1"]
 
 
@@ -131,7 +131,10 @@ def test_the_table_has_intervals_and_classes(records: Path, run: Path) -> None:
 
 def test_what_does_not_go_together_is_refused(records: Path, run: Path, other: Path) -> None:
     command = ("evaluate", run, "--records", records)
-    assert "FROM:TO:STEP" not in refuse(*command, "--observe", "0.5", "--with", other, code=2)
+    assert "--observe and --tau" in refuse(*command, "--observe", "0.5", "--with", other, code=2)
+    assert "--observe and --tau" in refuse(*command, "--observe", "0.5", "--tau", "1", code=2)
+    assert "should be seconds" in refuse(*command, "--tau", "-1", code=2)
+    assert "--longest-anticipation-s 0.5" in refuse(*command, "--tau", "0.5")
     for shares in ("0", "1.1", "0.1:1", "0.1:1:0", "a", "0.5:0.1:0.1"):
         assert "should be shares" in refuse(*command, "--observe", shares, code=2)
     for weights in ("a", "0,0", "1,-1", "nan,1"):
@@ -153,3 +156,49 @@ def test_a_run_is_not_changed_by_evaluating_it(records: Path, run: Path) -> None
     before = load_run(run)
     kdant_json("evaluate", run, "--records", records)
     assert dataclasses.asdict(load_run(run)) == dataclasses.asdict(before)
+
+
+@pytest.fixture(scope="module")
+def lead(videos: Path, tmp_path_factory) -> Path:
+    """Records that keep half a second before each test action, besides the clip at 16 frames."""
+    out = tmp_path_factory.mktemp("lead") / "records"
+    source = ("--source", "csv", "--input", videos / "annotations.csv", "--offset-frames", 16)
+    options = ("--short-side", 64, "--longest-anticipation-s", 0.5)
+    assert kdant_json("build-records", *source, "--out", out, *options)["longest_anticipation_s"] == 0.5
+    return out
+
+
+def test_a_longer_segment_changes_nothing_at_the_records_own_time(
+    lead: Path, record_folder: Path, finished_run: Path
+) -> None:
+    """16 frames from clip to clip are 8 frames, 0.4 s, from its end to the action."""
+    kdant_json("evaluate", finished_run, "--records", record_folder, "--view", "observed")
+    own = load_predictions(finished_run / "predictions.npz", "observed/test")
+    kdant_json("evaluate", finished_run, "--records", lead, "--view", "observed")
+    longer = load_predictions(finished_run / "predictions.npz", "observed/test")
+    curve = kdant_json("evaluate", finished_run, "--records", lead, "--tau", "0.4,0.1,0.5")["tau"]
+    at_own = load_predictions(finished_run / "predictions.npz", "tau 0.4/test")
+    other = load_predictions(finished_run / "predictions.npz", "tau 0.1/test")
+    np.testing.assert_array_equal(longer.probabilities, own.probabilities)
+    np.testing.assert_array_equal(at_own.probabilities, own.probabilities)
+    assert np.abs(other.probabilities - own.probabilities).max() > 0
+    assert [point["tau"] for point in curve] == [0.4, 0.1, 0.5]
+    assert "0.5 s before each action" in refuse("evaluate", finished_run, "--records", lead, "--tau", "0.6")
+
+
+def test_a_longer_segment_is_refused_where_it_makes_no_sense(
+    lead: Path, tmp_path: Path, videos: Path
+) -> None:
+    command = (
+        "build-records",
+        "--source",
+        "csv",
+        "--input",
+        videos / "annotations.csv",
+        "--out",
+        tmp_path / "r",
+    )
+    assert "from 0 to 60" in refuse(*command, "--longest-anticipation-s", 61)
+    assert "--features" in refuse(*command, "--longest-anticipation-s", 1, "--features", "random", code=2)
+    extract = ("extract-features", lead, "--init", "random", "--out", tmp_path / "f")
+    assert "several anticipation times" in refuse(*extract)

@@ -113,6 +113,20 @@ def test_an_unmarked_test_record_observes_nothing_of_the_action(case: tuple[int,
         assert pair.future == action
 
 
+@given(actions(), st.integers(1, 200))
+def test_a_longer_test_segment_holds_the_same_clip_and_nothing_of_the_action(
+    case: tuple[int, Window, Spacing], longest_offset: int
+) -> None:
+    frames, action, spacing = case
+    plain = pair_for_anticipation(frames, action, spacing)
+    pair = pair_for_anticipation(frames, action, spacing._replace(longest_offset=longest_offset))
+    assert (pair.future, pair.offset_frames) == (plain.future, plain.offset_frames)
+    assert pair.observed.first <= plain.observed.first
+    assert pair.observed.stop == max(plain.observed.stop, pair.future.first)
+    assert pair.observed.first == min(plain.observed.first, max(0, pair.future.first - longest_offset))
+    assert pair.future.first - pair.observed.first >= pair.offset_frames
+
+
 @given(st.integers(1, 400), st.integers(1, 100), st.integers(1, 64))
 def test_a_prefix_is_the_smallest_that_reaches_its_share(frames: int, percent: int, clip_frames: int) -> None:
     pair = pair_for_prefix(frames, percent / 100, Spacing(clip_frames, 15))

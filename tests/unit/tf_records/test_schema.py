@@ -130,6 +130,7 @@ def test_the_summary_counts_shards_and_bytes() -> None:
         "modality": "rgb",
         "flow": None,
         "features": None,
+        "longest_anticipation_s": None,
         "skipped": [],
     }
 
