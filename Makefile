@@ -4,7 +4,7 @@ BIN := .venv/bin
 FUZZ_SECONDS ?= 10
 INSTALLED := .venv/installed
 
-.PHONY: demo test test-beam test-io check bench check-weights fuzz format wheel clean
+.PHONY: demo test test-beam test-io test-gpu check bench check-weights fuzz format wheel clean
 
 demo: $(INSTALLED)  ## the whole loop on rendered videos
 	$(BIN)/kdant demo --overwrite
@@ -17,6 +17,9 @@ test-beam: .venv-beam/installed  ## builds on Apache Beam, in an environment of 
 
 test-io: .venv-io/installed  ## records in a local S3 server, on TensorFlow 2.17, in an environment of its own
 	.venv-io/bin/python -m pytest tests/opt_in/check_s3.py
+
+test-gpu: $(INSTALLED)  ## what needs GPUs; the other tests hide them (with CUDA: pip install "tensorflow[and-cuda]")
+	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES-0,1,2,3,4,5,6,7} $(BIN)/python -m pytest -m gpu -rs
 
 check: $(INSTALLED)  ## format, lint, types, tests
 	$(BIN)/ruff format --check .

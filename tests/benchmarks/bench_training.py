@@ -1,4 +1,4 @@
-"""The training loop beside its bare step, two logical devices beside one, and the choices of --xla.
+"""The training loop beside its bare step, two logical devices beside one, resuming, and --xla.
 
     python tests/benchmarks/bench_training.py --size tiny --size small
 
@@ -7,8 +7,11 @@ JSON object on stdout. Records are rendered, and read as training reads them.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
+import os
+import signal
 import sys
 import tempfile
 import time
@@ -23,11 +26,14 @@ from measure import Row, Times, take_turns
 from report import describe_machine, print_report
 from rich.console import Console
 
+from kdant_tf.config import TrainConfig
 from kdant_tf.models.i3d import build_i3d
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.loop import _compile_step, fit
 from kdant_tf.training.optimizer import SummedSGD
+from kdant_tf.training.stop_signals import StoppedError
 from kdant_tf.training.strategy import make_strategy
+from kdant_tf.training.train import train
 from kdant_tf.training.xla import NOTHING, POOLING, STEP
 from tf_records.plan import BuildOptions
 from tf_records.reader import training_batches
@@ -35,7 +41,7 @@ from tf_records.records import Records
 from tf_records.sources.synthetic import SyntheticSpec, read_synthetic
 from tf_records.writer import build_records
 
-PARTS = ("loop", "devices", "xla")
+PARTS = ("loop", "devices", "resume", "xla")
 CLASSES = 4
 
 
@@ -94,7 +100,7 @@ def measure_loop(name: str, size: Size, repeats: int) -> list[Row]:
             distiller,
             strategy,
             batches,
-            epochs=range(1 + repeats),
+            epochs=1 + repeats,
             learning_rate=lambda epoch: 1e-5,
             callbacks=callbacks,
         )
@@ -155,6 +161,60 @@ def measure_devices(name: str, size: Size, repeats: int) -> list[Row]:
     ]
 
 
+def measure_resume(name: str, size: Size, repeats: int) -> list[Row]:
+    """From `train` to the end of its first step: resumed within an epoch, against begun anew."""
+    config = TrainConfig(
+        crop=size.pixels, width=size.width, batch_size=size.batch_size, epochs=1, learning_rate=1e-5
+    )
+    seconds: dict[str, list[float]] = {"resumed": [], "begun": []}
+    with tempfile.TemporaryDirectory() as name_of_folder:
+        folder = Path(name_of_folder)
+        _build(folder, size)
+        with contextlib.suppress(StoppedError):
+            stop = keras.callbacks.LambdaCallback(
+                on_train_batch_end=lambda batch, logs: batch == size.steps * 3 // 4 and _ask_to_stop()
+            )
+            train(folder / "records", folder / "resumed", config, callbacks=[stop])
+        for _ in range(1 + max(2, repeats // 3)):
+            for how, times in seconds.items():
+                began_s = time.perf_counter()
+                with contextlib.suppress(_FirstStepError):
+                    train(
+                        folder / "records",
+                        folder / how,
+                        config,
+                        resume=how == "resumed",
+                        overwrite=how == "begun",
+                        callbacks=[_EndAfterFirstStep()],
+                    )
+                times.append(time.perf_counter() - began_s)
+    resumed, begun = (Times(tuple(seconds[how][1:])) for how in ("resumed", "begun"))
+    extra_s = resumed.median - begun.median
+    return [
+        Row(
+            name=f"--resume to its first step, {name}",
+            pixels=size.pixels,
+            times=resumed,
+            against="a new training to its first step",
+            against_times=begun,
+            details={"extra_s": extra_s, "target_extra_s": 10},
+        )
+    ]
+
+
+class _FirstStepError(Exception):
+    """Ends a training that is only timed."""
+
+
+class _EndAfterFirstStep(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        raise _FirstStepError
+
+
+def _ask_to_stop() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
 def measure_xla(name: str, size: Size, repeats: int) -> list[Row]:
     """--xla auto, which on a CPU compiles the pooling alone, against the whole step and nothing."""
     batch, steps = make_batch(size), {}
@@ -179,7 +239,7 @@ def measure_xla(name: str, size: Size, repeats: int) -> list[Row]:
     ]
 
 
-MEASURES = {"loop": measure_loop, "devices": measure_devices, "xla": measure_xla}
+MEASURES = {"loop": measure_loop, "devices": measure_devices, "resume": measure_resume, "xla": measure_xla}
 
 
 def make_distiller(size: Size, strategy: tf.distribute.Strategy, xla: str = POOLING) -> Distiller:
