@@ -59,6 +59,25 @@ def test_the_next_epoch_is_begun_before_this_one_ends():
         assert len(list(batches)) == STEPS_AHEAD - 1
 
 
+def test_an_epoch_that_is_begun_in_its_middle_begins_the_next_one_in_time():
+    begun = threading.Event()
+
+    def start(epoch: int) -> Iterator[int]:
+        if epoch == 1:
+            begun.set()
+        return iter(range(STEPS if epoch else STEPS - 1))
+
+    with contextlib.closing(EpochsAhead(start, None, range(2), 2 * STEPS, STEPS + 1)) as ahead:
+        batches = ahead.batches(0)
+        for _ in range(STEPS - 1 - STEPS_AHEAD):
+            next(batches)
+        assert not begun.is_set()
+        next(batches)
+        assert begun.wait(timeout=60)
+        assert len(list(batches)) == STEPS_AHEAD - 1
+        assert list(ahead.batches(1)) == list(range(STEPS))
+
+
 def test_an_epoch_that_cannot_begin_fails_when_it_is_asked_for():
     def start(epoch: int) -> Iterator[int]:
         if epoch == 1:

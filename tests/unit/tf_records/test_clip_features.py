@@ -154,6 +154,15 @@ def test_training_draws_one_clip_and_one_square_for_both_clips(tmp_path: Path) -
     assert {x for _, x in places} == {0, 1, 2, 3, 4}
 
 
+def test_an_epoch_goes_on_after_the_batches_that_are_skipped(records: Records) -> None:
+    options = {"views": (OBSERVED, FUTURE), "batch_size": 2, "crop": 28, "seed": 1, "epoch": 2}
+    made = write(records)
+    whole = list(training_batches(made, **options).as_numpy_iterator())
+    rest = list(training_batches(made, skip_batches=2, **options).as_numpy_iterator())
+    assert len(rest) == len(whole) - 2 == 1
+    np.testing.assert_equal(rest, whole[2:])
+
+
 @pytest.mark.parametrize("views", [(OBSERVED, FUTURE), (EITHER,)])
 def test_the_two_clips_of_a_pair_keep_their_distance(records: Records, views: tuple[str, ...]) -> None:
     made = write(records)

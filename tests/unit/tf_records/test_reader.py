@@ -147,6 +147,21 @@ def test_batches_have_the_promised_shapes_types_and_range(record_folder: Path) -
     assert sorted(labels.tolist()) == [-1] * 4 + sorted([0, 1, 2, 3] * 4)
 
 
+@pytest.mark.parametrize("labeled_only", [False, True])
+def test_an_epoch_goes_on_after_the_batches_that_are_skipped(record_folder: Path, labeled_only: bool) -> None:
+    records, options = Records.open(record_folder), {"epoch": 3, "labeled_only": labeled_only}
+    whole = batches(records, **options)
+    for done in (1, len(whole) - 1, len(whole)):
+        assert same(batches(records, skip_batches=done, **options), whole[done:])
+
+
+def test_skipped_batches_are_not_decoded(tmp_path: Path) -> None:
+    records = Records.open(write_folder(tmp_path / "junk", [(9, 9)] * 12, [b"no JPEG"] * 20))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        batches(records, skip_batches=2)
+    assert batches(records, skip_batches=3) == []
+
+
 def test_an_incomplete_batch_is_dropped(still: Records) -> None:
     assert len(batches(still, batch_size=5)) == 2
 
