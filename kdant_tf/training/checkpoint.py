@@ -18,6 +18,7 @@ from kdant_tf.training.checkpoint_folder import (
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.position import Position
 from kdant_tf.training.stop_signals import StoppedError
+from tf_records.errors import RunError
 
 LAST_KEPT = 2
 _TENSORS = "tensors"
@@ -110,14 +111,18 @@ class RunCheckpoints(keras.callbacks.Callback):
             "position": self.position.get_state(),
             "callbacks": {name: _get_state(callback) for name, callback in self.others.items()},
         }
-        write_checkpoint(
-            self.folder,
-            self.position.global_step,
-            state,
-            lambda folder: self._tensors.write(str(folder / _TENSORS)),
-        )
+        write_checkpoint(self.folder, self.position.global_step, state, self._write_tensors)
         remove_checkpoints(self.folder, keep=set(checkpoint_names(self.folder)[-LAST_KEPT:]))
         self._saved_s = time.monotonic()
+
+    def _write_tensors(self, folder: Path) -> None:
+        try:
+            self._tensors.write(str(folder / _TENSORS))
+        except tf.errors.OpError as error:
+            said = error.message.split("}} ")[-1].split(" [Op:")[0]
+            raise RunError(
+                f"A checkpoint cannot be written: {said}. Mend that and go on with --resume."
+            ) from error
 
     def _stopped(self, asked_by: str, after: str) -> StoppedError:
         return StoppedError(

@@ -83,7 +83,7 @@ def find_checkpoint(folder: Path, report: Callable[[str], None]) -> SavedCheckpo
             faults.append(str(error))
             continue
         if faults:
-            report(f"{' '.join(faults)} Going on from {path.name}, the one before.")
+            report(f"{' '.join(faults)} Taking {path.name}, the one before.")
         return saved
     if faults:
         raise RunError(f"{' '.join(faults)} There is no other; begin again with --overwrite.")

@@ -8,7 +8,6 @@ from typing import Any
 
 import keras
 import tensorflow as tf
-from absl import logging
 
 from kdant_tf.config import TrainConfig
 from kdant_tf.evaluation.plots import plot_curves
@@ -211,7 +210,7 @@ def _fit(
     )
     if saved is not None:
         checkpoints.restore(saved)
-        logging.info("Resuming epoch %d of %d at step %d.", position.epoch + 1, config.epochs, position.step)
+        report(f"Going on from {saved.path.name}: {position.epoch} epochs and {position.step} steps done.")
     if cache is not None and position.epoch < config.epochs:
         cache.fill(job, assembly, config.batch_size // strategy.num_replicas_in_sync, report)
     told = keras.callbacks.CallbackList([*others, checkpoints], model=distiller)

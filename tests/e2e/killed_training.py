@@ -1,7 +1,7 @@
-"""Trains a teacher and a student, killed at steps drawn at random; run by test_killed.py in processes of its own.
+"""A teacher and a student, killed at steps drawn at random; test_killed.py runs this in its own processes.
 
-    python killed_training.py RECORDS OUT die       ends by kill -9 in the teacher's fourth step
-    python killed_training.py RECORDS OUT finish    goes on with it, and does all the rest
+python killed_training.py RECORDS OUT die       ends by kill -9 in the teacher's fourth step
+python killed_training.py RECORDS OUT finish    goes on with it, and does all the rest
 """
 
 import os
