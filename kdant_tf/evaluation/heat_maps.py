@@ -1,6 +1,6 @@
 """Figure 3: what each network holds active in the same clip, beside what R sees in the action."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from kdant_tf.evaluation.plots import activation_magnitude, plot_heat_maps
 from kdant_tf.models.networks import feature_map_name
 from tf_records.reader import evaluation_batches
-from tf_records.records import Records
+from tf_records.records import Records, iterate_batches
 from tf_records.schema import FUTURE, OBSERVED
 
 
@@ -33,38 +33,81 @@ def draw_heat_maps(
         rows: samples to show.
     """
     crop = teacher.input.shape[2]
-    observed = _first_clip_of_each_class(records, OBSERVED, crop)
-    future = _first_clip_of_each_class(records, FUTURE, crop)
+    observed = first_clips(records, "test", OBSERVED, crop)
+    future = first_clips(records, "test", FUTURE, crop)
     labels = sorted(observed)[:rows]
     past, action = (np.stack([clips[label] for label in labels]) for clips in (observed, future))
     columns = {"teacher": (past, teacher), **{name: (past, network) for name, network in students.items()}}
     columns["teacher, future clip"] = (action, teacher)
-    panels: dict[str, Any] = {"observed clip": [(_middle_frame(clip), None) for clip in past]}
+    titles = [records.manifest.classes[label] for label in labels]
+    plot_heat_maps(heat_map_rows(titles, ("observed clip", past), columns), path)
+
+
+def heat_map_rows(
+    titles: Sequence[str],
+    shown: tuple[str, np.ndarray],
+    columns: Mapping[str, tuple[np.ndarray, keras.Model]],
+) -> list[dict[str, Any]]:
+    """Rows for `plot_heat_maps`, one a clip.
+
+    Args:
+        titles: of the rows.
+        shown: name and clips of the first column, which shows them bare.
+        columns: name → clips, and the network that sees them, with a map in space.
+    """
+    name, clips = shown
+    panels: dict[str, Any] = {name: [_bare_panel(clip) for clip in clips]}
     for name, (clips, network) in columns.items():
         maps = keras.ops.convert_to_numpy(network(clips, training=False)[feature_map_name(network)])
         frames = [_middle_frame(clip) for clip in clips]
-        panels[name] = [(frame, activation_magnitude(m)) for frame, m in zip(frames, maps, strict=True)]
-    table = [
-        {
-            "title": records.manifest.classes[label],
-            "panels": {name: cells[i] for name, cells in panels.items()},
-        }
-        for i, label in enumerate(labels)
+        panels[name] = [
+            (frame, activation_magnitude(m.astype("float32"))) for frame, m in zip(frames, maps, strict=True)
+        ]
+    return [
+        {"title": title, "panels": {name: cells[i] for name, cells in panels.items()}}
+        for i, title in enumerate(titles)
     ]
-    plot_heat_maps(table, path)
+
+
+def first_clips(
+    records: Records,
+    split: str,
+    view: str,
+    crop: int,
+    *,
+    chosen: np.ndarray | None = None,
+    classes: int | None = None,
+    samples: int | None = None,
+) -> dict[int, np.ndarray]:
+    """Middle window of the first record of each class: label → float `(T, crop, crop, C)`, or a map.
+
+    Args:
+        chosen: bool `(records,)`, records to look at; None for all.
+        classes, samples: look no further than to so many; None for no such bound.
+    """
+    batches = evaluation_batches(
+        records, split=split, view=view, batch_size=4, crop=crop, windows=1, chosen=chosen
+    )
+    clips: dict[int, np.ndarray] = {}
+    looked_at = 0
+    for batch in iterate_batches(batches, records, split):
+        for clip, label in zip(batch["clip"].numpy(), batch["label"].numpy(), strict=True):
+            looked_at += 1
+            if label >= 0:
+                clips.setdefault(int(label), clip)
+            if len(clips) == classes or looked_at == samples:
+                return clips
+    return clips
+
+
+def _bare_panel(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """The middle frame; of features, which show none, how large they are."""
+    return _middle_frame(clip), None if clip.shape[-1] <= 3 else activation_magnitude(clip)
 
 
 def _middle_frame(clip: np.ndarray) -> np.ndarray:
-    """[-1, 1] → RGB in [0, 1]; of flow, u is shown as red and v as green."""
+    """[-1, 1] → RGB in [0, 1]; of flow, u is shown as red and v as green; of features a white one."""
+    if clip.shape[-1] > 3:
+        return np.ones((*clip.shape[1:3], 3))
     frame = (clip[len(clip) // 2] + 1) / 2
     return np.pad(frame, ((0, 0), (0, 0), (0, 3 - frame.shape[-1])), constant_values=0.5)
-
-
-def _first_clip_of_each_class(records: Records, view: str, crop: int) -> dict[int, np.ndarray]:
-    """Middle window of the first test record of each class: label → float `(T, crop, crop, 3)`."""
-    batches = evaluation_batches(records, split="test", view=view, batch_size=16, crop=crop, windows=1)
-    clips: dict[int, np.ndarray] = {}
-    for batch in batches.as_numpy_iterator():
-        for clip, label in zip(batch["clip"], batch["label"], strict=True):
-            clips.setdefault(int(label), clip)
-    return clips

@@ -1,26 +1,33 @@
 """Pictures: training curves, and where the networks look (Figure 3)."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from kdant_tf.metrics_csv import best_epoch
 from tf_records.files import atomic_path
 
 _CURVES = {
     "classification_loss": "classification loss",
-    "accuracy": "training accuracy",
+    "accuracy": "accuracy",
     "feature_loss": "feature loss, unweighted",
 }
+# Beside it, dashed, where epochs were validated.
+_VALIDATED = {"classification_loss": "validation_loss", "accuracy": "validation_accuracy"}
 _UNIT_SQUARE = (0, 1, 0, 1)
 
 
 def plot_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
     """Classification loss, accuracy and feature loss against the epoch, a line a run.
+
+    Validation is dashed, its best epoch ringed; dotted lines stand where a learning rate begins.
 
     Args:
         runs: name → rows of its metrics.csv.
@@ -34,6 +41,8 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -
                 continue
             epochs = [row["epoch"] for row in rows]
             axis.plot(epochs, values, marker=".", label=name, color=f"C{number}")
+            _draw_validation(axis, rows, column, name, f"C{number}")
+            _draw_rate_steps(axis, rows, f"C{number}", named=len(runs) == 1)
         axis.set(xlabel="epoch", title=title)
         axis.set_ylim(bottom=0, top=1 if column == "accuracy" else None)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -43,6 +52,35 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -
         else:
             axis.text(0.5, 0.5, "none in this run", ha="center", transform=axis.transAxes)
     _save(figure, path)
+
+
+def _draw_validation(
+    axis: Axes, rows: Sequence[Mapping[str, float]], column: str, name: str, color: str
+) -> None:
+    validated = [row for row in rows if _VALIDATED.get(column) in row]
+    if not validated:
+        return
+    epochs = [row["epoch"] for row in validated]
+    values = {row["epoch"]: row[_VALIDATED[column]] for row in validated}
+    axis.plot(epochs, [*values.values()], "--", label=f"{name}, validation", color=color)
+    best = best_epoch(validated)
+    if best is not None:
+        axis.plot([best], [values[best]], "o", markersize=8, markerfacecolor="none", color=color)
+
+
+def _draw_rate_steps(axis: Axes, rows: Sequence[Mapping[str, float]], color: str, *, named: bool) -> None:
+    """A dotted line between the last epoch of a rate and the first of the next."""
+    for before, row in itertools.pairwise(rows):
+        if row["learning_rate"] == before["learning_rate"]:
+            continue
+        epoch = (before["epoch"] + row["epoch"]) / 2
+        axis.axvline(epoch, linestyle=":", linewidth=1, color=color, alpha=0.6)
+        if named:
+            text = f" learning rate {row['learning_rate']:.3g}"
+            place = axis.get_xaxis_transform()
+            axis.text(
+                epoch, 0.98, text, rotation=90, va="top", ha="right", fontsize=7, color="0.4", transform=place
+            )
 
 
 def activation_magnitude(feature_map: np.ndarray) -> np.ndarray:
@@ -68,6 +106,17 @@ def plot_heat_maps(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             magnitude `(h, w)` or None for the bare frame).
         path: PNG to write.
     """
+    _save(_heat_map_figure(rows), path)
+
+
+def heat_map_pixels(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """The picture of `plot_heat_maps`: uint8 `(height, width, 3)`."""
+    canvas = FigureCanvasAgg(_heat_map_figure(rows))
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def _heat_map_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
     columns = len(rows[0]["panels"])
     figure = Figure(figsize=(2.2 * columns, 2.4 * len(rows) + 0.3), layout="constrained")
     axes = figure.subplots(len(rows), columns, squeeze=False)
@@ -80,7 +129,7 @@ def plot_heat_maps(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             if row is rows[0]:
                 axis.set_title(name, fontsize=9)
         row_axes[0].set_ylabel(row["title"], fontsize=9)
-    _save(figure, path)
+    return figure
 
 
 def _grey(frame: np.ndarray) -> np.ndarray:

@@ -20,24 +20,21 @@ from kdant_tf.runs import (
     MODEL_NAME,
     PROJECTION_NAME,
     TEACHER_CACHE_NAME,
-    TENSORBOARD_NAME,
     Run,
 )
 from kdant_tf.training.assembly import Assembly, assemble
-from kdant_tf.training.best import BestNetwork, best_network
+from kdant_tf.training.best import best_network
 from kdant_tf.training.checkpoint import RunCheckpoints
 from kdant_tf.training.checkpoint_folder import SavedCheckpoint, checkpoint_names, find_checkpoint
 from kdant_tf.training.finite import NotFiniteError
 from kdant_tf.training.job import Job, check_same_run, prepare_job, remove_run, resumable_run
 from kdant_tf.training.loop import fit
-from kdant_tf.training.metrics_file import MetricsFile
 from kdant_tf.training.optimizer import check_precision
 from kdant_tf.training.position import Position
+from kdant_tf.training.run_callbacks import run_callbacks
 from kdant_tf.training.stop_signals import StoppedError, StopSignals
 from kdant_tf.training.strategy import make_strategy
 from kdant_tf.training.teacher_cache import TeacherCache, check_views_are_fixed
-from kdant_tf.training.tensorboard import EpochScalars
-from kdant_tf.training.validation import validation_of
 from kdant_tf.training.xla import choose_xla
 from tf_records.errors import KdantError
 from tf_records.files import atomic_path, claim_folder, remove_folder
@@ -188,17 +185,7 @@ def _fit(
     """Trains from a checkpoint, or from the start, to the last epoch; returns the last logs."""
     config, out, distiller = job.run.config, job.run.folder, assembly.distiller
     position, stop = Position(), StopSignals(report)
-    validation = validation_of(job, assembly)
-    others = [
-        *(
-            []
-            if validation is None
-            else [validation, BestNetwork(out, lambda to: _save_networks(assembly, to))]
-        ),
-        MetricsFile(out / METRICS_NAME),
-        EpochScalars(out / TENSORBOARD_NAME),
-        *callbacks,
-    ]
+    others = [*run_callbacks(job, assembly, lambda to: _save_networks(assembly, to)), *callbacks]
     checkpoints = RunCheckpoints(
         out,
         assembly.network,

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kdant_tf.evaluation import plots
 from kdant_tf.evaluation.plots import activation_magnitude, plot_curves, plot_heat_maps
 
 
@@ -84,3 +85,23 @@ def test_a_constant_map_draws_without_warning(tmp_path):
     plot_heat_maps(rows, tmp_path / "maps.png")
     pixels = pixels_of(tmp_path / "maps.png")
     assert (pixels[..., 0] == pixels[..., 2]).all()
+
+
+def test_validation_is_dashed_and_learning_rates_are_marked(tmp_path, monkeypatch):
+    rows = metrics(6, feature_loss=0.2)
+    for row in rows:
+        row["learning_rate"] = 0.1 if row["epoch"] < 4 else 0.01
+        row |= {"validation_loss": 1.0, "validation_accuracy": 0.3 + 0.1 * (row["epoch"] == 2)}
+    figures = []
+    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    plot_curves({"run": rows}, tmp_path / "curves.png")
+    loss, accuracy, features = figures[0].axes
+    for axis, column in ((loss, "validation_loss"), (accuracy, "validation_accuracy")):
+        (dashed,) = [line for line in axis.lines if line.get_linestyle() == "--"]
+        assert list(dashed.get_ydata()) == [row[column] for row in rows]
+        (ring,) = [line for line in axis.lines if line.get_marker() == "o"]
+        assert list(ring.get_xdata()) == [2]
+    for axis in (loss, accuracy, features):
+        (rate,) = [line for line in axis.lines if line.get_linestyle() == ":"]
+        assert list(rate.get_xdata()) == [3.5, 3.5]
+        assert [text.get_text().strip() for text in axis.texts] == ["learning rate 0.01"]
