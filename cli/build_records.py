@@ -17,7 +17,7 @@ from .options import FOLDER, RECORD_FOLDER, folder_options, json_option
 _LINES = 10
 _NAMES = 30
 # Options that mean something for one source alone.
-_OWN_OPTIONS = {"split": "jhmdb", "target": "epic55", "allow_outside": "csv"}
+_OWN_OPTIONS = {"split": "jhmdb", "target": "epic55", "drift": "synthetic", "allow_outside": "csv"}
 
 source_options = add_options(
     click.option(
@@ -44,6 +44,11 @@ source_options = add_options(
         help="EPIC-KITCHENS' classes.",
     ),
     click.option("--allow-outside", is_flag=True, help="A CSV may name videos outside its folder."),
+    click.option(
+        "--drift",
+        type=float,
+        help="How far the telling object of synthetic videos moves before the action, in frame widths.",
+    ),
     click.option("--classes", callback=split_names, help="Only these classes: a,b,c."),
     click.option("--limit", type=int, help="Samples to keep a split, for a quick look."),
     click.option(
@@ -242,7 +247,17 @@ def _limits(options: dict[str, Any]) -> Any:
 def _read_source(options: dict[str, Any], protocol: Any, limits: Any) -> Any:
     from tf_records.sources.read import SourceOptions, read_annotations
 
-    same = ("source", "split", "target", "classes", "allow_outside", "label_fraction", "limit", "seed")
+    same = (
+        "source",
+        "split",
+        "target",
+        "classes",
+        "drift",
+        "allow_outside",
+        "label_fraction",
+        "limit",
+        "seed",
+    )
     mining = ("unlabeled_per_label", "vicinity_s", "mining_seed")
     source_options = SourceOptions(
         path=options["input_path"],

@@ -27,6 +27,7 @@ class SourceOptions:
         label_fraction: share of the training labels to keep.
         limit: samples to keep a split, or None for all.
         seed: decides which labels and samples are kept.
+        drift: of the synthetic source's videos, see SyntheticSpec.
         need_videos: False where nothing is to be built.
         limits: beyond which a video counts as one that cannot be used.
     """
@@ -43,6 +44,7 @@ class SourceOptions:
     label_fraction: float = 1.0
     limit: int | None = None
     seed: int = 0
+    drift: float | None = None
     need_videos: bool = True
     limits: Limits = dataclasses.field(default_factory=Limits)
 
@@ -94,6 +96,7 @@ def _read_source(options: SourceOptions, protocol: Protocol) -> Annotations:
         return read_csv(
             options.path, options.classes, allow_outside=options.allow_outside, limits=options.limits
         )
-    from tf_records.sources.synthetic import read_synthetic
+    from tf_records.sources.synthetic import SyntheticSpec, read_synthetic
 
-    return read_synthetic(options.path, classes=options.classes)
+    spec = None if options.drift is None else SyntheticSpec(drift=options.drift)
+    return read_synthetic(options.path, spec, options.classes)

@@ -8,7 +8,9 @@ import pytest
 
 from tf_records.errors import AnnotationError
 from tf_records.sources.synthetic import (
+    ACTION_START_S,
     CLASSES,
+    FPS,
     FRAMES,
     HEIGHT,
     WIDTH,
@@ -81,3 +83,36 @@ def test_a_rendering_cut_off_before_its_annotations_starts_again(tmp_path: Path)
     (tmp_path / "annotations.csv").unlink()
     (tmp_path / "00001.mp4").unlink()
     assert [sample.video for sample in read_synthetic(tmp_path, spec).samples] == whole
+
+
+def ring_places(frames: np.ndarray) -> list[float]:
+    """Mean x of the yellow pixels of each frame, as a share of the width."""
+    yellow = (frames[..., 0] > 230) & (frames[..., 2] < 90)
+    return [float(np.mean(np.nonzero(frame)[1])) / frames.shape[2] for frame in yellow]
+
+
+@pytest.mark.parametrize("drift", [0.0, 0.3, 0.6])
+def test_the_ring_stands_as_far_away_as_asked_once_the_action_begins(drift: float) -> None:
+    for seed, label in enumerate(CLASSES):
+        frames = render_frames(label, np.random.default_rng(seed), drift)
+        assert frames.shape == (FRAMES, HEIGHT, HEIGHT, 3)
+        places = ring_places(frames)
+        start = round(ACTION_START_S * FPS)
+        before, after = np.array(places[:start]), np.array(places[start:])
+        assert np.ptp(before) < 0.06
+        assert abs(after[0] - before[-1]) == pytest.approx(drift, abs=0.04)
+
+
+def test_videos_of_another_drift_are_refused(tmp_path: Path) -> None:
+    few = {"train": 1, "unlabeled": 0, "test": 0}
+    read_synthetic(tmp_path, SyntheticSpec(**few, drift=0.3))
+    assert len(read_synthetic(tmp_path, SyntheticSpec(**few, drift=0.3)).samples) == 1
+    for other in (None, 0.2):
+        with pytest.raises(AnnotationError, match=r"rendered with drift 0\.3"):
+            read_synthetic(tmp_path, SyntheticSpec(**few, drift=other))
+
+
+@pytest.mark.parametrize("drift", [-0.1, 0.61])
+def test_a_drift_out_of_the_frame_is_refused(drift: float) -> None:
+    with pytest.raises(AnnotationError, match=r"should be from 0 to 0\.6"):
+        SyntheticSpec(drift=drift)
