@@ -197,7 +197,9 @@ def _fit(
     )
     if saved is not None:
         checkpoints.restore(saved)
-        report(f"Going on from {saved.path.name}: {position.epoch} epochs and {position.step} steps done.")
+        report(
+            f"Going on from {saved.path.name} (epochs done: {position.epoch}, and steps: {position.step})."
+        )
     if cache is not None and position.epoch < config.epochs:
         cache.fill(job, assembly, config.batch_size // strategy.num_replicas_in_sync, report)
     told = keras.callbacks.CallbackList([*others, checkpoints], model=distiller)
