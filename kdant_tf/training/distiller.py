@@ -1,6 +1,7 @@
 """The one definition of a training step, for teachers and students."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -97,9 +98,7 @@ class Distiller(keras.Model):
             reduction=reduction,
         )
         self._compute_feature_loss = compile_with_xla(compute) if xla == POOLING else compute
-        # What the replicas do together stays outside; on one device the loop compiles that as well.
-        whole = self._compute_gradients
-        self._gradients_of = compile_with_xla(whole) if xla == STEP else whole
+        self._gradients_of = self._compile_gradients()
         if teacher is not None and feature_loss != "none":
             self.maps = (feature_map_name(student), feature_map_name(teacher))
             own, goal = student.output[self.maps[0]].shape, teacher.output[self.maps[1]].shape
@@ -107,6 +106,18 @@ class Distiller(keras.Model):
             if projection:
                 self.projection = keras.layers.Dense(goal[-1], use_bias=False, name="projection")
                 self.projection.build(own)
+
+    def _compile_gradients(self) -> Callable[..., Any]:
+        """`_compute_gradients`, as a function of its own where that pays; sums over replicas stay outside."""
+        compute = self._compute_gradients
+        if any(getattr(layer, "synchronized", False) for layer in self.student._flatten_layers()):
+            return compute  # Synchronised batch norm asks the other replicas within.
+        if self.xla == STEP:
+            return compile_with_xla(compute)  # On one device the loop compiles the rest as well.
+        if self.gradient_accumulation == 1:
+            return compute
+        # Not inlined, micro-batches are traced and optimised once, and leave nothing in memory.
+        return tf.function(compute, autograph=False, experimental_attributes={"_noinline": True})
 
     def call(self, clip: Any, training: bool = False) -> dict[str, Any]:
         return self.student(clip, training=training)
