@@ -101,7 +101,7 @@ class TrainingProgress(keras.callbacks.Callback):
         if now - self.memory_read_s >= _MEMORY_EVERY_S:
             self.memory, self.memory_read_s = describe_memory(), now
         waiting = f"{100 * logs['data_wait_share']:.0f} % waiting for data"
-        gradient = f", gradient norm {logs['gradient_norm']:.2g}" if "gradient_norm" in logs else ""
+        gradient = f", gradient norm {logs['gradient_norm']:.3g}" if "gradient_norm" in logs else ""
         return (
             _describe_learning(logs),
             f"{logs['clips_per_second']:.1f} clips/s, {waiting}, {self.memory}{gradient}",

@@ -62,7 +62,13 @@ def _print(folder: Path, found: Sequence[Any], names: Sequence[str]) -> None:
     ]
     if rows:
         columns = ("run", "differs in", "metrics", "evaluated")
-        print_table(f"{len(rows)} runs in {folder}", columns, rows, left=len(columns), show_lines=True)
+        print_table(
+            f"{len(rows)} run{'' if len(rows) == 1 else 's'} in {folder}",
+            columns,
+            rows,
+            left=len(columns),
+            show_lines=True,
+        )
 
 
 def _describe_run(folder: Path, summary: Any) -> str:

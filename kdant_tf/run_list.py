@@ -43,7 +43,12 @@ class RunSummary:
     @property
     def state(self) -> str:
         """ "finished", "in the middle" or "no epoch done"."""
-        if self.run.model_path.is_file() and len(self.rows) >= self.run.config.epochs:
+        model, metrics = self.run.model_path, self.run.folder / METRICS_NAME
+        # A callback may end a training early; one that goes on has written metrics since its model.
+        if model.is_file() and (
+            len(self.rows) >= self.run.config.epochs
+            or (metrics.is_file() and model.stat().st_mtime_ns >= metrics.stat().st_mtime_ns)
+        ):
             return "finished"
         return "in the middle" if self.rows else "no epoch done"
 

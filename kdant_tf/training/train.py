@@ -185,7 +185,7 @@ def _fit(
     """Trains from a checkpoint, or from the start, to the last epoch; returns the last logs."""
     config, out, distiller = job.run.config, job.run.folder, assembly.distiller
     position, stop = Position(), StopSignals(report)
-    others = [*run_callbacks(job, assembly, lambda to: _save_networks(assembly, to)), *callbacks]
+    others = [*run_callbacks(job, assembly, lambda to: _save_networks(assembly, to), report), *callbacks]
     checkpoints = RunCheckpoints(
         out,
         assembly.network,

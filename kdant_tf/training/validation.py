@@ -81,6 +81,17 @@ class Validation(keras.callbacks.Callback):
         }
 
 
+def describe_data(data: ValidationData) -> str:
+    """What is validated on, and what that costs."""
+    split = data.records.split(data.split)
+    if data.chosen is not None:
+        return f"Held out {int(np.sum(data.chosen))} of {split.records} training samples to validate on."
+    warning = ""
+    if data.split == "test":
+        warning = " They choose the best epoch, so its accuracy on them is no estimate for other videos."
+    return f"Validating on the {split.labeled} labelled samples of split {data.split!r}.{warning}"
+
+
 def validation_of(job: Job, assembly: Assembly) -> Validation | None:
     """What the settings ask for, if they do.
 

@@ -1,6 +1,7 @@
 """`kdant runs`: what it says of finished, unfinished and broken run folders."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -65,6 +66,15 @@ def test_runs_are_listed_with_what_tells_them_apart(folder):
     assert (done["last"]["accuracy"], begun["last"]["accuracy"], new["last"]) == (0.3, 0.25, {})
     assert begun["best"] == {}
     assert done["evaluation"]["observed"] == {"top1": 0.25}
+
+
+def test_a_training_that_a_callback_ended_is_finished_until_it_goes_on(tmp_path):
+    run = write_run(tmp_path / "early", "1,0.1,2.0,2.0,0.0,0.25", finished=True)
+    for model_s, state in ((20, "finished"), (5, "in the middle")):
+        os.utime(run / "metrics.csv", (10, 10))
+        os.utime(run / "model.keras", (model_s, model_s))
+        (listed,) = json.loads(CliRunner().invoke(main, ["runs", str(run), "--json"]).stdout)["runs"]
+        assert listed["state"] == state
 
 
 def test_the_table_has_the_same(folder):

@@ -78,7 +78,10 @@ def test_a_teacher_is_validated_on_held_out_videos_and_the_best_is_kept(teacher,
 
 def test_a_student_is_validated_on_the_observed_view_of_a_named_split(teacher, record_folder, tmp_path):
     config = TrainConfig(**TINY, epochs=1, validation_split="test")
-    train(record_folder, tmp_path / "student", config, teacher=load_run(teacher[0]), execution=CPU)
+    told = []
+    run = load_run(teacher[0])
+    train(record_folder, tmp_path / "student", config, teacher=run, execution=CPU, report=told.append)
+    assert any("8 labelled samples of split 'test'. They choose the best epoch" in line for line in told)
     (row,) = read_metrics(tmp_path / "student" / "metrics.csv")
     by_hand = validate_by_hand(
         tmp_path / "student", Records.open(record_folder), "test", "observed", np.full(8, True)
