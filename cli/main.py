@@ -12,6 +12,7 @@ from .export import export
 from .extract_features import extract_features
 from .inspect import inspect
 from .presets import presets
+from .reproduce import reproduce
 from .runs import runs
 from .train_teacher import train_teacher
 
@@ -32,6 +33,6 @@ def main() -> None:
 for _command in (
     *(build_records, inspect, extract_features),
     *(train_teacher, distill, evaluate, export),
-    *(runs, presets, demo),
+    *(runs, presets, reproduce, demo),
 ):
     main.add_command(_command)

@@ -103,13 +103,13 @@ def remove_folder(path: RecordPath) -> None:
 
 
 @contextmanager
-def lock_folder(folder: RecordPath) -> Iterator[None]:
-    """Keeps other builders out of `folder` until the block, or the process and its workers, end.
+def lock_folder(folder: RecordPath, writer: str = "build") -> Iterator[None]:
+    """Keeps other writers out of `folder` until the block, or the process and its workers, end.
 
     Stores have no locks: a remote folder is not locked.
 
     Raises:
-        KdantError: another build is writing there.
+        KdantError: another `writer` is writing there.
     """
     if isinstance(folder, RemotePath):
         yield
@@ -126,7 +126,9 @@ def lock_folder(folder: RecordPath) -> Iterator[None]:
             time.sleep(_LOCK_PAUSE_S)
         os.close(descriptor)
     else:
-        raise KdantError(f"Another build is writing to {folder}. Wait for its end, or choose another folder.")
+        raise KdantError(
+            f"Another {writer} is writing to {folder}. Wait for its end, or choose another folder."
+        )
     try:
         yield
     finally:
@@ -135,7 +137,7 @@ def lock_folder(folder: RecordPath) -> Iterator[None]:
 
 
 def share_lock(folder: RecordPath) -> None:
-    """Holds the lock of the build that this process works for, until the process ends."""
+    """Holds the lock of the build, or other writer, that this process works for, until the process ends."""
     if isinstance(folder, RemotePath):
         return
     fcntl.flock(os.open(folder / LOCK_NAME, os.O_RDWR), fcntl.LOCK_SH | fcntl.LOCK_NB)

@@ -11,7 +11,7 @@ from kdant_tf.version import __version__
 
 VERBS = (
     *("build-records", "inspect", "extract-features", "train-teacher", "distill", "evaluate"),
-    *("export", "runs", "presets", "demo"),
+    *("export", "runs", "presets", "reproduce", "demo"),
 )
 
 
@@ -19,7 +19,7 @@ def test_all_verbs_are_there() -> None:
     assert set(main.commands) == set(VERBS)
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS])
+@pytest.mark.parametrize("verb", ["", *VERBS, "reproduce table1", "reproduce table2"])
 def test_help_imports_no_tensorflow(verb: str) -> None:
     script = (
         "import sys\n"

@@ -1,0 +1,1 @@
+"""Studies: many trainings whose results make one table. TensorFlow only in `worker`."""

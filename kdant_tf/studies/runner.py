@@ -1,0 +1,241 @@
+"""Trains the runs of a study, several at once, each in a process of its own. No TensorFlow here."""
+
+import dataclasses
+import json
+import os
+import selectors
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from kdant_tf.studies.run_state import is_finished
+from kdant_tf.studies.study import RunSpec, run_folder
+from kdant_tf.studies.toml import to_toml
+from tf_records.files import write_text_atomically
+
+WORKER = (sys.executable, "-m", "kdant_tf.studies.worker")
+_TICK_S = 0.5
+_LINE = 300
+
+
+class Observer(Protocol):
+    """Is told what happens to the runs."""
+
+    def planned(self, finished: Sequence[RunSpec], waiting: Sequence[RunSpec]) -> None:
+        """Once, before the first run is begun."""
+
+    def started(self, spec: RunSpec) -> None:
+        """A process for the run has been begun."""
+
+    def told(self, spec: RunSpec, fields: Mapping[str, Any]) -> None:
+        """The run has said "epoch", "loss" and "accuracy", or "top1" of its views."""
+
+    def finished(self, spec: RunSpec, seconds: float) -> None:
+        """The run is trained and evaluated."""
+
+    def failed(self, spec: RunSpec, reason: str) -> None:
+        """The run ended otherwise, or cannot be begun."""
+
+    def ticked(self) -> None:
+        """Some time has passed."""
+
+
+@dataclasses.dataclass(slots=True)
+class _Child:
+    spec: RunSpec
+    process: subprocess.Popen[bytes]
+    gpu: str | None
+    log: Path
+    began_s: float
+    unread: bytes = b""
+
+
+class Runner:
+    """Runs what is not finished yet, in order; a student waits for its teacher.
+
+    A run that fails is told of, and the others go on, but for its students.
+
+    Args:
+        study_folder: with `runs`, `configs` and `logs`.
+        runs: in order, teachers before their students.
+        jobs: int >= 1, how many at once.
+        gpus: names for CUDA_VISIBLE_DEVICES, dealt out to the runs one at a time; empty without GPUs.
+        observer: is told what happens.
+        devices: of each run, see `kdant_tf.training.strategy.make_strategy`.
+        worker: command of a run's process, see `kdant_tf.studies.worker`.
+
+    Raises:
+        ValueError: a student comes before its teacher.
+    """
+
+    def __init__(
+        self,
+        study_folder: Path,
+        runs: Sequence[RunSpec],
+        *,
+        jobs: int,
+        gpus: Sequence[str],
+        observer: Observer,
+        devices: str = "auto",
+        worker: Sequence[str] = WORKER,
+    ) -> None:
+        names = [spec.name for spec in runs]
+        for number, spec in enumerate(runs):
+            if spec.teacher is not None and spec.teacher not in names[:number]:
+                raise ValueError(f"Run {spec.name} should come after its teacher, {spec.teacher}.")
+        self.folder = study_folder
+        self.jobs = jobs
+        self.gpus = gpus
+        self.observer = observer
+        self.devices = devices
+        self.worker = worker
+        done = [spec for spec in runs if is_finished(spec, study_folder)]
+        self.done = {spec.name for spec in done}
+        self.waiting = [spec for spec in runs if spec.name not in self.done]
+        self.failures: dict[str, str] = {}
+        self.children: list[_Child] = []
+        self.stopping = False
+        self.selector = selectors.DefaultSelector()
+        observer.planned(done, list(self.waiting))
+
+    def run(self, stop_asked: Callable[[], bool] = lambda: False) -> dict[str, str]:
+        """Returns name of the run → reason for those that failed; ends early where it is asked to.
+
+        What runs is then asked to stop, and waited for; an exception kills it.
+        """
+        try:
+            while self.children or (self.waiting and not self.stopping):
+                if stop_asked() and not self.stopping:
+                    self.stopping = True
+                    for child in self.children:
+                        _ask_to_stop(child)
+                if not self.stopping:
+                    self._start_what_can_be()
+                self._listen()
+                self.observer.ticked()
+        finally:
+            for child in self.children:
+                child.process.kill()
+                child.process.wait()
+        return self.failures
+
+    def _start_what_can_be(self) -> None:
+        for spec in list(self.waiting):
+            if spec.teacher in self.failures:
+                self.waiting.remove(spec)
+                self._fail(spec, f"its teacher {spec.teacher} failed")
+            elif len(self.children) < self.jobs and spec.teacher in (None, *self.done):
+                self.waiting.remove(spec)
+                self._start(spec)
+
+    def _start(self, spec: RunSpec) -> None:
+        config, log = self.folder / "configs" / f"{spec.name}.toml", self.folder / "logs" / f"{spec.name}.log"
+        for path in (config, log, run_folder(self.folder, spec.name)):
+            path.parent.mkdir(exist_ok=True)
+        write_text_atomically(config, to_toml(spec.config, self._equivalent_command(spec, config)))
+        gpu = self._free_gpu()
+        with log.open("wb") as errors:
+            process = subprocess.Popen(
+                self._command(spec, config),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                env=None if gpu is None else {**os.environ, "CUDA_VISIBLE_DEVICES": gpu},
+                start_new_session=True,  # a Ctrl-C is for this process, which passes it on once
+            )
+        child = _Child(spec, process, gpu, log, time.monotonic())
+        self.children.append(child)
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+        self.selector.register(process.stdout, selectors.EVENT_READ, child)
+        self.observer.started(spec)
+
+    def _command(self, spec: RunSpec, config: Path) -> list[str]:
+        out = run_folder(self.folder, spec.name)
+        options = {
+            "study": self.folder,
+            "role": spec.role,
+            "records": spec.records,
+            "config": config,
+            "out": out,
+            "views": ",".join(spec.views),
+            "devices": self.devices,
+        }
+        if spec.teacher is not None:
+            # In full, since a run is resumed only with the same teacher.
+            options["teacher"] = run_folder(self.folder, spec.teacher).resolve()
+        pairs = [part for name, value in options.items() for part in (f"--{name}", str(value))]
+        return [*self.worker, *pairs]
+
+    def _equivalent_command(self, spec: RunSpec, config: Path) -> str:
+        verb = ["train-teacher"]
+        if spec.teacher is not None:
+            verb = ["distill", "--teacher", str(run_folder(self.folder, spec.teacher))]
+        options = ("--records", spec.records, "--config", config, "--out", run_folder(self.folder, spec.name))
+        return shlex.join(["kdant", *verb, *map(str, options)])
+
+    def _free_gpu(self) -> str | None:
+        """The one with the fewest runs on it."""
+        busy = [child.gpu for child in self.children]
+        return min(self.gpus, key=busy.count) if self.gpus else None
+
+    def _listen(self) -> None:
+        if not self.children:
+            return
+        for key, _ in self.selector.select(_TICK_S):
+            child: _Child = key.data
+            assert child.process.stdout is not None
+            block = child.process.stdout.read(1 << 16)
+            if block == b"":
+                self.selector.unregister(child.process.stdout)
+                self._end(child)
+                continue
+            *lines, child.unread = (child.unread + (block or b"")).split(b"\n")
+            for line in lines:
+                if fields := _parse(line):
+                    self.observer.told(child.spec, fields)
+
+    def _end(self, child: _Child) -> None:
+        code = child.process.wait()
+        self.children.remove(child)
+        for pipe in (child.process.stdin, child.process.stdout):
+            if pipe is not None and not pipe.closed:
+                pipe.close()
+        seconds = time.monotonic() - child.began_s
+        if code == 0:
+            self.done.add(child.spec.name)
+            self.observer.finished(child.spec, seconds)
+        elif not self.stopping:
+            self._fail(child.spec, _reason(child.log, code))
+
+    def _fail(self, spec: RunSpec, reason: str) -> None:
+        self.failures[spec.name] = reason
+        self.observer.failed(spec, reason)
+
+
+def _ask_to_stop(child: _Child) -> None:
+    assert child.process.stdin is not None
+    child.process.stdin.close()
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    """What a run says of itself; nothing, where a library printed something."""
+    try:
+        fields = json.loads(line)
+    except ValueError:
+        return {}
+    return fields if isinstance(fields, dict) else {}
+
+
+def _reason(log: Path, code: int) -> str:
+    """The last line on its stderr, or the signal that ended it."""
+    if code < 0:
+        return f"it was ended by {signal.Signals(-code).name}"
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    written = [line for line in lines if line]
+    return (written[-1] if written else f"exit code {code}").removeprefix("Error: ")[:_LINE]

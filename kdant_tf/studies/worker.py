@@ -1,0 +1,105 @@
+"""One run of a study, in a process of its own: `python -m kdant_tf.studies.worker`.
+
+It trains, or goes on, evaluates, and tells each epoch as a line of JSON on stdout. When its stdin ends,
+because whoever began it asks it to stop or is gone, it stops as after SIGTERM: with a checkpoint.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from kdant_tf.config import resolve_config
+from kdant_tf.metrics_csv import read_metrics
+from kdant_tf.runs import METRICS_NAME, Run, load_run
+from tf_records.errors import KdantError
+from tf_records.files import share_lock
+from tf_records.quiet import start_tensorflow
+from tf_records.remote_path import record_path
+
+
+def main() -> None:
+    """Does what its arguments say; exit code 1 and one line on stderr where it cannot."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    arguments = _parse()
+    try:
+        share_lock(Path(arguments.study))
+        _stop_when_stdin_ends()
+        run = _train(arguments)
+        _evaluate(run, arguments)
+    except KdantError as error:
+        sys.exit(f"Error: {error}")
+    except OSError as error:
+        sys.exit(f"Error: the system refused {error.filename or 'something'}: {error.strerror or error}.")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    for name in ("study", "role", "records", "config", "out", "views"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--teacher")
+    parser.add_argument("--devices", default="auto")
+    return parser.parse_args()
+
+
+def _stop_when_stdin_ends() -> None:
+    def wait() -> None:
+        # Not through sys.stdin, whose lock a thread must not hold when the interpreter ends.
+        while os.read(0, 1 << 10):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _train(arguments: argparse.Namespace) -> Run:
+    """The finished run, trained if it was not yet."""
+    out = Path(arguments.out)
+    config = resolve_config(arguments.role, file=Path(arguments.config))
+    if (out / "model.keras").is_file() and len(read_metrics(out / METRICS_NAME)) >= config.epochs:
+        return load_run(out)
+    teacher = None if arguments.teacher is None else load_run(arguments.teacher)
+    start_tensorflow()
+    import keras
+
+    from kdant_tf.execution import Execution
+    from kdant_tf.training.train import train
+
+    def tell(epoch: int, logs: dict[str, Any] | None) -> None:
+        numbers = {name: float((logs or {})[name]) for name in ("loss", "accuracy")}
+        print(json.dumps({"epoch": epoch + 1, **numbers}), flush=True)
+
+    train(
+        record_path(arguments.records),
+        out,
+        config,
+        teacher=teacher,
+        execution=Execution(devices=arguments.devices),
+        resume=True,
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=tell)],
+        report=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    return load_run(out)
+
+
+def _evaluate(run: Run, arguments: argparse.Namespace) -> None:
+    start_tensorflow()
+    from kdant_tf.evaluation.protocols import evaluate_run
+    from kdant_tf.models.networks import load_network
+    from tf_records.records import Records
+
+    records = Records.open(record_path(arguments.records), split="test")
+    network = load_network(run)
+    results = {
+        view: evaluate_run(run, records, view=view, network=network).top1.value
+        for view in arguments.views.split(",")
+    }
+    print(json.dumps({"top1": results}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

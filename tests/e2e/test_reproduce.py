@@ -1,0 +1,101 @@
+"""kdant reproduce on rendered videos in JHMDB's layout: killed and resumed, and what it refuses."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from kdant_cli.main import main
+
+COMMAND = (sys.executable, "-c", "from kdant_cli.main import main; main(prog_name='kdant')")
+TINY = ("--scale", "tiny", "--devices", "cpu", "--seeds", "4")
+
+
+def kdant(*args: object) -> Result:
+    return CliRunner().invoke(main, [str(arg) for arg in args])
+
+
+def kdant_json(*args: object) -> dict:
+    result = kdant(*args, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def refuse(*args: object, code: int = 1) -> str:
+    result = kdant(*args)
+    assert result.exit_code == code, result.output
+    assert result.stdout == ""
+    return result.stderr
+
+
+@pytest.fixture(scope="module")
+def records(tmp_path_factory, videos: Path) -> Path:
+    """Split 2 of two classes: of each, four videos to train on and three to test."""
+    root = tmp_path_factory.mktemp("reproduce")
+    (root / "jhmdb" / "splits").mkdir(parents=True)
+    files = sorted(videos.glob("*.mp4"))
+    for number, name in enumerate(("golf", "walk")):
+        (root / "jhmdb" / name).mkdir()
+        lines = []
+        for index in range(7):
+            video = f"{name}_{index}.avi"
+            shutil.copy(files[7 * number + index], root / "jhmdb" / name / video)
+            lines.append(f"{video} {1 if index < 4 else 2}\n")
+        (root / "jhmdb" / "splits" / f"{name}_test_split2.txt").write_text("".join(lines))
+    source = ("--source", "jhmdb", "--split", 2, "--input", root / "jhmdb", "--short-side", 64)
+    kdant_json("build-records", *source, "--out", root / "records")
+    return root / "records"
+
+
+@pytest.fixture(scope="module")
+def study(records: Path) -> Path:
+    """Of a teacher and a student, stopped in the middle and gone on with."""
+    out = records.parent / "study"
+    command = ("reproduce", "table1", "--records", str(records), "--out", str(out), *TINY)
+    with subprocess.Popen(
+        [*COMMAND, *command, "--rows", "recognition,none"], stderr=subprocess.PIPE, text=True
+    ) as begun:
+        assert begun.stderr is not None
+        first = begun.stderr.readline()
+        assert first.startswith("1/2 runs: rgb-split2-seed4-teacher: future top-1 "), first
+        begun.terminate()
+        rest = begun.stderr.read()
+    assert begun.returncode == 1
+    assert "Stopped by SIGTERM: 1 of 2 runs are finished. Go on with the same command and --resume." in rest
+    return out
+
+
+def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()
+    }
+
+
+def test_a_study_is_stopped_and_resumed(records: Path, study: Path) -> None:
+    command = ("reproduce", "table1", "--records", records, "--out", study, *TINY)
+    assert "is not empty" in refuse(*command)
+    early = kdant_json(*command, "--rows", "recognition,none", "--summarize")
+    assert early["missing"] == ["rgb-split2-seed4-none"]
+    before = contents(study / "runs" / "rgb-split2-seed4-teacher")
+    table = kdant_json(*command, "--rows", "recognition,none", "--resume")
+    assert contents(study / "runs" / "rgb-split2-seed4-teacher") == before
+    assert table["missing"] == []
+    assert table["scale"] == "tiny (crop 32, width 0.0625, 1 epochs)"
+    recognition, none = (row["columns"]["RGB"] for row in table["rows"])
+    kept = json.loads((study / "runs" / "rgb-split2-seed4-none" / "evaluation.json").read_text())
+    assert none["ours"]["mean"] == kept["observed"]["top1"]
+    assert none["values"] == [{"split": "2", "seed": 4, "value": kept["observed"]["top1"]}]
+    assert recognition["published"] == 0.753
+    everything = contents(study / "runs")
+    assert kdant_json(*command, "--rows", "recognition,none", "--resume") == table
+    assert contents(study / "runs") == everything
+    assert {path.name for path in study.iterdir()} == {
+        *("runs", "configs", "logs", "study.json", "table1.csv", "table1.json", "table1.tex")
+    }
+    about = json.loads((study / "study.json").read_text())
+    assert set(about["seconds"]) == {"rgb-split2-seed4-teacher", "rgb-split2-seed4-none"}
+    assert about["tables"]["table1"]["hardware"]["cores"] == len(os.sched_getaffinity(0))
