@@ -11,6 +11,8 @@ import pytest
 from click.testing import CliRunner, Result
 from kdant_cli.main import main
 
+from tf_records.files import lock_folder
+
 COMMAND = (sys.executable, "-c", "from kdant_cli.main import main; main(prog_name='kdant')")
 TINY = ("--scale", "tiny", "--devices", "cpu", "--seeds", "4")
 
@@ -99,3 +101,59 @@ def test_a_study_is_stopped_and_resumed(records: Path, study: Path) -> None:
     about = json.loads((study / "study.json").read_text())
     assert set(about["seconds"]) == {"rgb-split2-seed4-teacher", "rgb-split2-seed4-none"}
     assert about["tables"]["table1"]["hardware"]["cores"] == len(os.sched_getaffinity(0))
+
+
+def test_the_settings_of_a_run_make_it_again(records: Path, study: Path) -> None:
+    """The interrupted student is the one that the command in its settings makes in one go."""
+    kept = study / "runs" / "rgb-split2-seed4-none"
+    settings = study / "configs" / "rgb-split2-seed4-none.toml"
+    command = settings.read_text().splitlines()[0].removeprefix("# kdant ")
+    again = records.parent / "again"
+    kdant_json(*command.replace(str(kept), str(again)).split(), "--devices", "cpu")
+    assert (again / "metrics.csv").read_text() == (kept / "metrics.csv").read_text()
+    again_run, kept_run = (json.loads((run / "config.json").read_text()) for run in (again, kept))
+    assert again_run["config"] == kept_run["config"]
+
+
+def test_what_cannot_be_is_refused(records: Path, study: Path, tmp_path: Path) -> None:
+    table1 = ("reproduce", "table1", "--records", records, *TINY)
+    other = ("--out", study, "--resume", "--rows", "none", "--scale", "tiny")
+    begun = refuse("reproduce", "table1", "--records", records, *other, "--seeds", 4, "--label-fraction", 0.5)
+    assert "was begun with other settings: label_fraction 1.0 → 0.5" in begun
+    assert "There is no row 'noen' in this table" in refuse(*table1, "--out", tmp_path, "--rows", "noen")
+    assert "no records of split 3" in refuse(*table1, "--out", tmp_path, "--splits", "2,3")
+    assert "Two of --records are of split 2" in refuse(*table1, "--records", records, "--out", tmp_path)
+    assert "holds no optical flow" in refuse(*table1, "--flow-records", records, "--out", tmp_path)
+    assert "There is no preset" in refuse(*table1, "--out", tmp_path, "--preset", "nothing")
+    assert "does not exist" in refuse(*table1, "--out", tmp_path / "none", "--summarize")
+    for seeds in ("a", "-1", "1,1", ""):
+        assert "should be different whole numbers" in refuse(
+            *("reproduce", "table1", "--records", records, "--out", tmp_path, "--seeds", seeds), code=2
+        )
+    twice = ("--seeds", 1, "--seeds", 2)
+    assert "--seeds should be given once" in refuse(
+        *("reproduce", "table1", "--records", records, "--out", tmp_path, *twice)
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failing_run_is_named(records: Path, tmp_path: Path) -> None:
+    """More pairs a batch than there are; its student is not begun."""
+    config = tmp_path / "large.toml"
+    config.write_text("batch_size = 512\n")
+    out = tmp_path / "study"
+    options = ("--records", records, "--out", out, *TINY, "--rows", "none", "--config", config)
+    result = kdant("reproduce", "table1", *options)
+    assert result.exit_code == 1
+    assert "rgb-split2-seed4-teacher: FAILED: Batch size 512 is larger than the 8 training" in result.stderr
+    assert "2 of 2 runs failed, the first is rgb-split2-seed4-teacher: Batch size 512" in result.stderr
+    assert "Not finished, so not in the table: rgb-split2-seed4-none" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_one_study_in_a_folder(records: Path, tmp_path: Path) -> None:
+    out = tmp_path / "study"
+    out.mkdir()
+    with lock_folder(out, "study"):
+        message = refuse("reproduce", "table1", "--records", records, "--out", out, *TINY, "--resume")
+    assert f"Another study is writing to {out}." in message
