@@ -13,6 +13,7 @@ from kdant_tf.training.checkpoint_folder import (
     SavedCheckpoint,
     checkpoint_names,
     remove_checkpoints,
+    remove_half_written,
     write_checkpoint,
 )
 from kdant_tf.training.distiller import Distiller
@@ -83,6 +84,7 @@ class RunCheckpoints(keras.callbacks.Callback):
         names = checkpoint_names(self.folder)
         # Newer ones are damaged: they would be taken for those that this training makes.
         remove_checkpoints(self.folder, keep=set(names[: names.index(saved.path.name) + 1]))
+        remove_half_written(self.folder.parent)
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
         for callback, state in self._patience:

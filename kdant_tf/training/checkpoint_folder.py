@@ -113,9 +113,19 @@ def read_checkpoint(path: Path) -> SavedCheckpoint:
 
 def remove_checkpoints(folder: Path, *, keep: set[str]) -> None:
     """Removes all checkpoints in `folder` but those named, and what killed trainings left half-written."""
-    for path in folder.iterdir() if folder.is_dir() else ():
-        if path.name.startswith(_TEMPORARY) or (_NAME.fullmatch(path.name) and path.name not in keep):
+    for path in _checkpoints(folder):
+        if path.name not in keep:
             shutil.rmtree(path, ignore_errors=True)
+    remove_half_written(folder)
+
+
+def remove_half_written(folder: Path) -> None:
+    """Removes the temporary files and folders of trainings that were killed while they wrote them."""
+    for path in folder.glob(f"{_TEMPORARY}*"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def checkpoint_names(folder: Path) -> list[str]:

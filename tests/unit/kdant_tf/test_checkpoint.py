@@ -118,7 +118,7 @@ def folder(whole, tmp_path) -> Path:
 
 
 @pytest.mark.parametrize("minutes", [0, EVERY_STEP], ids=["every epoch", "every step"])
-@pytest.mark.parametrize("step", [1, 4, 5, 7, 12])
+@pytest.mark.parametrize("step", [1, 4, 7])
 def test_a_killed_training_ends_like_one_that_was_not(whole, tmp_path, step, minutes):
     with pytest.raises(Killed):
         Training(tmp_path, minutes=minutes).run(Killer(step))
@@ -157,13 +157,14 @@ def flip(path: Path) -> None:
 
 @pytest.mark.parametrize("damage", [cut, flip, Path.unlink])
 @pytest.mark.parametrize("name", ["state.json", "tensors.index", "tensors.data-00000-of-00001"])
-def test_a_damaged_checkpoint_is_said_and_the_one_before_used(whole, folder, name, damage):
+def test_a_damaged_checkpoint_is_said_and_the_one_before_used(folder, name, damage):
     damage(folder / "checkpoints" / "step-00000012" / name)
     training = Training(folder)
     (line,) = training.reports
     assert f"step-00000012 is damaged: {name}" in line
     assert "step-00000011, the one before" in line
-    assert_equal(training.run(), whole)
+    assert training.position.global_step == 11
+    assert training.names == ["step-00000011"]
 
 
 def test_where_no_checkpoint_is_whole_nothing_is_begun_anew(folder):
@@ -175,10 +176,11 @@ def test_where_no_checkpoint_is_whole_nothing_is_begun_anew(folder):
 
 def test_what_a_killed_training_left_half_written_is_no_checkpoint(whole, folder):
     (folder / "checkpoints" / "step-00000012").rename(folder / "checkpoints" / ".tmp-1-step-00000012")
+    (folder / ".tmp-1-model.keras").write_bytes(b"half")
     training = Training(folder)
     assert training.reports == []
     assert_equal(training.run(), whole)
-    assert not list((folder / "checkpoints").glob(".tmp-*"))
+    assert not list(folder.rglob(".tmp-*"))
 
 
 def test_checkpoints_of_an_earlier_version_are_refused(tmp_path):
