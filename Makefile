@@ -33,6 +33,7 @@ bench: $(INSTALLED)  ## speed, as ratios inside one run; BENCH holds options
 	$(BIN)/python tests/benchmarks/bench_building.py
 	$(BIN)/python tests/benchmarks/bench_reading.py
 	$(BIN)/python tests/benchmarks/bench_training.py
+	$(BIN)/python tests/benchmarks/bench_teacher_cache.py
 
 check-weights: $(INSTALLED)  ## DeepMind's weights give DeepMind's logits; downloads them
 	$(BIN)/python -m pytest --timeout=0 tests/opt_in/check_published_logits.py

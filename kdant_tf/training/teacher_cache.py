@@ -5,9 +5,8 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 import google_crc32c
 import keras
@@ -19,6 +18,7 @@ from kdant_tf.runs import TEACHER_CACHE_NAME, manifest_sha256
 from kdant_tf.training.assembly import Assembly
 from kdant_tf.training.distiller import TEACHER_LOGITS, TEACHER_MAP
 from kdant_tf.training.job import Job
+from kdant_tf.training.stop_signals import StoppedError
 from tf_records.errors import KdantError
 from tf_records.reader import clips_in_order, map_side, plain
 from tf_records.records import iterate_batches
@@ -112,16 +112,25 @@ class TeacherCache:
                 f"{_in_words(free)} free. Lower --views, or leave --cache-teacher out."
             )
 
-    def fill(self, job: Job, assembly: Assembly, batch_size: int, report: Callable[[str], None]) -> None:
+    def fill(
+        self,
+        job: Job,
+        assembly: Assembly,
+        batch_size: int,
+        report: Callable[[str], None],
+        stop_asked: Callable[[], str | None] = lambda: None,
+    ) -> None:
         """Computes and writes the rows that are not there yet.
 
         Args:
             job, assembly: those the cache is of.
             batch_size: clips that the teacher takes at a time in training, on one device.
             report: told how large the file gets, and how far it is.
+            stop_asked: by what the training was asked to stop, if it was.
 
         Raises:
             KdantError: a record is damaged, or the file cannot be written.
+            StoppedError: as asked; what is written stays.
         """
         self.path.parent.mkdir(exist_ok=True)
         for other in self.path.parent.iterdir():
@@ -132,9 +141,18 @@ class TeacherCache:
             return
         report(f"Keeping the teacher's outputs for {self._words}, in {self.path.parent}")
         try:
-            with self.path.open("ab", buffering=0) as file:
+            with self.path.open("ab") as file:
                 file.truncate(done * self.row.itemsize)
-                self._append(file, done, job, assembly, batch_size, report)
+                for rows in self._compute(done, job, assembly, batch_size):
+                    file.write(rows.tobytes())
+                    before, done = done, done + len(rows)
+                    if done * 10 // self.rows != before * 10 // self.rows:
+                        report(f"teacher's outputs: {done}/{self.rows} clips")
+                    if (asked_by := stop_asked()) is not None:
+                        raise StoppedError(
+                            f"Stopped by {asked_by} after {done} of {self.rows} of the teacher's outputs, "
+                            f"which are kept. Go on with the same command and --resume."
+                        )
                 os.fsync(file.fileno())
         except OSError as error:
             raise KdantError(
@@ -142,15 +160,8 @@ class TeacherCache:
                 f"leave --cache-teacher out."
             ) from error
 
-    def _append(
-        self,
-        file: BinaryIO,
-        done: int,
-        job: Job,
-        assembly: Assembly,
-        batch_size: int,
-        report: Callable[[str], None],
-    ) -> None:
+    def _compute(self, done: int, job: Job, assembly: Assembly, batch_size: int) -> Iterator[np.ndarray]:
+        """Rows from number `done` on, some at a time."""
         config, records, teacher = job.run.config, assembly.records, assembly.distiller.teacher
         assert teacher is not None
         names = (LOGITS, assembly.distiller.maps[1]) if self.map_shape else (LOGITS,)
@@ -161,7 +172,8 @@ class TeacherCache:
             flat = [tf.reshape(outputs[name], (tf.shape(clips)[0], -1)) for name in names]
             return tf.concat([tf.cast(values, tf.float32) for values in flat], axis=1)
 
-        for view in range(done // self.pairs, self.views):
+        first_view, first = divmod(done, self.pairs)
+        for view in range(first_view, self.views):
             batches = clips_in_order(
                 records,
                 view=FUTURE,
@@ -169,16 +181,13 @@ class TeacherCache:
                 crop=config.crop,
                 seed=config.seed,
                 draw=view,
-                first=max(0, done - view * self.pairs),
+                first=first if view == first_view else 0,
             )
             for clips in iterate_batches(batches, records, "train"):
-                rows = self._make_rows(see(clips).numpy())
-                file.write(rows.tobytes())
-                before, done = done, done + len(rows)
-                if done * 10 // self.rows != before * 10 // self.rows:
-                    report(f"teacher's outputs: {done}/{self.rows} clips")
+                yield self.make_rows(see(clips).numpy())
 
-    def _make_rows(self, values: np.ndarray) -> np.ndarray:
+    def make_rows(self, values: np.ndarray) -> np.ndarray:
+        """Logits and maps, flat, float32 `(clips, values)` → rows of the file."""
         rows = np.empty(len(values), self.row)
         rows["values"] = values
         rows["checksum"] = [google_crc32c.value(one.tobytes()) for one in rows["values"]]

@@ -200,12 +200,13 @@ def _fit(
         report(
             f"Going on from {saved.path.name} (epochs done: {position.epoch}, and steps: {position.step})."
         )
-    if cache is not None and position.epoch < config.epochs:
-        cache.fill(job, assembly, config.batch_size // strategy.num_replicas_in_sync, report)
     told = keras.callbacks.CallbackList([*others, checkpoints], model=distiller)
     told.set_params({"epochs": config.epochs, "steps": job.samples // config.batch_size})
     first, done = position.epoch, position.step
     with stop:
+        if cache is not None and position.epoch < config.epochs:
+            share = config.batch_size // strategy.num_replicas_in_sync
+            cache.fill(job, assembly, share, report, lambda: stop.received)
         return fit(
             distiller,
             strategy,

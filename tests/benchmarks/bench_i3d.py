@@ -112,10 +112,13 @@ def compile_forward(network: keras.Model, batch: dict[str, tf.Tensor]) -> Callab
 def compile_training(
     student: keras.Model,
     teacher: keras.Model | None,
-    batch: dict[str, tf.Tensor],
+    batch: dict[str, tf.Tensor] | Callable[[], dict[str, tf.Tensor]],
     strategy: tf.distribute.Strategy,
 ) -> Callable[[], Any]:
-    """The step that `kdant_tf.training.loop.fit` runs: supervised without a teacher, else distillation."""
+    """The step that `kdant_tf.training.loop.fit` runs: supervised without a teacher, else distillation.
+
+    A callable gives a batch a step.
+    """
     with strategy.scope():
         distiller = Distiller(
             student,
@@ -128,7 +131,7 @@ def compile_training(
         distiller.compile(optimizer=keras.optimizers.SGD(1e-5, momentum=0.9))
         distiller.optimizer.build(student.trainable_variables)
     step = _compile_step(distiller, strategy)
-    return lambda: step(batch)
+    return lambda: step(batch() if callable(batch) else batch)
 
 
 def _count_clip(step: str, student: keras.Model, network: NetworkFlops) -> int:

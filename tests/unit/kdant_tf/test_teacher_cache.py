@@ -17,6 +17,8 @@ from kdant_tf.runs import load_run
 from kdant_tf.training.assembly import Assembly, assemble
 from kdant_tf.training.distiller import TEACHER_LOGITS, TEACHER_MAP, Distiller
 from kdant_tf.training.job import Job, prepare_job
+from kdant_tf.training.stop_signals import StoppedError
+from kdant_tf.training.strategy import make_strategy
 from kdant_tf.training.teacher_cache import TeacherCache, check_views_are_fixed
 from kdant_tf.training.train import train
 from tf_records.clip_features import write_clip_features
@@ -87,7 +89,8 @@ def teacher(finished_run, tmp_path_factory) -> Path:
 def prepare(records: Path, out: Path, teacher: Path, **settings) -> tuple[Job, Assembly, TeacherCache]:
     config = TrainConfig(**{**SETTINGS, **settings})
     job = prepare_job(Records.open(records), out, config, load_run(teacher))
-    assembly = assemble(job, load_weights=False, report=lambda line: None)
+    with make_strategy("cpu").scope():
+        assembly = assemble(job, load_weights=False, report=lambda line: None)
     out.mkdir(exist_ok=True)
     return job, assembly, TeacherCache.of(job, assembly)
 
@@ -213,6 +216,13 @@ def test_a_file_cut_short_or_damaged_is_made_again_from_there(
     assert len(lines) == lines_left
 
 
+def test_a_wish_to_stop_is_fulfilled_after_a_batch(record_folder, teacher, tmp_path):
+    job, assembly, cache = prepare(record_folder, tmp_path / "run", teacher)
+    with pytest.raises(StoppedError, match=r"by SIGTERM after 8 of 40 .* --resume"):
+        cache.fill(job, assembly, 8, print, lambda: "SIGTERM")
+    assert cache.path.stat().st_size == 8 * cache.row.itemsize
+
+
 @pytest.mark.parametrize("change", ["teacher", "seed", "feature_loss"])
 def test_another_teachers_outputs_are_not_read(record_folder, teacher, tmp_path, change):
     job, assembly, cache = prepare(record_folder, tmp_path / "run", teacher)
@@ -229,14 +239,14 @@ def test_another_teachers_outputs_are_not_read(record_folder, teacher, tmp_path,
 
 
 def distill(records: Path, teacher: Path, out: Path, cached: bool, **options) -> list[str]:
-    """Trains a student; returns the lines that were reported."""
+    """Trains a student; returns the lines that were reported of the teacher's outputs."""
     lines: list[str] = []
     execution = Execution(devices=options.pop("devices", "cpu"), cache_teacher=cached)
     others = {name: options.pop(name) for name in ("resume", "callbacks") if name in options}
     config = TrainConfig(**{**SETTINGS, **options})
     run = load_run(teacher)
     train(records, out, config, teacher=run, execution=execution, report=lines.append, **others)
-    return lines
+    return [line for line in lines if "teacher" in line]
 
 
 def check_equal(run: Path, other: Path) -> None:
