@@ -14,7 +14,19 @@ from .options import FOLDER, folder_options, json_option, records_option
 
 # Each is a field of Execution.
 execution_options = add_options(
-    click.option("--devices", default="auto", show_default=True, help="auto, cpu, gpu, cpu:N or gpu:N."),
+    click.option(
+        "--devices",
+        default="auto",
+        show_default=True,
+        help="auto, cpu, gpu, cpu:N or gpu:N; of each worker where there are several.",
+    ),
+    click.option(
+        "--strategy",
+        type=click.Choice(["auto", "one", "mirrored", "multiworker"]),
+        default="auto",
+        show_default=True,
+        help="auto: the workers that TF_CONFIG lists, else mirrored over the devices.",
+    ),
     click.option(
         "--checkpoint-minutes",
         type=float,
@@ -81,6 +93,15 @@ training_options = add_options(
         "--precision", help="float32, or on a GPU mixed_bfloat16 or mixed_float16 (with loss scaling)."
     ),
     click.option("--width", type=float, help="Multiplies I3D's channels; 1 is the published network."),
+    click.option(
+        "--sync-batch-norm", is_flag=True, default=None, help="Batch normalisation over all devices."
+    ),
+    click.option(
+        "--freeze-batch-norm",
+        is_flag=True,
+        default=None,
+        help="Keep the batch normalisation of the first weights, for fine-tuning on small batches.",
+    ),
     click.option("--label-fraction", type=float, help="Share of the training labels to use, seeded."),
     click.option(
         "--validation-fraction",
@@ -151,7 +172,9 @@ def run_training(
             callbacks=[progress],
             report=lambda line: click.echo(line, err=True),
         )
-    if run is None:
+    if result.worker > 0:
+        click.echo(f"Worker {result.worker} has finished; worker 0 wrote {out}.", err=True)
+    elif run is None:
         _print_result(result, as_json, f"kdant distill --records {records} --teacher {out} --out student")
     else:
         _print_result(result, as_json, f"kdant evaluate {out} --records {records}")

@@ -49,6 +49,9 @@ class TrainConfig:
         width: float > 0, multiplies I3D's channels.
         dropout: share dropped before the last layer, in [0, 1).
         batch_norm_momentum: of the moving statistics, in (0, 1).
+        sync_batch_norm: batch normalisation by the whole batch, not by each device's share of it.
+        freeze_batch_norm: or by the moving statistics of the first weights, which are kept, as are its
+            scale and shift.
         endpoint: layer of I3D whose map is distilled.
         clip_frames: frames a clip; None takes the records'.
         modality: "rgb" or "flow"; None takes the records', RGB where they hold both.
@@ -89,6 +92,8 @@ class TrainConfig:
     width: float = 1.0
     dropout: float = 0.5
     batch_norm_momentum: float = 0.9
+    sync_batch_norm: bool = False
+    freeze_batch_norm: bool = False
     endpoint: str = "Mixed_4f"
     clip_frames: int | None = None
     modality: str | None = None
@@ -150,10 +155,19 @@ class TrainConfig:
         self._require("dropout", 0 <= self.dropout < 1, "from 0 to below 1")
         self._require("momentum", 0 <= self.momentum < 1, "from 0 to below 1")
         self._require("batch_norm_momentum", 0 < self.batch_norm_momentum < 1, "between 0 and 1")
+        self._check_frozen_batch_norm()
         self._require("feature_loss", self.feature_loss in FEATURE_LOSS_NAMES, _one_of(FEATURE_LOSS_NAMES))
         self._require("teacher_view", self.teacher_view in TEACHER_VIEWS, _one_of(TEACHER_VIEWS))
         self._require("penalty", self.penalty in ("huber", "squared"), "huber or squared")
         self._require("reduction", self.reduction in ("mean", "sum"), "mean or sum")
+
+    def _check_frozen_batch_norm(self) -> None:
+        frozen = self.freeze_batch_norm
+        self._require(
+            "freeze_batch_norm", not (frozen and self.sync_batch_norm), "off beside sync_batch_norm"
+        )
+        random = self.init == "random" or (self.init is None and self.model in ("i3d", "tsn"))
+        self._require("freeze_batch_norm", not (frozen and random), "off where `init` is random")
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:

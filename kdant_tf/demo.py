@@ -11,6 +11,7 @@ from kdant_tf.config import STUDENT, TEACHER, resolve_config
 from kdant_tf.evaluation.heat_maps import draw_heat_maps
 from kdant_tf.evaluation.plots import plot_curves
 from kdant_tf.evaluation.protocols import Evaluation, evaluate_run
+from kdant_tf.execution import Execution
 from kdant_tf.metrics_csv import read_metrics
 from kdant_tf.models.networks import load_network
 from kdant_tf.runs import METRICS_NAME, Run, inherited_settings, load_run
@@ -110,5 +111,13 @@ def _train(
         config = resolve_config(
             STUDENT, inherited=inherited_settings(teacher), preset=preset, options=options
         )
-    train(out / "records", out / name, config, teacher=teacher, callbacks=make_callbacks(config.epochs, name))
+    train(
+        out / "records",
+        out / name,
+        config,
+        teacher=teacher,
+        # Whatever TF_CONFIG says: a demo is of one machine.
+        execution=Execution(strategy="mirrored"),
+        callbacks=make_callbacks(config.epochs, name),
+    )
     return load_run(out / name)

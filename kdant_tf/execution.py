@@ -11,7 +11,7 @@ class Execution:
     """What may differ when a run is resumed: its results change in rounding at most.
 
     Args:
-        devices: see `kdant_tf.training.strategy.make_strategy`.
+        devices, strategy: see `kdant_tf.training.strategy.make_strategy`.
         checkpoint_minutes: save within an epoch as often as this, besides at its end; 0 never does.
         deterministic: make every operation give the same bits each time, at some cost.
         xla: "auto", "on" or "off", see `kdant_tf.training.xla.choose_xla`.
@@ -19,6 +19,7 @@ class Execution:
     """
 
     devices: str = "auto"
+    strategy: str = "auto"
     checkpoint_minutes: float = 10.0
     deterministic: bool = False
     xla: str = "auto"

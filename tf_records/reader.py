@@ -54,6 +54,7 @@ def training_batches(
     labeled_only: bool = False,
     held_out: np.ndarray | None = None,
     skip_batches: int = 0,
+    share: tuple[int, int] = (0, 1),
 ) -> tf.data.Dataset:
     """One epoch of training batches; the last, incomplete batch is dropped.
 
@@ -68,6 +69,8 @@ def training_batches(
         labeled_only: leave out records whose label is -1.
         held_out: bool `(records,)`, records to leave out.
         skip_batches: leave out the first so many batches of the epoch, without decoding them.
+        share: (i, n) gives the i-th of n equal parts of each batch, and decodes no other; n divides
+            `batch_size`.
 
     Returns:
         Dataset of dicts: each view float32 `(batch, T, crop, crop, C)` in [-1, 1] with C 3 for RGB, 2
@@ -92,6 +95,8 @@ def training_batches(
     dataset = dataset.shuffle(
         _shuffle_records(records.split("train")), seed=order_seed, reshuffle_each_iteration=False
     ).skip(skip_batches * batch_size)
+    if share != (0, 1):
+        dataset = _share_of(dataset, batch_size, *share)
 
     @plain
     def decode(index: tf.Tensor, serialized: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -100,7 +105,7 @@ def training_batches(
         return {**clips, "index": index, "label": tf.cast(label, tf.int32)}
 
     dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return dataset.batch(batch_size // share[1], drop_remainder=True).prefetch(tf.data.AUTOTUNE)
 
 
 def clips_in_order(
@@ -223,6 +228,17 @@ def _shuffle_records(split: SplitInfo) -> int:
     """Records to hold for shuffling."""
     mean_bytes = sum(shard.bytes for shard in split.shards) // split.records
     return max(1, min(SHUFFLE_RECORDS, SHUFFLE_BYTES // max(1, mean_bytes)))
+
+
+def _share_of(dataset: tf.data.Dataset, batch_size: int, part: int, parts: int) -> tf.data.Dataset:
+    """The elements in the `part`-th of `parts` equal parts of each whole batch."""
+    size = batch_size // parts
+
+    @plain
+    def cut(*batch: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return tuple(values[part * size : (part + 1) * size] for values in batch)
+
+    return dataset.batch(batch_size, drop_remainder=True).map(cut).unbatch()
 
 
 def _numbered_records(records: Records, seed: int, epoch: int) -> tf.data.Dataset:

@@ -13,9 +13,11 @@ from kdant_tf.models.networks import build_network, load_teacher
 from kdant_tf.models.precision import set_precision
 from kdant_tf.models.stem import build_head
 from kdant_tf.runs import manifest_sha256
+from kdant_tf.training.batch_norm import BatchNorms, prepare_batch_norm
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.job import Job
 from kdant_tf.training.optimizer import make_optimizer
+from kdant_tf.training.workers import chief_first
 from kdant_tf.training.xla import choose_xla
 from tf_records.errors import RunError
 from tf_records.frame_features import write_feature_records
@@ -32,11 +34,13 @@ class Assembly:
         network: the whole network, which is saved.
         distiller: trains `network`, or the part of it that learns.
         records: what the distiller's networks see: the job's, or features of their frames.
+        batch_norms: of `network`, those that are synchronised or frozen while it is trained.
     """
 
     network: keras.Model
     distiller: Distiller
     records: Records
+    batch_norms: BatchNorms = ()
 
 
 def assemble(job: Job, *, load_weights: bool, report: Callable[[str], None]) -> Assembly:
@@ -65,8 +69,9 @@ def assemble(job: Job, *, load_weights: bool, report: Callable[[str], None]) -> 
         records = job.records
     for each in networks:
         set_precision(each, config.precision)
+    batch_norms = prepare_batch_norm(networks[0], config)
     distiller = _build_distiller(job, *networks)
-    return Assembly(network=network, distiller=distiller, records=records)
+    return Assembly(network=network, distiller=distiller, records=records, batch_norms=batch_norms)
 
 
 def _build_network(job: Job, load_weights: bool) -> keras.Model:
@@ -135,15 +140,16 @@ def _records_of_features(job: Job, stem: keras.Model, report: Callable[[str], No
 
     if not folder.exists():
         report(f"Computing frame features once, into {folder}")
-    write_feature_records(
-        records,
-        folder,
-        compute,
-        FeatureInfo(shape=(stem.output.shape[-1],), source=f"{_backbone_name(stem)}, {crop} px"),
-        crop=crop,
-        batch_frames=clip_frames * max(1, 32 // clip_frames),
-        on_record=tell,
-    )
+    with chief_first(tf.distribute.get_strategy()):
+        write_feature_records(
+            records,
+            folder,
+            compute,
+            FeatureInfo(shape=(stem.output.shape[-1],), source=f"{_backbone_name(stem)}, {crop} px"),
+            crop=crop,
+            batch_frames=clip_frames * max(1, 32 // clip_frames),
+            on_record=tell,
+        )
     return Records.open(folder)
 
 

@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from kdant_tf.runs import CHECKPOINTS_NAME
+from kdant_tf.training.batch_norm import agree_on_statistics
 from kdant_tf.training.checkpoint_folder import (
     SavedCheckpoint,
     checkpoint_names,
@@ -19,6 +20,7 @@ from kdant_tf.training.checkpoint_folder import (
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.position import Position
 from kdant_tf.training.stop_signals import StoppedError
+from kdant_tf.training.workers import any_worker, is_chief
 from tf_records.errors import RunError
 
 LAST_KEPT = 2
@@ -41,6 +43,8 @@ class RunCheckpoints(keras.callbacks.Callback):
         others: callbacks whose state is kept.
         minutes: save within an epoch once so many have passed since the last time; 0 never does.
         stop_asked: says who asks for an end, or None.
+
+    With several workers each has one of these, which all save and stop at the same step; the chief's writes.
     """
 
     def __init__(
@@ -60,6 +64,8 @@ class RunCheckpoints(keras.callbacks.Callback):
         self.others = _by_name(others)
         self.minutes = minutes
         self.stop_asked = stop_asked
+        self.network = network
+        self.strategy = distiller.distribute_strategy
         self._patience: list[tuple[keras.callbacks.Callback, dict[str, Any]]] = []
         # TensorFlow's checkpoints do not see the state of Keras' dropout seeds by themselves.
         variables = network.variables
@@ -81,6 +87,8 @@ class RunCheckpoints(keras.callbacks.Callback):
                 callback.set_state(state)
             elif state is not None:
                 self._patience.append((callback, state))
+        if not is_chief(self.strategy):
+            return
         names = checkpoint_names(self.folder)
         # Newer ones are damaged: they would be taken for those that this training makes.
         remove_checkpoints(self.folder, keep=set(names[: names.index(saved.path.name) + 1]))
@@ -93,29 +101,32 @@ class RunCheckpoints(keras.callbacks.Callback):
         self._saved_s = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        asked_by = self.stop_asked()
         due = self.minutes > 0 and time.monotonic() - self._saved_s >= 60 * self.minutes
-        if asked_by is not None or due:
+        stop, due = any_worker(self.strategy, self.stop_asked() is not None, due)
+        if stop or due:
+            agree_on_statistics(self.network, self.strategy)
             self.save()
-        if asked_by is not None:
-            raise self._stopped(asked_by, f"step {batch + 1} of epoch {self.position.epoch + 1}")
+        if stop:
+            raise self._stopped(f"step {batch + 1} of epoch {self.position.epoch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.position.stopped = bool(self.model.stop_training)
+        stop, ended = any_worker(self.strategy, self.stop_asked() is not None, self.model.stop_training)
+        self.position.stopped = self.model.stop_training = ended
         self.save()
-        asked_by = self.stop_asked()
-        if asked_by is not None and epoch + 1 < self.params["epochs"] and not self.position.stopped:
-            raise self._stopped(asked_by, f"epoch {epoch + 1}")
+        if stop and epoch + 1 < self.params["epochs"] and not ended:
+            raise self._stopped(f"epoch {epoch + 1}")
 
     def save(self) -> None:
         """Writes a checkpoint of this moment, and removes those that are no longer kept."""
+        self._saved_s = time.monotonic()
+        if not is_chief(self.strategy):
+            return
         state = {
             "position": self.position.get_state(),
             "callbacks": {name: _get_state(callback) for name, callback in self.others.items()},
         }
         write_checkpoint(self.folder, self.position.global_step, state, self._write_tensors)
         remove_checkpoints(self.folder, keep=set(checkpoint_names(self.folder)[-LAST_KEPT:]))
-        self._saved_s = time.monotonic()
 
     def _write_tensors(self, folder: Path) -> None:
         try:
@@ -126,10 +137,11 @@ class RunCheckpoints(keras.callbacks.Callback):
                 f"A checkpoint cannot be written: {said}. Mend that and go on with --resume."
             ) from error
 
-    def _stopped(self, asked_by: str, after: str) -> StoppedError:
+    def _stopped(self, after: str) -> StoppedError:
+        asked_by = self.stop_asked()
         return StoppedError(
-            f"Stopped by {asked_by} after {after}; a checkpoint holds all of it. Go on with the same command "
-            f"and --resume."
+            f"Stopped by {'another worker' if asked_by is None else asked_by} after {after}; a checkpoint "
+            f"holds all of it. Go on with the same command and --resume."
         )
 
 

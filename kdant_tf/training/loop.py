@@ -7,10 +7,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kdant_tf.training.batch_norm import agree_on_statistics
 from kdant_tf.training.distiller import COUNTS, Distiller
 from kdant_tf.training.epochs_ahead import EpochsAhead
 from kdant_tf.training.finite import check_finite
 from kdant_tf.training.position import Position
+from kdant_tf.training.shares import distribute
+from kdant_tf.training.workers import count_workers
 from kdant_tf.training.xla import STEP
 from tf_records.records import Records
 
@@ -34,8 +37,8 @@ def fit(
     Args:
         distiller: compiled with an optimizer, under `strategy`'s scope.
         strategy: where the step runs.
-        batches: epoch → dataset of global batches; of the epoch that `position` lies in, those that are
-            left of it.
+        batches: epoch → dataset of global batches, or of this worker's share of them; of the epoch that
+            `position` lies in, those that are left of it.
         epochs: of the whole training, those before `position` included.
         learning_rate: epoch → rate.
         callbacks: told of epochs and steps; the logs are described at `EpochMeter.logs`. One that sets
@@ -47,7 +50,7 @@ def fit(
     step = _compile_step(distiller, strategy)
     logs: dict[str, float] = {}
     ahead = EpochsAhead(
-        lambda epoch: iter(strategy.experimental_distribute_dataset(batches(epoch))),
+        lambda epoch: iter(distribute(strategy, batches(epoch))),
         records,
         range(position.epoch, epochs),
         (callbacks.params or {}).get("steps", 0),
@@ -69,6 +72,7 @@ def fit(
                 callbacks.on_train_batch_end(number, position.meter.logs())
             logs = {**position.meter.logs(), "learning_rate": learning_rate(epoch)}
             position.begin_next_epoch()
+            agree_on_statistics(distiller.student, strategy)
             callbacks.on_epoch_end(epoch, logs)
     callbacks.on_train_end(logs)
     return logs
@@ -90,4 +94,5 @@ def _compile_step(distiller: Distiller, strategy: tf.distribute.Strategy) -> Cal
 
 
 def _batch_size(strategy: tf.distribute.Strategy, batch: dict[str, Any]) -> int:
-    return sum(int(labels.shape[0]) for labels in strategy.experimental_local_results(batch["label"]))
+    local = sum(int(labels.shape[0]) for labels in strategy.experimental_local_results(batch["label"]))
+    return local * count_workers(strategy)

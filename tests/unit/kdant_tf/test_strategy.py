@@ -42,3 +42,16 @@ def test_the_same_devices_give_the_same_strategy():
     """Two strategies over the same devices mix up each other's collective operations."""
     assert make_strategy("cpu:2") is make_strategy("cpu:2")
     assert make_strategy("cpu:2") is not make_strategy("cpu:1")
+
+
+def test_one_device_has_a_strategy_of_its_own():
+    strategy = make_strategy("cpu", "one")
+    assert isinstance(strategy, tf.distribute.OneDeviceStrategy)
+    assert make_strategy("cpu:1", "one") is strategy
+    with pytest.raises(KdantError, match=r"one` takes one device. Received: --devices cpu:2, which are 2"):
+        make_strategy("cpu:2", "one")
+
+
+@pytest.mark.parametrize("strategy", ["auto", "mirrored"])
+def test_without_other_workers_devices_are_mirrored(strategy):
+    assert make_strategy("cpu:2", strategy) is make_strategy("cpu:2")
