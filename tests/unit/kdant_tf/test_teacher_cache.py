@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 import sys
 from pathlib import Path
+from unittest import mock
 
 import keras
 import numpy as np
@@ -311,6 +312,13 @@ def test_clips_that_never_come_again_are_refused(record_folder, teacher, tmp_pat
     run = dataclasses.replace(job.run, features=features.manifest.features)
     with pytest.raises(KdantError, match="Add --views K"):
         check_views_are_fixed(dataclasses.replace(job, run=run), tf.distribute.get_strategy())
+
+
+def test_several_workers_are_refused(record_folder, teacher, tmp_path):
+    job, _, _ = prepare(record_folder, tmp_path / "run", teacher)
+    workers = mock.Mock(spec=tf.distribute.MultiWorkerMirroredStrategy)
+    with pytest.raises(KdantError, match="not with several workers"):
+        check_views_are_fixed(job, workers)
 
 
 def test_a_disk_without_room_is_refused_with_both_sizes(record_folder, teacher, tmp_path, monkeypatch):
