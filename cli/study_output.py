@@ -1,10 +1,11 @@
 """A study's table on stdout."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
-from kdant_tf.studies.output import describe_average, describe_difference, describe_share
+from kdant_tf.studies.output import describe_average, describe_difference, describe_share, describe_spread
 
 from .output import print_json, print_table
 
@@ -42,3 +43,26 @@ def print_result_table(table: Any, as_json: bool) -> None:
         )
     if table.missing:
         click.echo(f"Not finished, so not in the table: {', '.join(table.missing)}", err=True)
+
+
+def print_sweep(study: Any, swept: Sequence[Any], as_json: bool) -> None:
+    """What validation says of each setting of a sweep, and which is best."""
+    from kdant_tf.studies.sweep import pick_best, sweep_to_dict
+
+    if as_json:
+        print_json(sweep_to_dict(study, swept))
+        return
+    lines = []
+    for each in swept:
+        setting, seen = each.setting, each.accuracy
+        weight = "" if setting.feature_weight is None else f"{setting.feature_weight:g}"
+        alpha = "" if setting.feature_weight is None else setting.alpha_words
+        numbers = ("", "", "", "")
+        if seen is not None:
+            best = f"{100 * each.best_accuracy:.1f}"
+            numbers = (seen.places, describe_spread(seen), f"{each.loss:.3f}", best)
+        lines.append((setting.feature_loss, weight, alpha, *numbers))
+    head = ("feature loss", "weight", "alpha", "runs", "validation top-1, %", "loss", "best epoch, %")
+    print_table(f"{study.title}\nScale {study.scale}", head, lines)
+    for loss, setting in pick_best(swept).items():
+        click.echo(f"Best for {loss}: feature weight {setting.feature_weight:g}, alpha {setting.alpha_words}")

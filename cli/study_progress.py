@@ -73,7 +73,7 @@ class StudyProgress:
         self.file.add_seconds(spec.name, seconds)
         self._count(spec, self.file.seconds[spec.name])
         results = ", ".join(f"{view} top-1 {percent(share)}" for view, share in run.top1.items())
-        self._end(spec.name, f"{results}, {clock(seconds)}")
+        self._end(spec.name, ", ".join(part for part in (results, clock(seconds)) if part))
 
     def failed(self, spec: RunSpec, reason: str) -> None:
         self.waiting.pop(spec.name, None)
@@ -150,5 +150,6 @@ class _Running:
 
 
 def _kinds(spec: RunSpec) -> tuple[str, str, str]:
-    """From the most alike on: its network and stream, its role, any."""
-    return (f"{spec.config.modality}-{spec.name.rsplit('-', 1)[-1]}", spec.role, "any")
+    """From the most alike on: its networks, stream and loss; its role; any."""
+    config = spec.config
+    return (f"{spec.role}, {config.model}, {config.modality}, {config.feature_loss}", spec.role, "any")

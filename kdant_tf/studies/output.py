@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from kdant_tf.studies.aggregate import Average
 from kdant_tf.studies.summary import Cell, ResultTable
 from tf_records.files import write_text_atomically
 
@@ -126,10 +127,13 @@ def caption(table: ResultTable) -> str:
 
 def describe_average(cell: Cell) -> str:
     """Such as "51.2 ± 3.1", in percent."""
-    if cell.ours is None:
-        return ""
-    mean = f"{100 * cell.ours.mean:.1f}"
-    return mean if cell.ours.sd is None else f"{mean} ± {100 * cell.ours.sd:.1f}"
+    return "" if cell.ours is None else describe_spread(cell.ours)
+
+
+def describe_spread(average: Average) -> str:
+    """The same of a mean itself."""
+    mean = f"{100 * average.mean:.1f}"
+    return mean if average.sd is None else f"{mean} ± {100 * average.sd:.1f}"
 
 
 def describe_difference(cell: Cell) -> str:

@@ -39,9 +39,10 @@ def is_trained(spec: RunSpec, study_folder: Path) -> bool:
 def is_finished(spec: RunSpec, study_folder: Path) -> bool:
     """Whether the run is trained, and evaluated on all its views. Raises as `is_trained` does."""
     folder = run_folder(study_folder, spec.name)
+    evaluated = not spec.views or (folder / EVALUATION_NAME).is_file()
     return (
         is_trained(spec, study_folder)
-        and (folder / EVALUATION_NAME).is_file()
+        and evaluated
         and all(
             load_predictions(folder / PREDICTIONS_NAME, f"{view}/{TEST}") is not None for view in spec.views
         )

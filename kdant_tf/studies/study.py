@@ -41,7 +41,7 @@ class Network:
         role: "teacher" or "student".
         settings: of TrainConfig, above preset, scale and configuration file.
         teacher: name of the network that a student learns from.
-        views: to evaluate on, "future" or "observed".
+        views: of the test split to evaluate on, "future" or "observed"; none leaves it unseen.
         preset: for this network, where the user gives none; None is the study's.
     """
 
@@ -63,7 +63,7 @@ class RunSpec:
         config: all settings.
         records: to train and evaluate on.
         teacher: name of the run that a student learns from; it comes earlier in the study.
-        views: to evaluate on.
+        views: of the test split to evaluate on.
     """
 
     name: str
@@ -108,26 +108,26 @@ class Column:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Study:
-    """Runs in the order they are trained in, and the table that they make.
+    """Runs in the order they are trained in, and the table that they make, where it is one of the paper's.
 
     Args:
         name: such as "table1".
         title: of the table.
         scale: in words, written on every output.
+        runs: a student's teacher before the student.
         source: of the published figures.
         places: that the table averages over.
-        runs: a student's teacher before the student.
         rows, columns: of the table.
     """
 
     name: str
     title: str
     scale: str
-    source: str
-    places: tuple[Place, ...]
     runs: tuple[RunSpec, ...]
-    rows: tuple[Row, ...]
-    columns: tuple[Column, ...]
+    source: str = ""
+    places: tuple[Place, ...] = ()
+    rows: tuple[Row, ...] = ()
+    columns: tuple[Column, ...] = ()
 
 
 def run_name(stream: str, place: Place, network: str) -> str:

@@ -30,7 +30,8 @@ def main() -> None:
         share_lock(Path(arguments.study))
         _stop_when_stdin_ends()
         run = _train(arguments)
-        _evaluate(run, arguments)
+        if arguments.views:
+            _evaluate(run, arguments)
     except KdantError as error:
         sys.exit(f"Error: {error}")
     except OSError as error:

@@ -134,6 +134,12 @@ def test_what_cannot_be_is_refused(records: Path, study: Path, tmp_path: Path) -
     assert "--seeds should be given once" in refuse(
         *("reproduce", "table1", "--records", records, "--out", tmp_path, *twice)
     )
+    sweep = ("reproduce", "sweep", "--records", records, "--out", tmp_path)
+    for option, value in (
+        *(("--feature-weights", "1,default"), ("--alphas", "a"), ("--feature-losses", "huber")),
+        *(("--validation-fraction", 1), ("--alphas", "-1")),
+    ):
+        assert f"{option}" in refuse(*sweep, option, value, code=2)
     assert not list(tmp_path.iterdir())
 
 

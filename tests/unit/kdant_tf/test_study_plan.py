@@ -1,0 +1,126 @@
+"""From records and networks to runs: names, order, and where settings come from."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kdant_tf.config import TrainConfig, config_from_dict, resolve_config
+from kdant_tf.studies.plan import Base, places_of, plan_runs, read_sources
+from kdant_tf.studies.study import Network, Place, Source
+from kdant_tf.studies.table1 import PRESETS, plan_table1, plan_table2
+from kdant_tf.studies.toml import to_toml
+from tf_records.errors import KdantError
+
+TEACHER = Network(name="teacher", role="teacher", views=("future",))
+STUDENT = Network(name="direct", role="student", settings={"feature_loss": "direct"}, teacher="teacher")
+
+
+def test_runs_go_seed_by_seed_and_teachers_first(record_folder: Path) -> None:
+    sources = [
+        Source(split="1", records={"rgb": record_folder}, seeds=(0, 5)),
+        Source(split="2", records={"rgb": record_folder}, seeds=(3,)),
+    ]
+    assert places_of(sources) == (Place("1", 0), Place("2", 3), Place("1", 5))
+    runs = plan_runs([TEACHER, STUDENT], sources, Base())
+    assert [spec.name for spec in runs] == [
+        *("rgb-split1-seed0-teacher", "rgb-split1-seed0-direct"),
+        *("rgb-split2-seed3-teacher", "rgb-split2-seed3-direct"),
+        *("rgb-split1-seed5-teacher", "rgb-split1-seed5-direct"),
+    ]
+    assert runs[3].teacher == runs[2].name
+    assert (runs[3].config.seed, runs[3].config.label_seed, runs[3].config.modality) == (3, 3, "rgb")
+
+
+def test_settings_are_preset_then_scale_then_file_then_the_networks_own(tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("epochs = 7\nfeature_loss = 'none'\n[teacher]\nlearning_rate = 0.5\n")
+    base = Base(presets={"flow": "jhmdb-flow"}, scale="small", file=file, label_fraction=0.5)
+    student = base.config_of(STUDENT, "flow", 2, features=False)
+    assert (student.crop, student.width, student.init) == (112, 0.25, "random")
+    assert (student.epochs, student.decay_epochs, student.feature_loss) == (7, (30,), "direct")
+    assert (student.modality, student.label_fraction, student.weight_decay) == ("flow", 0.5, 1e-5)
+    assert base.config_of(TEACHER, "flow", 2, features=False).learning_rate == 0.5
+    plain = Base(presets=PRESETS).config_of(TEACHER, "rgb", 0, features=False)
+    assert (plain.init, plain.crop, plain.width, plain.epochs) == ("kinetics", 224, 1.0, 80)
+    demo = Base(preset="demo-tiny", presets=PRESETS).config_of(TEACHER, "rgb", 0, features=False)
+    assert (demo.crop, demo.feature_weight) == (32, 3.0)
+
+
+def test_features_keep_their_stems_size() -> None:
+    config = Base(preset="epic55", scale="small").config_of(TEACHER, "rgb", 0, features=True)
+    assert (config.crop, config.width, config.init, config.epochs) == (224, 1.0, "kinetics", 40)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        TrainConfig(),
+        TrainConfig(modality="flow", decay_epochs=(), alpha=0.5, projection=True, init='a "path" ü'),
+        TrainConfig(epochs=3, decay_epochs=(1, 2), learning_rate=1e-12, width=1 / 3, validation_split="val"),
+    ],
+)
+def test_settings_survive_their_file(config: TrainConfig, tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(to_toml(config, "a comment\nof two lines"))
+    assert resolve_config("student", file=path) == config
+    assert config_from_dict(tomllib.loads(path.read_text())) == config
+
+
+def test_table1_and_table2_share_their_runs(record_folder: Path) -> None:
+    source = Source(split="1", records={"rgb": record_folder, "flow": record_folder}, seeds=(0,))
+    first, second = (plan([source], Base(scale="small")) for plan in (plan_table1, plan_table2))
+    assert len(first.runs) == 2 * 5
+    assert set(map(str, second.runs)) < set(map(str, first.runs))
+    assert [column.name for column in first.columns] == ["RGB", "Flow", "Both"]
+    assert second.columns[0].streams == ("rgb", "flow")
+    assert (second.rows[-1].published, len(second.rows)) == ({"top-1": 0.759}, 9)
+    assert second.rows[0].title == "DP-SVM (Soomro et al. 2019), as published"
+    assert first.scale == "small (crop 112, width 0.25, 40 epochs)"
+
+
+def test_a_row_of_the_literature_alone_still_trains_ours(record_folder: Path) -> None:
+    source = Source(split="1", records={"rgb": record_folder}, seeds=(0,))
+    study = plan_table1([source], Base(), ["recognition"])
+    assert [spec.name for spec in study.runs] == ["rgb-split1-seed0-teacher"]
+    assert [column.name for column in study.columns] == ["RGB"]
+
+
+@pytest.fixture
+def of_split(tmp_path: Path, record_folder: Path, edit_manifest: Callable[..., None]) -> Callable[..., Path]:
+    """Makes a record folder, without shards, of a split of JHMDB."""
+
+    def make(split: int, modality: str = "rgb") -> Path:
+        folder = tmp_path / f"{modality.replace(',', '-')}-{split}"
+        folder.mkdir()
+        (folder / "manifest.json").write_bytes((record_folder / "manifest.json").read_bytes())
+        edit_manifest(folder, options={"split": split}, modality=modality)
+        return folder
+
+    return make
+
+
+def test_folders_are_sorted_by_split_and_stream(of_split: Callable[..., Path]) -> None:
+    rgb = [of_split(1), of_split(3)]
+    flow = [of_split(3, "flow"), of_split(1, "flow")]
+    sources = read_sources(rgb, flow, seeds=[(0, 1), (2,)])
+    assert [(source.split, source.seeds) for source in sources] == [("1", (0, 1)), ("3", (2,))]
+    assert sources[0].records == {"rgb": rgb[0], "flow": flow[1]}
+    (only,) = read_sources(rgb, seeds=[(0,)], splits=["3"])
+    assert only.split == "3"
+    both = of_split(2, "rgb,flow")
+    (source,) = read_sources([both], seeds=[(0,)])
+    assert source.records == {"rgb": both, "flow": both}
+    (source,) = read_sources([both], seeds=[(0,)], streams=["flow"])
+    assert source.records == {"flow": both}
+
+
+def test_folders_that_do_not_fit_are_refused(of_split: Callable[..., Path]) -> None:
+    one, two, flow = of_split(1), of_split(2), of_split(2, "flow")
+    with pytest.raises(KdantError, match=r"Every split should have the same streams\. Received: 1: rgb; 2:"):
+        read_sources([one, two], [flow], seeds=[(0,)])
+    with pytest.raises(KdantError, match="of which there is no --records"):
+        read_sources([one], [flow], seeds=[(0,)])
+    with pytest.raises(KdantError, match="1: nothing"):
+        read_sources([one], seeds=[(0,)], streams=["flow"])
