@@ -16,6 +16,7 @@ from .bars import clock
 from .output import percent
 
 _FINISHED_SHOWN = 8
+_NUMBERS = ("loss", "accuracy", "validation_accuracy")
 
 
 class StudyProgress:
@@ -72,8 +73,7 @@ class StudyProgress:
         self.finished_runs += 1
         self.file.add_seconds(spec.name, seconds)
         self._count(spec, self.file.seconds[spec.name])
-        results = ", ".join(f"{view} top-1 {percent(share)}" for view, share in run.top1.items())
-        self._end(spec.name, ", ".join(part for part in (results, clock(seconds)) if part))
+        self._end(spec.name, ", ".join((*run.results(), clock(seconds))))
 
     def failed(self, spec: RunSpec, reason: str) -> None:
         self.waiting.pop(spec.name, None)
@@ -140,7 +140,14 @@ class _Running:
     def take(self, fields: Mapping[str, Any]) -> None:
         self.epoch = fields.get("epoch", self.epoch)
         self.top1 = fields.get("top1", self.top1)
-        self.numbers |= {name: fields[name] for name in ("loss", "accuracy") if name in fields}
+        self.numbers |= {name: fields[name] for name in _NUMBERS if name in fields}
+
+    def results(self) -> list[str]:
+        """Of validation in the last epoch, and on the test split."""
+        results = [f"{view} top-1 {percent(share)}" for view, share in self.top1.items()]
+        if "validation_accuracy" in self.numbers:
+            results.insert(0, f"validation top-1 {percent(self.numbers['validation_accuracy'])}")
+        return results
 
     def describe(self) -> tuple[str, str, str, str]:
         epochs = f"{self.epoch}/{self.spec.config.epochs}"

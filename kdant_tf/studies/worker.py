@@ -71,7 +71,8 @@ def _train(arguments: argparse.Namespace) -> Run:
     from kdant_tf.training.train import train
 
     def tell(epoch: int, logs: dict[str, Any] | None) -> None:
-        numbers = {name: float((logs or {})[name]) for name in ("loss", "accuracy")}
+        names = ("loss", "accuracy", "validation_accuracy")
+        numbers = {name: float(logs[name]) for name in names if logs is not None and name in logs}
         print(json.dumps({"epoch": epoch + 1, **numbers}), flush=True)
 
     train(
