@@ -12,8 +12,8 @@ def choose_xla(choice: str, strategy: tf.distribute.Strategy) -> str:
     """What to compile: STEP, all of the step; POOLING, the feature loss alone; or NOTHING.
 
     Args:
-        choice: "on", STEP; "off", NOTHING; "auto", STEP on GPUs and POOLING on CPUs, whose convolutions
-            oneDNN computes faster than XLA.
+        choice: "on", STEP; "off", NOTHING; "auto", STEP on the GPUs of one machine and POOLING elsewhere:
+            oneDNN computes a CPU's convolutions faster than XLA.
         strategy: where the step runs.
 
     Raises:
@@ -27,4 +27,7 @@ def choose_xla(choice: str, strategy: tf.distribute.Strategy) -> str:
             f"`--xla on` compiles for one CPU device, this training has {strategy.num_replicas_in_sync}. "
             f"Give --xla auto, or --devices cpu."
         )
-    return {"on": STEP, "off": NOTHING, "auto": STEP if kinds == {"GPU"} else POOLING}[choice]
+    # Collectives between machines within an XLA computation are not tried.
+    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    whole = kinds == {"GPU"} and not several
+    return {"on": STEP, "off": NOTHING, "auto": STEP if whole else POOLING}[choice]

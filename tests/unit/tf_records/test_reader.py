@@ -162,6 +162,20 @@ def test_skipped_batches_are_not_decoded(tmp_path: Path) -> None:
     assert batches(records, skip_batches=3) == []
 
 
+@pytest.mark.parametrize("skip_batches", [0, 1])
+def test_shares_of_a_batch_make_up_the_batch(record_folder: Path, skip_batches: int) -> None:
+    records = Records.open(record_folder)
+    options = {"batch_size": 6, "skip_batches": skip_batches}  # of 20 records, so that some are dropped
+    whole = batches(records, **options)
+    parts = [batches(records, **options, share=(part, 3)) for part in range(3)]
+    assert len(whole) == 3 - skip_batches
+    joined = [
+        {name: np.concatenate([batch[name] for batch in of_a_batch]) for name in of_a_batch[0]}
+        for of_a_batch in zip(*parts, strict=True)
+    ]
+    assert same(joined, whole)
+
+
 def test_an_incomplete_batch_is_dropped(still: Records) -> None:
     assert len(batches(still, batch_size=5)) == 2
 
