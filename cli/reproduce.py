@@ -1,5 +1,6 @@
 """kdant reproduce"""
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -7,7 +8,10 @@ from typing import Any
 
 import click
 
+from tf_records.remote_path import RecordPath
+
 from .command import KdantCommand, split_names
+from .options import RECORD_FOLDER
 from .studies import plan_inputs, run_study, study_options
 
 rows_option = click.option(
@@ -50,6 +54,45 @@ def table2(**options: Any) -> None:
     from kdant_tf.studies.table1 import PRESETS, plan_table2
 
     run_table(plan_table2, PRESETS, **options)
+
+
+@reproduce.command("table3", cls=KdantCommand)
+@study_options
+@rows_option
+@click.option(
+    "--frame-records",
+    multiple=True,
+    type=RECORD_FOLDER,
+    help="The frames, for TSN-RGB, where --records holds features.",
+)
+def table3(frame_records: tuple[RecordPath, ...], **options: Any) -> None:
+    """Table 3: TSN-RGB, I3D and distilled I3D on EPIC-KITCHENS-55 (§4.3).
+
+    \b
+      kdant build-records --source epic55 --input EPIC --unlabeled-per-label 1.138 --out epic-frames
+      kdant extract-features epic-frames --init kinetics --out epic
+      kdant reproduce table3 --records epic --frame-records epic-frames --out STUDY
+
+    The distilled I3D learns from the unlabelled pairs too, the others from the labels alone.
+    """
+    from kdant_tf.studies.table3 import PRESETS, plan_table3
+
+    run_table(functools.partial(plan_table3, frame_records=frame_records), PRESETS, **options)
+
+
+@reproduce.command("figure4", cls=KdantCommand)
+@study_options
+@rows_option
+def figure4(**options: Any) -> None:
+    """Figure 4: ResNet-152 + MLP and I3D on THUMOS14, with all or half of the labels (§4.4).
+
+    \b
+      kdant build-records --source thumos14 --input THUMOS14 --out thumos
+      kdant reproduce figure4 --records thumos --out STUDY
+    """
+    from kdant_tf.studies.figure4 import plan_figure4
+
+    run_table(plan_figure4, {}, **options)
 
 
 def _parse_numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[float | None, ...]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from kdant_tf.studies.output import describe_average, describe_difference, describe_share, describe_spread
+from kdant_tf.studies.output import describe_average, describe_difference, describe_published, describe_spread
 
 from .output import print_json, print_table
 
@@ -31,7 +31,7 @@ def print_result_table(table: Any, as_json: bool) -> None:
                     runs,
                     describe_average(cell),
                     difference,
-                    describe_share(cell.published),
+                    describe_published(cell),
                 )
             )
     head = ("network", "", "runs", "ours, %", against, "paper, %")

@@ -22,7 +22,7 @@ from tf_records.schema import CHANNELS
 TEACHER = "teacher"
 STUDENT = "student"
 FEATURE_LOSS_NAMES = ("none", "direct", "unidirectional", "bidirectional")
-TEACHER_VIEWS = ("future", "both")
+TEACHER_VIEWS = ("future", "both", "observed")
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MODELS = ("i3d", "tsn", "frame-mlp")
 # Where weights may come from by name, and the models they are for.
@@ -60,7 +60,8 @@ class TrainConfig:
             an epoch each; 0 draws anew in every epoch.
         windows: evenly spaced windows of a segment that evaluation averages over, at most.
         teacher_view: segments a teacher trains on: "future", or "both" where the action fills both
-            (JHMDB: "all the available frames", §4.2).
+            (JHMDB: "all the available frames", §4.2). "observed" trains an anticipation network from labels
+            alone, without a teacher, which §4.3 and §4.4 compare with.
         label_fraction: share of the labelled training pairs whose label is used, in [0, 1] (§4.4).
         label_seed: draws that share, and the videos of `validation_fraction`; the same for a teacher and its
             students.

@@ -31,8 +31,9 @@ class CurvePoint:
 
 
 def default_view(run: Run) -> str:
-    """A teacher sees the future segment, a student the observed one."""
-    return FUTURE if run.role == TEACHER else OBSERVED
+    """A teacher sees the future segment, a student the observed one, as what trained on that alone."""
+    anticipates = run.role != TEACHER or run.config.teacher_view == OBSERVED
+    return OBSERVED if anticipates else FUTURE
 
 
 def evaluate_run(

@@ -107,7 +107,7 @@ def to_tex(table: ResultTable) -> str:
         cells = [escape_tex(row.title)]
         for column in study.columns:
             cell = table.cells[row.name, column.name]
-            cells += [describe_average(cell).replace("±", r"$\pm$"), describe_share(cell.published)]
+            cells += [describe_average(cell).replace("±", r"$\pm$"), describe_published(cell)]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}"]) + "\n"
 
@@ -146,6 +146,8 @@ def describe_difference(cell: Cell) -> str:
     return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 
-def describe_share(share: float | None) -> str:
-    """Such as "70.2", in percent; nothing for None."""
-    return "" if share is None else f"{100 * share:.1f}"
+def describe_published(cell: Cell) -> str:
+    """Such as "70.2", in percent, or "(+1.4)" where the paper has a difference alone."""
+    if cell.published is not None:
+        return f"{100 * cell.published:.1f}"
+    return "" if cell.published_difference is None else f"({100 * cell.published_difference:+.1f})"

@@ -44,9 +44,9 @@ class Base:
             **({} if self.label_fraction == 1 else {"label_fraction": self.label_fraction}),
             **network.settings,
         }
-        bare = resolve_config(network.role, preset=preset, options=own)
+        bare = resolve_config(network.table, preset=preset, options=own)
         scaled = dataclasses.asdict(bare) | scale_settings(self.scale, bare, features=features)
-        return resolve_config(network.role, inherited=scaled, file=self.file, options=own)
+        return resolve_config(network.table, inherited=scaled, file=self.file, options=own)
 
 
 def plan_runs(networks: Sequence[Network], sources: Sequence[Source], base: Base) -> tuple[RunSpec, ...]:
@@ -56,7 +56,7 @@ def plan_runs(networks: Sequence[Network], sources: Sequence[Source], base: Base
         KdantError: records that cannot be read, or settings that cannot be.
     """
     return tuple(
-        _spec(network, place, stream, source.records[stream], base)
+        _spec(network, place, stream, source, base)
         for place, source in _places(sources)
         for stream in source.records
         for network in networks
@@ -75,7 +75,10 @@ def _places(sources: Sequence[Source]) -> Iterator[tuple[Place, Source]]:
                 yield Place(source.split, source.seeds[number]), source
 
 
-def _spec(network: Network, place: Place, stream: str, records: RecordPath, base: Base) -> RunSpec:
+def _spec(network: Network, place: Place, stream: str, source: Source, base: Base) -> RunSpec:
+    records = source.records[stream]
+    if network.frames and source.frames is not None:
+        records = source.frames
     features = load_manifest(records).features is not None
     return RunSpec(
         name=run_name(stream, place, network.name),

@@ -7,12 +7,13 @@ from typing import Any
 from kdant_tf.config import TrainConfig
 
 PAPER = "paper"
+TINY = "tiny"
 # "small" has the size of the preset jhmdb-small, for two CPU cores; "tiny" only shows that everything works.
 SCALES: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
     {
         PAPER: {},
         "small": {"crop": 112, "width": 0.25, "epochs": 40, "decay_epochs": (30,), "batch_size": 8},
-        "tiny": {
+        TINY: {
             "crop": 32,
             "width": 0.0625,
             "epochs": 1,

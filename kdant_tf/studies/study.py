@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from kdant_tf.config import TrainConfig
+from kdant_tf.config import STUDENT, TrainConfig
 from tf_records.remote_path import RecordPath
 from tf_records.schema import OBSERVED
 
@@ -25,11 +25,13 @@ class Source:
         split: its name, such as "1".
         records: stream ("rgb" or "flow") → record folder.
         seeds: each int >= 0.
+        frames: the same samples as frames, where `records` are of features.
     """
 
     split: str
     records: Mapping[str, RecordPath]
     seeds: tuple[int, ...]
+    frames: RecordPath | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,7 @@ class Network:
         teacher: name of the network that a student learns from.
         views: of the test split to evaluate on, "future" or "observed"; none leaves it unseen.
         preset: for this network, where the user gives none; None is the study's.
+        frames: sees records of frames, where a study's others are of features.
     """
 
     name: str
@@ -51,6 +54,12 @@ class Network:
     teacher: str | None = None
     views: tuple[str, ...] = (OBSERVED,)
     preset: str | None = None
+    frames: bool = False
+
+    @property
+    def table(self) -> str:
+        """Of a preset; what anticipates is trained with a student's settings, also from labels alone."""
+        return STUDENT if self.settings.get("teacher_view") == OBSERVED else self.role
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -60,7 +60,8 @@ class Job:
         """Clips to read; the first is the one that the trained network sees."""
         if self.teacher is not None:
             return (OBSERVED, FUTURE)
-        return (FUTURE,) if self.run.config.teacher_view == FUTURE else (EITHER,)
+        view = self.run.config.teacher_view
+        return (EITHER if view == "both" else view,)
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:

@@ -5,14 +5,12 @@ import dataclasses
 import keras
 import numpy as np
 
-from kdant_tf.config import TEACHER
 from kdant_tf.evaluation.metrics import mean_class_accuracy, negative_log_likelihood, top_k_accuracy
-from kdant_tf.evaluation.protocols import BATCH_SIZE, compile_inference, predict
+from kdant_tf.evaluation.protocols import BATCH_SIZE, compile_inference, default_view, predict
 from kdant_tf.training.assembly import Assembly
 from kdant_tf.training.job import Job
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records, iterate_batches
-from tf_records.schema import FUTURE, OBSERVED
 
 TRAIN = "train"
 
@@ -35,18 +33,18 @@ class Validation(keras.callbacks.Callback):
     """Adds `validation_loss`, `validation_accuracy` and `validation_mean_class_accuracy` to an epoch's logs.
 
     Goes before the callbacks that are to see them. Samples without a label are passed over; windows are
-    those of `kdant evaluate`: all of the future segment for a teacher, of the observed one for a student.
+    those of `kdant evaluate`, over all of the segment that such a network is for.
     The loss is the cross-entropy of the probabilities averaged over a sample's windows.
 
     Args:
         network: in training, from what `data` has to a dict with "logits".
         data: to validate on.
-        role: "teacher" or "student".
+        view: "observed" or "future", what the network sees of each sample.
         crop, windows: as in TrainConfig.
     """
 
     def __init__(
-        self, network: keras.Model, data: ValidationData, *, role: str, crop: int, windows: int
+        self, network: keras.Model, data: ValidationData, *, view: str, crop: int, windows: int
     ) -> None:
         super().__init__()
         self.network = network
@@ -56,7 +54,7 @@ class Validation(keras.callbacks.Callback):
         self.batches = evaluation_batches(
             data.records,
             split=data.split,
-            view=FUTURE if role == TEACHER else OBSERVED,
+            view=view,
             batch_size=BATCH_SIZE,
             crop=crop,
             windows=windows,
@@ -106,4 +104,5 @@ def validation_of(job: Job, assembly: Assembly) -> Validation | None:
         data = ValidationData(records=assembly.records, split=TRAIN, chosen=job.held_out)
     else:
         network, data = assembly.network, ValidationData(records=job.records, split=split)
-    return Validation(network, data, role=job.run.role, crop=config.crop, windows=config.windows)
+    view = default_view(job.run)
+    return Validation(network, data, view=view, crop=config.crop, windows=config.windows)

@@ -11,7 +11,13 @@ import pytest
 from click.testing import CliRunner, Result
 from kdant_cli.main import main
 
+from kdant_tf.evaluation.protocols import predict
+from kdant_tf.models.networks import load_network
+from kdant_tf.runs import load_run
+from kdant_tf.training.job import prepare_job
 from tf_records.files import lock_folder
+from tf_records.reader import evaluation_batches
+from tf_records.records import Records
 
 COMMAND = (sys.executable, "-c", "from kdant_cli.main import main; main(prog_name='kdant')")
 TINY = ("--scale", "tiny", "--devices", "cpu", "--seeds", "4")
@@ -155,6 +161,31 @@ def test_a_failing_run_is_named(records: Path, tmp_path: Path) -> None:
     assert "2 of 2 runs failed, the first is rgb-split2-seed4-teacher: Batch size 512" in result.stderr
     assert "Not finished, so not in the table: rgb-split2-seed4-none" in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_labels_alone_train_an_anticipation_network(records: Path, tmp_path: Path) -> None:
+    """Without a teacher: it trains, validates and is evaluated on the observed segments."""
+    settings = tmp_path / "settings.toml"
+    settings.write_text(
+        "teacher_view = 'observed'\nvalidation_fraction = 0.25\ncrop = 32\nwidth = 0.0625\n"
+        "epochs = 1\nbatch_size = 2\nwindows = 1\n"
+    )
+    run = tmp_path / "run"
+    training = ("train-teacher", "--records", records, "--config", settings, "--out", run, "--devices", "cpu")
+    trained = kdant_json(*training)
+    assert kdant_json("evaluate", run, "--records", records)["view"] == "observed"
+    opened = Records.open(records)
+    config = load_run(run).config
+    job = prepare_job(opened, tmp_path / "other", config, None)
+    assert job.views == ("observed",)
+    seen = predict(
+        load_network(load_run(run)),
+        evaluation_batches(
+            opened, split="train", view="observed", batch_size=2, crop=32, windows=1, chosen=job.held_out
+        ),
+        opened.split("train").records,
+    )
+    assert trained["validation_accuracy"] == pytest.approx(seen.right().mean())
 
 
 def test_one_study_in_a_folder(records: Path, tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def test_a_list_becomes_a_tuple(toml):
         ("batch_norm_momentum", 0.0),
         ("batch_norm_momentum", 1.0),
         ("feature_loss", "both"),
-        ("teacher_view", "observed"),
+        ("teacher_view", "past"),
         ("penalty", "l1"),
         ("reduction", "max"),
         ("segments", 0),

@@ -7,11 +7,15 @@ from pathlib import Path
 import pytest
 
 from kdant_tf.config import TrainConfig, config_from_dict, resolve_config
+from kdant_tf.studies.figure4 import plan_figure4
 from kdant_tf.studies.plan import Base, places_of, plan_runs, read_sources
 from kdant_tf.studies.study import Network, Place, Source
 from kdant_tf.studies.table1 import PRESETS, plan_table1, plan_table2
+from kdant_tf.studies.table3 import PRESETS as TABLE3_PRESETS
+from kdant_tf.studies.table3 import plan_table3
 from kdant_tf.studies.toml import to_toml
 from tf_records.errors import KdantError
+from tf_records.schema import FeatureInfo
 
 TEACHER = Network(name="teacher", role="teacher", views=("future",))
 STUDENT = Network(name="direct", role="student", settings={"feature_loss": "direct"}, teacher="teacher")
@@ -85,6 +89,64 @@ def test_a_row_of_the_literature_alone_still_trains_ours(record_folder: Path) ->
     study = plan_table1([source], Base(), ["recognition"])
     assert [spec.name for spec in study.runs] == ["rgb-split1-seed0-teacher"]
     assert [column.name for column in study.columns] == ["RGB"]
+
+
+def test_table3_learns_from_labels_alone_with_a_students_settings(record_folder: Path) -> None:
+    source = Source(split="1", records={"rgb": record_folder, "flow": record_folder}, seeds=(0,))
+    study = plan_table3(
+        [source],
+        Base(presets=TABLE3_PRESETS),
+    )
+    teacher, tsn, i3d, distilled = study.runs
+    assert (teacher.role, teacher.views, teacher.config.learning_rate) == ("teacher", ("future",), 0.1)
+    assert (i3d.role, i3d.views, i3d.config.teacher_view) == ("teacher", ("observed",), "observed")
+    assert {run.config.learning_rate for run in (tsn, i3d, distilled)} == {0.001}
+    assert (tsn.config.model, tsn.config.init, i3d.config.init) == ("tsn", "imagenet", "kinetics")
+    assert (distilled.teacher, distilled.config.feature_loss) == (teacher.name, "bidirectional")
+    assert [column.k for column in study.columns] == [1, 5]
+    assert study.rows[-1].published == {"top-1": 0.318, "top-5": 0.744}
+    only = plan_table3([source], Base(presets=TABLE3_PRESETS), ["i3d", "distilled"])
+    assert [spec.name.rsplit("-", 1)[-1] for spec in only.runs] == ["teacher", "i3d", "distilled"]
+
+
+def test_tsn_sees_frames_where_the_others_see_features(
+    record_folder: Path, tmp_path: Path, edit_manifest: Callable[..., None]
+) -> None:
+    features = tmp_path / "features"
+    features.mkdir()
+    (features / "manifest.json").write_bytes((record_folder / "manifest.json").read_bytes())
+    info = FeatureInfo(
+        shape=(1, None, None, 480), source="kinetics", per="clip", endpoint="MaxPool3d_4a_3x3", width=1.0
+    )
+    edit_manifest(features, features=info)
+    source = Source(split="1", records={"rgb": features}, seeds=(0,))
+    with pytest.raises(KdantError, match="TSN-RGB sees frames"):
+        plan_table3([source], Base(presets=TABLE3_PRESETS))
+    study = plan_table3([source], Base(presets=TABLE3_PRESETS), frame_records=[record_folder])
+    folders = {spec.name.rsplit("-", 1)[-1]: spec.records for spec in study.runs}
+    assert folders == dict.fromkeys(("teacher", "i3d", "distilled"), features) | {"tsn": record_folder}
+
+
+def test_figure4_has_half_of_the_labels_but_where_it_has_all(record_folder: Path) -> None:
+    source = Source(split="1", records={"rgb": record_folder}, seeds=(3,))
+    study = plan_figure4([source], Base())
+    configs = {spec.name.partition("seed3-")[2]: spec.config for spec in study.runs}
+    assert list(configs) == [
+        *("resnet-half", "resnet-teacher", "resnet-distilled", "resnet-all"),
+        *("i3d-half", "i3d-teacher", "i3d-distilled", "i3d-all"),
+    ]
+    assert {name for name, config in configs.items() if config.label_fraction == 1} == {
+        *("resnet-all", "i3d-all")
+    }
+    assert {config.label_seed for config in configs.values()} == {3}
+    assert configs["resnet-distilled"].model == "frame-mlp"
+    assert configs["i3d-half"].teacher_view == configs["i3d-all"].teacher_view == "observed"
+    assert configs["i3d-teacher"].teacher_view == "future"
+    by_name = {row.name: row for row in study.rows}
+    assert by_name["i3d-all"].published_difference == {"top-1": 0.014}
+    assert by_name["resnet-distilled"].reference == "resnet-half"
+    with pytest.raises(KdantError, match="sets the share of the labels itself"):
+        plan_figure4([source], Base(label_fraction=0.5))
 
 
 @pytest.fixture
