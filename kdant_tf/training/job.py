@@ -212,7 +212,7 @@ def check_same_run(before: Run, now: Run) -> None:
 
 def resumable_run(folder: Path) -> Run | None:
     """The run begun in `folder`, or None where the folder is empty."""
-    begun = any(not path.name.startswith(".tmp-") for path in folder.iterdir())
+    begun = any(not path.name.startswith(".") for path in folder.iterdir())
     return load_run(folder, finished=False) if begun else None
 
 

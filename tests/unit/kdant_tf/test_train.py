@@ -6,6 +6,7 @@ from kdant_tf.config import TrainConfig
 from kdant_tf.execution import Execution
 from kdant_tf.training.train import train
 from tf_records.errors import KdantError
+from tf_records.files import lock_folder
 
 
 @pytest.mark.parametrize(
@@ -26,3 +27,9 @@ def test_what_does_not_fit_is_refused(record_folder, tmp_path, settings, devices
     with pytest.raises(KdantError, match=message):
         train(record_folder, tmp_path / "run", config, execution=Execution(devices=devices))
     assert not (tmp_path / "run").exists()
+
+
+def test_two_trainings_in_one_folder_are_refused(record_folder, tmp_path):
+    config = TrainConfig(crop=32, width=0.0625, batch_size=8, epochs=1)
+    with lock_folder(tmp_path, "training"), pytest.raises(KdantError, match="Another training is writing"):
+        train(record_folder, tmp_path, config, execution=Execution(devices="cpu"), resume=True)
