@@ -15,6 +15,7 @@ from .presets import presets
 from .reproduce import reproduce
 from .runs import runs
 from .train_teacher import train_teacher
+from .visualize import visualize
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -32,7 +33,7 @@ def main() -> None:
 
 for _command in (
     *(build_records, inspect, extract_features),
-    *(train_teacher, distill, evaluate, export),
+    *(train_teacher, distill, evaluate, visualize, export),
     *(runs, presets, reproduce, demo),
 ):
     main.add_command(_command)

@@ -8,13 +8,11 @@ from pathlib import Path
 import keras
 
 from kdant_tf.config import STUDENT, TEACHER, resolve_config
-from kdant_tf.evaluation.heat_maps import draw_heat_maps
-from kdant_tf.evaluation.plots import plot_curves
 from kdant_tf.evaluation.protocols import Evaluation, evaluate_run
 from kdant_tf.execution import Execution
-from kdant_tf.metrics_csv import read_metrics
 from kdant_tf.models.networks import load_network
-from kdant_tf.runs import METRICS_NAME, Run, inherited_settings, load_run
+from kdant_tf.pictures.visualize import Choice, visualize
+from kdant_tf.runs import Run, inherited_settings, load_run
 from kdant_tf.serving.export import export_run
 from kdant_tf.training.train import train
 from tf_records.files import claim_folder
@@ -81,12 +79,7 @@ def run_demo(
     networks = {name: load_network(run) for name, run in runs.items()}
     evaluations = {name: evaluate_run(run, records, network=networks[name]) for name, run in runs.items()}
     pictures = out / "pictures"
-    pictures.mkdir()
-    plot_curves(
-        {name: read_metrics(run.folder / METRICS_NAME) for name, run in runs.items()}, pictures / "curves.png"
-    )
-    recognition = networks.pop("teacher")
-    draw_heat_maps(recognition, networks, records, pictures / "heat_maps.png")
+    visualize(list(runs.values()), records, pictures, Choice())
     return DemoResult(
         evaluations=evaluations,
         chance=1 / len(records.manifest.classes),

@@ -144,14 +144,16 @@ def _decode(jpegs: list[bytes], modality: str) -> Image.Image:
         planes = [Image.open(io.BytesIO(jpeg)).convert("RGB" if len(jpegs) == 1 else "L") for jpeg in jpegs]
     except OSError as error:
         raise RecordError(f"A frame cannot be decoded: {error}. See kdant inspect --verify.") from error
-    picture = planes[0] if modality == schema.RGB else _colour_flow(*(np.asarray(p, float) for p in planes))
+    picture = planes[0]
+    if modality != schema.RGB:
+        u, v = ((np.asarray(plane, float) - schema.FLOW_ZERO) / schema.FLOW_STEPS for plane in planes)
+        picture = colour_flow(u, v)
     scale = min(_HEIGHT / picture.height, _WIDEST / picture.width)
     return picture.resize((max(1, round(picture.width * scale)), max(1, round(picture.height * scale))))
 
 
-def _colour_flow(u: np.ndarray, v: np.ndarray) -> Image.Image:
-    """8-bit flow `(H, W)` → RGB; the longest vectors of the picture have full colour."""
-    u, v = ((plane - schema.FLOW_ZERO) / schema.FLOW_STEPS for plane in (u, v))
+def colour_flow(u: np.ndarray, v: np.ndarray) -> Image.Image:
+    """Flow in [-1, 1] `(H, W)` → RGB: hue is direction; the picture's longest vectors have full colour."""
     length = np.hypot(u, v)
     # A tenth of the bound, two pixels, has full colour at the earliest: below is mostly noise.
     saturation = length / max(float(np.percentile(length, 99)), 0.1)

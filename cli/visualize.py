@@ -1,0 +1,99 @@
+"""kdant visualize"""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tf_records.quiet import start_tensorflow
+from tf_records.remote_path import RecordPath
+
+from .command import KdantCommand, split_names
+from .options import FOLDER, json_option, records_option
+
+PICTURES = ("heat-maps", "drift", "confusion", "per-class", "reliability", "shares", "curves", "features")
+
+
+def _parse_pictures(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    names = split_names(ctx, param, value)
+    if unknown := [name for name in names if name not in PICTURES]:
+        raise click.BadParameter(f"should be of {', '.join(PICTURES)}. Received: {unknown[0]!r}.", ctx, param)
+    return names or None
+
+
+@click.command("visualize", cls=KdantCommand)
+@click.argument("runs", type=FOLDER, nargs=-1, required=True, metavar="RUN...")
+@records_option
+@click.option("--out", required=True, type=FOLDER, help="Folder for the pictures.")
+@click.option("--overwrite", is_flag=True, help="Replace pictures in --out.")
+@click.option(
+    "--pictures",
+    callback=_parse_pictures,
+    help=f"Only these, comma-separated: {', '.join(PICTURES)}. Default: all that can be drawn.",
+)
+@click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
+@click.option("--ids", callback=split_names, help="Samples to show in heat-maps and drift, comma-separated.")
+@click.option(
+    "--samples",
+    type=click.IntRange(1, 50),
+    help="Or draw so many, of each class in turn. Default: the first of each class, up to 8.",
+)
+@click.option(
+    "--seed", default=0, show_default=True, type=click.IntRange(0), help="Of that draw, and of t-SNE."
+)
+@click.option(
+    "--targets",
+    default=3,
+    show_default=True,
+    type=click.IntRange(1, 4),
+    help="The teacher's strongest vectors that drift follows.",
+)
+@click.option(
+    "--projection",
+    type=click.Choice(["pca", "tsne"]),
+    default="pca",
+    show_default=True,
+    help="Of the pooled features; tsne needs the extra plots.",
+)
+@json_option
+def visualize(
+    runs: tuple[Path, ...],
+    records: RecordPath,
+    out: Path,
+    overwrite: bool,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Draw where networks look, what they confuse, and how sure they are.
+
+    RUN... are teachers and students in any number. A run that was not evaluated on the records is
+    evaluated first.
+    """
+    if options["ids"] and options["samples"] is not None:
+        raise click.UsageError("--ids names the samples to show, --samples draws them. Choose one.")
+    from kdant_tf.runs import load_run
+
+    loaded = [load_run(folder) for folder in runs]
+    start_tensorflow()
+    from kdant_tf.pictures.visualize import Choice
+    from kdant_tf.pictures.visualize import visualize as draw
+    from tf_records.records import Records
+
+    from .bars import CountProgress
+    from .output import print_json, print_table
+
+    opened = Records.open(records, split=options["split"])
+    with CountProgress("evaluating windows", None) as progress:
+        drawn, left_out = draw(
+            loaded, opened, out, Choice(**options), overwrite=overwrite, on_batch=progress.advance
+        )
+    for each in left_out:
+        click.echo(f"Left out {each.kind}: {each.reason}", err=True)
+    if as_json:
+        files = [{"path": str(each.path), "picture": each.kind, "of": each.of} for each in drawn]
+        print_json(
+            {"files": files, "left_out": [{"picture": each.kind, "reason": each.reason} for each in left_out]}
+        )
+        return
+    rows = [(each.kind, "" if each.of is None else each.of, each.path.name) for each in drawn]
+    print_table(f"{len(drawn)} pictures in {out}", ("picture", "of", "file"), rows, left=3)

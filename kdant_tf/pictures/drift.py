@@ -1,0 +1,213 @@
+"""Where did it go: lines from the teacher's strongest vectors to where each student holds them."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import PathPatch, Rectangle
+from matplotlib.path import Path as Curve
+
+from kdant_tf.pictures.attention import Position, Target, same_place
+from kdant_tf.pictures.style import GREY, OKABE_ITO, save, wrap
+
+# Targets are told apart by colour and number.
+COLOURS = (OKABE_ITO[1], OKABE_ITO[0], OKABE_ITO[2], OKABE_ITO[3])
+_LINKS = 6
+_SLICES = 4
+# Inches: a frame's side, the room between the clips, and that for what is written.
+_SIDE, _GAP, _CAPTION, _HEAD, _TABLE = 2.1, 1.5, 0.2, 0.55, 0.24
+_MARGIN = 0.25
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Drift:
+    """One student beside the teacher, on one sample.
+
+    Args:
+        title: of the block, such as the student's name and what it says.
+        observed, future: frames of the two clips, RGB `(T, S, S, 3)` in [0, 1].
+        observed_times_s, future_times_s: of the frames.
+        future_shape: of the teacher's map, (T, H, W).
+        targets: the strongest vectors of the teacher's map, all with weights of one shape.
+    """
+
+    title: str
+    observed: np.ndarray
+    future: np.ndarray
+    observed_times_s: np.ndarray
+    future_times_s: np.ndarray
+    future_shape: tuple[int, int, int]
+    targets: Sequence[Target]
+
+
+def plot_drift(drifts: Sequence[Drift], title: str, note: str, path: Path) -> Path:
+    """A block a student: its clip with what it holds on the left, the teacher's clip on the right.
+
+    A numbered square on the right is one of the teacher's strongest vectors r_i. Lines lead to the
+    positions that hold it in the student's map; they are the thicker, the larger the weight. The dashed
+    square is the same place of the frame, which is all that the loss `direct` compares r_i with.
+
+    Args:
+        drifts: of one sample.
+        title, note: above and below all.
+        path: PNG to write.
+    """
+    blocks = [_Block(drift) for drift in drifts]
+    columns = min(2, len(blocks))
+    rows = -(-len(blocks) // columns)
+    height = max(block.height for block in blocks)
+    width = columns * blocks[0].width + _MARGIN
+    lines = wrap(note, int(width * 16.5))
+    top, bottom = 0.45, 0.15 + 0.17 * (1 + lines.count("\n"))
+    figure = Figure(figsize=(width, top + rows * height + bottom), facecolor="white")
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set(xlim=(0, width), ylim=(top + rows * height + bottom, 0))
+    axis.axis("off")
+    axis.text(_MARGIN, 0.28, title, fontsize=11, fontweight="bold", va="center")
+    axis.text(_MARGIN, top + rows * height + 0.02, lines, fontsize=8, color=GREY, va="top")
+    for number, block in enumerate(blocks):
+        block.draw(axis, (number % columns) * block.width + _MARGIN, top + number // columns * height)
+    return save(figure, path)
+
+
+class _Block:
+    """The place of a block's parts, in inches from its upper left corner."""
+
+    def __init__(self, drift: Drift) -> None:
+        self.drift = drift
+        self.observed_slices = _busiest_slices(np.sum([target.weights for target in drift.targets], axis=0))
+        marked = np.zeros(drift.future_shape)
+        for target in drift.targets:
+            marked[target.position] += 1
+        self.future_slices = _busiest_slices(marked)
+        self.slices = max(len(self.observed_slices), len(self.future_slices))
+        self.width = 2 * _SIDE + _GAP + 2 * _MARGIN
+        self.table = _HEAD + self.slices * (_SIDE + _CAPTION)
+        self.height = self.table + (1 + len(drift.targets)) * _TABLE + 0.2
+
+    def draw(self, axis: Any, left: float, top: float) -> None:
+        drift = self.drift
+        right = left + _SIDE + _GAP
+        axis.text(left, top + 0.12, drift.title, fontsize=10, va="center")
+        for x, words in ((left, "observed clip, student's map"), (right, "future clip, teacher's map")):
+            axis.text(x, top + 0.4, words, fontsize=8.5, color=GREY, va="center")
+        clips = (
+            (left, drift.observed, drift.observed_times_s, self.observed_slices, drift.targets[0].weights),
+            (right, drift.future, drift.future_times_s, self.future_slices, np.zeros(drift.future_shape)),
+        )
+        for x, frames, times_s, slices, like in clips:
+            for line, t in enumerate(slices):
+                y = top + _HEAD + line * (_SIDE + _CAPTION)
+                _draw_frame(axis, (x, y), frames, times_s, t, like.shape[0])
+        for number, target in enumerate(drift.targets):
+            self._draw_target(axis, left, top, number, target)
+        self._draw_table(axis, left, top + self.table)
+
+    def _cell(
+        self, corner: tuple[float, float], position: Position, shape: Sequence[int], future: bool
+    ) -> tuple[float, float, float, float] | None:
+        """(x, y, width, height) of a position, or None where its time slice is not shown."""
+        slices = self.future_slices if future else self.observed_slices
+        t, y, x = position
+        if t not in slices:
+            return None
+        left = corner[0] + (_SIDE + _GAP if future else 0)
+        top = corner[1] + _HEAD + slices.index(t) * (_SIDE + _CAPTION)
+        height, width = _SIDE / shape[1], _SIDE / shape[2]
+        return left + x * width, top + y * height, width, height
+
+    def _draw_target(self, axis: Any, left: float, top: float, number: int, target: Target) -> None:
+        colour, shape = COLOURS[number], target.weights.shape
+        source = self._cell((left, top), target.position, self.drift.future_shape, True)
+        assert source is not None  # slices with targets are shown
+        links = target.links(_LINKS, 1.5 / target.weights.size)
+        for place, (position, weight) in reversed(list(enumerate(links))):
+            cell = self._cell((left, top), position, shape, False)
+            if cell is None:
+                continue
+            axis.add_patch(Rectangle(cell[:2], *cell[2:], color=colour, alpha=0.55 * weight**0.5, lw=0))
+            end = (cell[0] + cell[2] / 2, cell[1] + cell[3] / 2)
+            _draw_link(axis, (source[0], source[1] + source[3] / 2), end, colour, weight)
+            if place == 0:
+                axis.add_patch(Rectangle(cell[:2], *cell[2:], fill=False, ec=colour, lw=1.6))
+                _draw_number(axis, cell, number)
+        same = same_place(target.position, self.drift.future_shape, shape)
+        for t in self.observed_slices:
+            cell = self._cell((left, top), (t, *same[1:]), shape, False)
+            if cell is not None and t == same[0]:
+                dashes = (0, (2, 1.6))
+                axis.add_patch(Rectangle(cell[:2], *cell[2:], fill=False, ec=colour, lw=1.3, ls=dashes))
+        axis.add_patch(Rectangle(source[:2], *source[2:], fill=False, ec=colour, lw=2))
+        _draw_number(axis, source, number)
+
+    def _draw_table(self, axis: Any, left: float, top: float) -> None:
+        places = (left + 0.1, left + 0.35, left + 1.75, left + 3.3)
+        heads = ("", "strongest weight", "five strongest", "near the same place")
+        for x, head in zip(places, heads, strict=True):
+            axis.text(x, top + 0.12, head, fontsize=8, color=GREY, va="center")
+        for number, target in enumerate(self.drift.targets):
+            y = top + (number + 1.5) * _TABLE
+            _draw_disc(axis, (places[0], y), number)
+            five = float(np.sort(target.weights, axis=None)[-5:].sum())
+            near = target.weight_near(self.drift.future_shape)
+            for x, value in zip(places[1:], (target.weights.max(), five, near), strict=True):
+                axis.text(x, y, f"{100 * value:.0f} %", fontsize=8.5, va="center")
+
+
+def _busiest_slices(amount: np.ndarray) -> list[int]:
+    """Up to _SLICES time slices of a map `(T, H, W)` that hold most, in order."""
+    order = np.argsort(-amount.sum(axis=(1, 2)), kind="stable")[:_SLICES]
+    return sorted(int(t) for t in order)
+
+
+def _draw_frame(
+    axis: Any, corner: tuple[float, float], frames: np.ndarray, times_s: np.ndarray, t: int, slices: int
+) -> None:
+    """The middle frame of the t-th of `slices` slices, in grey, with the frames that it stands for."""
+    first, stop = (
+        t * len(frames) // slices,
+        max((t + 1) * len(frames) // slices, t * len(frames) // slices + 1),
+    )
+    middle = (first + stop - 1) // 2
+    x, y = corner
+    grey = 0.25 + 0.7 * frames[middle].mean(axis=-1)
+    axis.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=(x, x + _SIDE, y + _SIDE, y), zorder=0)
+    words = f"frame {first + 1}" if stop == first + 1 else f"frames {first + 1} to {stop}"
+    axis.text(x, y + _SIDE + 0.09, f"{words}, {times_s[middle]:.2f} s", fontsize=8, color=GREY, va="center")
+
+
+def _draw_link(
+    axis: Any, start: tuple[float, float], end: tuple[float, float], colour: str, weight: float
+) -> None:
+    """The same width and strength for the same weight, in every picture."""
+    bend = (start[0] - end[0]) * 0.45
+    curve = Curve(
+        [start, (start[0] - bend, start[1]), (end[0] + bend, end[1]), end],
+        [Curve.MOVETO, Curve.CURVE4, Curve.CURVE4, Curve.CURVE4],
+    )
+    style = {"fill": False, "ec": colour, "capstyle": "round"}
+    axis.add_patch(PathPatch(curve, lw=0.6 + 6 * weight, alpha=0.3 + 0.6 * weight**0.5, **style))
+
+
+def _draw_number(axis: Any, cell: tuple[float, float, float, float], number: int) -> None:
+    """A disc in a corner of the cell of its own, so that numbers of one cell do not cover each other."""
+    x, y, width, height = cell
+    right, low = number in (1, 2), number in (2, 3)
+    _draw_disc(axis, (x + width * (0.74 if right else 0.26), y + height * (0.74 if low else 0.26)), number)
+
+
+def _draw_disc(axis: Any, centre: tuple[float, float], number: int) -> None:
+    axis.plot(*centre, "o", ms=10, color=COLOURS[number], mec="white", mew=0.8, zorder=5)
+    axis.text(
+        *centre,
+        str(number + 1),
+        fontsize=7.5,
+        color="white",
+        ha="center",
+        va="center_baseline",
+        fontweight="bold",
+        zorder=6,
+    )

@@ -1,0 +1,132 @@
+"""Figure 3: how long the feature vectors of each network are at each place of the same clip."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
+from matplotlib.figure import Figure
+
+from kdant_tf.pictures.style import GREY, save, shorten, wrap
+
+# Also told apart where all is grey: lightness rises all the way.
+_COLOURS = matplotlib.colormaps["inferno"]
+_UNIT_SQUARE = (0, 1, 0, 1)
+_SIDE, _TITLE, _BAR = 1.75, 0.42, 0.95
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Panel:
+    """One picture of a row.
+
+    Args:
+        frame: RGB `(S, S, 3)` in [0, 1].
+        magnitude: `(H, W)` to draw over it, or None for the bare frame.
+        title: above it, such as what the network says.
+        wrong: what it says is wrong; the picture's border is dashed then.
+    """
+
+    frame: np.ndarray
+    magnitude: np.ndarray | None = None
+    title: str = ""
+    wrong: bool = False
+
+
+def plot_magnitudes(rows: Mapping[str, Mapping[str, Panel]], path: Path, *, note: str = "") -> Path:
+    """A row a sample, a column a network; one colour scale for the whole figure.
+
+    It goes from the smallest to the largest value in the figure, so that networks compare in amount too. A
+    ring stands at the largest of each map. What a network says wrongly has a cross and a dashed border.
+
+    Args:
+        rows: title → name of the column → panel, with the same columns in each row.
+        path: PNG to write.
+        note: below all.
+
+    Returns:
+        `path`.
+    """
+    names = list(next(iter(rows.values())))
+    scale = shared_scale([panel for row in rows.values() for panel in row.values()])
+    width = len(names) * (_SIDE + 0.12) + 0.45 + _BAR
+    lines = wrap(note, int(width * 16.5))
+    bottom = 0.1 + (0.16 * (2 + lines.count("\n")) if note else 0)
+    top, height = 0.45, _SIDE + _TITLE
+    total = top + len(rows) * height + bottom
+    figure = Figure(figsize=(width, total))
+    for i, (title, row) in enumerate(rows.items()):
+        for j, (name, panel) in enumerate(row.items()):
+            left = 0.4 + j * (_SIDE + 0.12)
+            low = total - top - i * height - _TITLE - _SIDE + 0.12
+            axis = figure.add_axes((left / width, low / total, _SIDE / width, _SIDE / total))
+            _draw(axis, panel, scale)
+            if i == 0:
+                figure.text(
+                    (left + _SIDE / 2) / width,
+                    1 - 0.22 / total,
+                    wrap(shorten(name, 48), 24),
+                    ha="center",
+                    va="center",
+                    fontsize=9,
+                    fontweight="bold",
+                )
+            if j == 0:
+                axis.set_ylabel(shorten(title, 24), fontsize=9.5)
+    _draw_bar(figure, scale, (width, total, top, bottom))
+    figure.text(0.4 / width, (bottom - 0.04) / total, lines, fontsize=8, color=GREY, va="top")
+    return save(figure, path)
+
+
+def shared_scale(panels: Sequence[Panel]) -> Normalize:
+    """From the smallest to the largest magnitude of all panels."""
+    drawn = [panel.magnitude for panel in panels if panel.magnitude is not None]
+    low, high = min(float(each.min()) for each in drawn), max(float(each.max()) for each in drawn)
+    return Normalize(low, high if high > low else low + 1)
+
+
+def _draw(axis: Any, panel: Panel, scale: Normalize) -> None:
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(panel.title, fontsize=8.5, pad=3)
+    if panel.magnitude is None:
+        axis.imshow(panel.frame, extent=_UNIT_SQUARE)
+    else:
+        grey = 0.15 + 0.85 * panel.frame.mean(axis=-1)
+        axis.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=_UNIT_SQUARE)
+        axis.imshow(
+            panel.magnitude,
+            cmap=_COLOURS,
+            norm=scale,
+            alpha=0.62,
+            extent=_UNIT_SQUARE,
+            interpolation="bilinear",
+        )
+        rows, columns = panel.magnitude.shape
+        y, x = np.unravel_index(np.argmax(panel.magnitude), panel.magnitude.shape)
+        place = ((x + 0.5) / columns, 1 - (y + 0.5) / rows)
+        for size, colour in ((9, "black"), (7, "white")):
+            axis.plot(*place, "o", ms=size, mfc="none", mec=colour, mew=1.3)
+        axis.set(xlim=(0, 1), ylim=(0, 1))
+    for spine in axis.spines.values():
+        spine.set(
+            color="black",
+            linewidth=1.6 if panel.wrong else 0.8,
+            linestyle=(0, (3, 2)) if panel.wrong else "-",
+        )
+
+
+def _draw_bar(figure: Figure, scale: Normalize, size: tuple[float, float, float, float]) -> None:
+    width, total, top, bottom = size
+    height = min(3.0, total - top - bottom - _TITLE)
+    place = (
+        (width - _BAR + 0.1) / width,
+        (total - top - _TITLE - height + 0.12) / total,
+        0.13 / width,
+        height / total,
+    )
+    bar = figure.colorbar(ScalarMappable(scale, _COLOURS), cax=figure.add_axes(place), alpha=0.75)
+    bar.set_label("length of the feature vector", fontsize=8)
+    bar.ax.tick_params(labelsize=8)

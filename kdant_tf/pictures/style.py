@@ -1,0 +1,63 @@
+"""What all pictures share: colours that colour-blind people tell apart, marks, and files that are whole."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from tf_records.files import atomic_path
+
+# Okabe and Ito, Color Universal Design, 2008; yellow, too pale on white, stands last.
+OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
+DASHES = ("-", "--", "-.", ":")
+GREY = "#666666"
+DPI = 110
+RIGHT, WRONG = "✓", "✗"
+
+
+def mark_of(number: int) -> tuple[str, str]:
+    """Colour and marker of the number-th class or network; as pairs they repeat after 40."""
+    return OKABE_ITO[number % len(OKABE_ITO)], MARKERS[number % len(MARKERS)]
+
+
+def verdict(classes: Sequence[str], probabilities: np.ndarray, label: int) -> str:
+    """What a network says of a sample: a tick or a cross, its first class, and the probability of that."""
+    first = int(np.argmax(probabilities))
+    mark = RIGHT if first == label else WRONG
+    return f"{mark} {shorten(classes[first])} {probabilities[first]:.2f}"
+
+
+def shorten(name: str, width: int = 22) -> str:
+    """A name cut to `width` characters, with an ellipsis where it was longer."""
+    return name if len(name) <= width else f"{name[: width - 1]}…"
+
+
+def wrap(text: str, width: int) -> str:
+    """Text in lines of at most `width` characters; what has no spaces is broken."""
+    return "\n".join(textwrap.wrap(text, width)) or text
+
+
+def save(figure: Figure, path: Path) -> Path:
+    """Writes a PNG that is the same for the same figure, whole or not at all.
+
+    Returns:
+        `path`.
+    """
+    FigureCanvasAgg(figure)
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
+    return path
+
+
+def unique_names(paths: Sequence[Path]) -> Mapping[Path, str]:
+    """The shortest ends of paths that tell them apart: `a/run`, `b/run` or just `run`."""
+    names = {path: path.name for path in paths}
+    depth = 1
+    while len(set(names.values())) < len(names) and depth < max(len(path.parts) for path in paths):
+        depth += 1
+        names = {path: "/".join(path.parts[-depth:]) for path in paths}
+    return names

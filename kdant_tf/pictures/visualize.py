@@ -1,0 +1,228 @@
+"""What `kdant visualize` does: all pictures of some runs on one record folder."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from kdant_tf.evaluation.plots import plot_curves
+from kdant_tf.evaluation.protocols import ObservedShare
+from kdant_tf.evaluation.statistics import Interval
+from kdant_tf.metrics_csv import read_metrics
+from kdant_tf.pictures.calibration import plot_reliability
+from kdant_tf.pictures.classes import plot_confusion, plot_per_class
+from kdant_tf.pictures.pooled import pooled_features
+from kdant_tf.pictures.projection import plot_projection, project
+from kdant_tf.pictures.samples import Sample, choose_samples, read_samples
+from kdant_tf.pictures.scenes import draw_drift, draw_heat_maps
+from kdant_tf.pictures.shares import plot_observed_shares
+from kdant_tf.pictures.shown import PictureError, ShownRun
+from kdant_tf.pictures.style import unique_names
+from kdant_tf.runs import EVALUATION_NAME, METRICS_NAME, Run
+from tf_records.errors import RunError
+from tf_records.files import claim_folder
+from tf_records.records import Records
+
+PICTURES = ("heat-maps", "drift", "confusion", "per-class", "reliability", "shares", "curves", "features")
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """What to draw.
+
+    Args:
+        pictures: of PICTURES; None for all that these runs and records give.
+        split: of the records.
+        ids: samples to show, or none.
+        samples: or how many to draw; None is the first of each class, up to eight.
+        seed: of that draw, and of t-SNE.
+        targets: strongest vectors of the teacher that are followed.
+        projection: of the features, "pca" or "tsne".
+    """
+
+    pictures: tuple[str, ...] | None = None
+    split: str = "test"
+    ids: tuple[str, ...] = ()
+    samples: int | None = None
+    seed: int = 0
+    targets: int = 3
+    projection: str = "pca"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """A picture that was written: its kind, of PICTURES, and the sample or run it is of, if of one."""
+
+    kind: str
+    path: Path
+    of: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class LeftOut:
+    """A kind of picture that these runs and records do not give, and why."""
+
+    kind: str
+    reason: str
+
+
+def visualize(
+    runs: Sequence[Run],
+    records: Records,
+    out: Path,
+    choice: Choice,
+    *,
+    overwrite: bool = False,
+    on_batch: Callable[[int], None] = lambda clips: None,
+) -> tuple[list[Drawn], list[LeftOut]]:
+    """Draws pictures of runs into a folder.
+
+    Args:
+        runs: finished teachers and students, in any number.
+        records: opened, that fit all runs.
+        out: folder, made if need be; not empty only with `overwrite`.
+        choice: what to draw.
+        overwrite: replace pictures of the same names in `out`.
+        on_batch: told of the clips of each batch of an evaluation that had to come first.
+
+    Returns:
+        What was drawn, and what was not, where `choice` did not insist on it.
+
+    Raises:
+        RunError: records that do not fit a run, or a run given twice.
+        RecordError: an unknown sample, or a damaged shard.
+        PictureError: a picture that was asked for cannot be drawn.
+    """
+    folders = [run.folder for run in runs]
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise RunError(f"Each run should be given once. Received: {', '.join(map(str, folders))}.")
+    names = unique_names(folders)
+    shown = [ShownRun(names[run.folder], run, records, choice.split, on_batch) for run in runs]
+    scene = _Scene(shown, records, out, choice)
+    scene.check_samples()
+    claim_folder(out, overwrite=overwrite)
+    drawn: list[Drawn] = []
+    left_out: list[LeftOut] = []
+    for kind in PICTURES if choice.pictures is None else choice.pictures:
+        try:
+            drawn += scene.draw(kind)
+        except PictureError as error:
+            if choice.pictures is not None:
+                raise
+            left_out.append(LeftOut(kind=kind, reason=str(error)))
+    return drawn, left_out
+
+
+class _Scene:
+    """The runs and records of one call, and a method for each kind of picture."""
+
+    def __init__(self, shown: Sequence[ShownRun], records: Records, out: Path, choice: Choice) -> None:
+        self.shown, self.records, self.out, self.choice = shown, records, out, choice
+        self.classes = records.manifest.classes
+        self._samples: list[Sample] | None = None
+
+    def draw(self, kind: str) -> list[Drawn]:
+        draw: Callable[[], list[Drawn]] = getattr(self, f"_draw_{kind.replace('-', '_')}")
+        return draw()
+
+    def check_samples(self) -> None:
+        """Refuses unknown ids before anything is drawn."""
+        if self.choice.ids:
+            self._numbers()
+
+    def samples(self) -> list[Sample]:
+        if self.records.manifest.features is not None:
+            raise PictureError(
+                f"{self.records.folder} holds features, over which no map can be drawn: that needs records "
+                f"of frames, and runs that were trained on them."
+            )
+        if self._samples is None:
+            self._samples = read_samples(self.records, self.choice.split, self._numbers())
+        return self._samples
+
+    def _numbers(self) -> list[int]:
+        first, choice = self.shown[0], self.choice
+        return choose_samples(
+            first.predictions(first.view), count=choice.samples, seed=choice.seed, ids=choice.ids
+        )
+
+    def _draw_heat_maps(self) -> list[Drawn]:
+        path = draw_heat_maps(self.shown, self.samples(), self.classes, self.out / "heat_maps.png")
+        return [Drawn(kind="heat-maps", path=path)]
+
+    def _draw_drift(self) -> list[Drawn]:
+        drawn = []
+        for number, sample in enumerate(self.samples(), start=1):
+            path = self.out / f"drift_{number:02d}_{_slug(self.classes[sample.label])}.png"
+            draw_drift(self.shown, sample, self.classes, path, targets=self.choice.targets)
+            drawn.append(Drawn(kind="drift", path=path, of=sample.id))
+        return drawn
+
+    def _draw_confusion(self) -> list[Drawn]:
+        drawn = []
+        for each in self.shown:
+            path = self.out / f"confusion_{_slug(each.name)}.png"
+            plot_confusion(each.name, each.predictions(each.view), self.classes, path)
+            drawn.append(Drawn(kind="confusion", path=path, of=each.name))
+        return drawn
+
+    def _draw_per_class(self) -> list[Drawn]:
+        networks = {each.name: each.predictions(each.view) for each in self.shown}
+        path = plot_per_class(networks, self.classes, self.out / "per_class.png")
+        return [Drawn(kind="per-class", path=path)]
+
+    def _draw_reliability(self) -> list[Drawn]:
+        networks = {each.name: each.predictions(each.view) for each in self.shown}
+        return [Drawn(kind="reliability", path=plot_reliability(networks, self.out / "reliability.png"))]
+
+    def _draw_shares(self) -> list[Drawn]:
+        curves = {each.name: read_shares(each.run, self.choice.split) for each in self.shown}
+        curves = {name: points for name, points in curves.items() if points}
+        if not curves:
+            run, records = self.shown[0].run.folder, self.records.folder
+            raise PictureError(
+                f"No run has its accuracy against the observed share yet. Where test samples are whole "
+                f"videos: kdant evaluate {run} --records {records} --observe 0.1:1.0:0.1."
+            )
+        path = plot_observed_shares(curves, self.out / "shares.png", chance=1 / len(self.classes))
+        return [Drawn(kind="shares", path=path)]
+
+    def _draw_curves(self) -> list[Drawn]:
+        rows = {each.name: read_metrics(each.run.folder / METRICS_NAME) for each in self.shown}
+        rows = {name: own for name, own in rows.items() if own}
+        if not rows:
+            raise PictureError(f"No run has a {METRICS_NAME}, so there are no training curves.")
+        path = self.out / "curves.png"
+        plot_curves(rows, path)
+        return [Drawn(kind="curves", path=path)]
+
+    def _draw_features(self) -> list[Drawn]:
+        points = {}
+        for each in self.shown:
+            features, labels = pooled_features(each, seed=self.choice.seed)
+            points[each.name] = project(features, self.choice.projection, self.choice.seed)
+        path = plot_projection(points, labels, self.classes, self.out / "features.png")
+        return [Drawn(kind="features", path=path)]
+
+
+def read_shares(run: Run, split: str) -> list[ObservedShare]:
+    """The points that `kdant evaluate --observe` kept in the run folder; none where it was not asked."""
+    path = run.folder / EVALUATION_NAME
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8")).get("shares", {}) if path.is_file() else {}
+        if kept.get("split") != split:
+            return []
+        return [
+            ObservedShare(
+                share=point["share"], top1=Interval(**{end: point[end] for end in ("value", "low", "high")})
+            )
+            for point in kept["top1"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} cannot be read: {error}. Delete it and evaluate again.") from error
+
+
+def _slug(name: str) -> str:
+    """A name as part of a file's name."""
+    return re.sub(r"[^\w.-]+", "-", name).strip("-.") or "x"
