@@ -11,7 +11,7 @@ from tf_records.remote_path import RecordPath
 from .command import KdantCommand, split_names
 from .options import FOLDER, json_option, records_option
 
-PICTURES = ("heat-maps", "drift", "confusion", "per-class", "reliability", "shares", "curves", "features")
+PICTURES = ("heat-maps", "drift", "confusion", "per-class", "reliability", "earliness", "curves", "features")
 
 
 def _parse_pictures(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:

@@ -167,7 +167,7 @@ def evaluation_batches(
         context, segments = parse(records, serialized, (view,))
         encoded = _first_share(segments[view], share)
         if one_clip:
-            starts = tf.reshape(_observed_start(records, serialized, tf.shape(encoded)[0], tau_s), (1,))
+            starts = tf.reshape(observed_start(records, serialized, tf.shape(encoded)[0], tau_s), (1,))
         else:
             starts = augment.window_starts(tf.shape(encoded)[0], records.clip_entries, windows)
 
@@ -205,7 +205,7 @@ def _first_share(encoded: tf.Tensor, share: float) -> tf.Tensor:
     return encoded[: -(-entries * part.numerator // part.denominator)]
 
 
-def _observed_start(
+def observed_start(
     records: Records, serialized: tf.Tensor, entries: tf.Tensor, tau_s: float | None
 ) -> tf.Tensor:
     """Where the clip to observe begins in a segment of so many entries, as far as the video allows."""

@@ -1,46 +1,15 @@
 """Figure 3: what each network holds active in the same clip, beside what R sees in the action."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from kdant_tf.evaluation.plots import activation_magnitude, plot_heat_maps
+from kdant_tf.evaluation.plots import activation_magnitude
 from kdant_tf.models.networks import feature_map_name
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records, iterate_batches
-from tf_records.schema import FUTURE, OBSERVED
-
-
-def draw_heat_maps(
-    teacher: keras.Model,
-    students: Mapping[str, keras.Model],
-    records: Records,
-    path: Path,
-    *,
-    rows: int = 4,
-) -> None:
-    """Draws a row for the first test sample of each class, up to `rows`.
-
-    Columns: the observed clip, the teacher on it, each student on it, the teacher on the future clip.
-
-    Args:
-        teacher, students: trained networks with the same input size and one map in space each.
-        records: with a test split.
-        path: PNG to write.
-        rows: samples to show.
-    """
-    crop = teacher.input.shape[2]
-    observed = first_clips(records, "test", OBSERVED, crop)
-    future = first_clips(records, "test", FUTURE, crop)
-    labels = sorted(observed)[:rows]
-    past, action = (np.stack([clips[label] for label in labels]) for clips in (observed, future))
-    columns = {"teacher": (past, teacher), **{name: (past, network) for name, network in students.items()}}
-    columns["teacher, future clip"] = (action, teacher)
-    titles = [records.manifest.classes[label] for label in labels]
-    plot_heat_maps(heat_map_rows(titles, ("observed clip", past), columns), path)
 
 
 def heat_map_rows(

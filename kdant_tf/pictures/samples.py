@@ -12,16 +12,13 @@ from tf_records import schema
 from tf_records.augment import CROP_FRACTION, clip_indices, crop_centrally, window_starts
 from tf_records.contact_sheet import colour_flow
 from tf_records.errors import RecordError
-from tf_records.reader import decode_clip, parse
+from tf_records.reader import decode_clip, observed_start, parse
 from tf_records.records import Records, naming_damage
 from tf_records.schema import FUTURE, OBSERVED
 
 FIRST_CLASSES = 8
-_TIMES = {
-    key: tf.io.FixedLenFeature((), tf.float32)
-    for key in (schema.OBSERVED_START_S, schema.FUTURE_START_S, schema.FRAME_RATE)
-}
-_OFFSET = {schema.CLIP_OFFSET_FRAMES: tf.io.FixedLenFeature((), tf.int64)}
+_STARTS = {OBSERVED: schema.OBSERVED_START_S, FUTURE: schema.FUTURE_START_S}
+_TIMES = {key: tf.io.FixedLenFeature((), tf.float32) for key in (*_STARTS.values(), schema.FRAME_RATE)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -111,39 +108,45 @@ def read_samples(records: Records, split: str, numbers: Sequence[int]) -> list[S
 
 
 def _read_sample(records: Records, number: int, serialized: tf.Tensor) -> Sample:
-    context, _ = tf.io.parse_single_sequence_example(serialized, context_features={**_TIMES, **_OFFSET})
-    fps = float(context[schema.FRAME_RATE])
     stored: dict[str, dict[str, np.ndarray]] = {}
-    times_s: dict[str, np.ndarray] = {}
     for modality in records.manifest.modalities:
         opened = dataclasses.replace(records, modality=modality)
-        described, segments = parse(opened, serialized, (OBSERVED, FUTURE))
+        context, segments = parse(opened, serialized, (OBSERVED, FUTURE))
         lengths = {view: int(tf.shape(segments[view])[0]) for view in segments}
-        wanted = records.manifest.clip.offset_at(fps) - int(context[schema.CLIP_OFFSET_FRAMES])
-        starts = _place_clips(lengths, records.clip_entries, wanted)
-        stored[modality] = {}
-        for view, key in ((OBSERVED, schema.OBSERVED_START_S), (FUTURE, schema.FUTURE_START_S)):
-            stored[modality][view] = decode_clip(opened, segments[view], starts[view]).numpy()
-            indices = clip_indices(lengths[view], starts[view], records.clip_entries).numpy()
-            times_s[view] = float(context[key]) + indices / fps
+        starts, times_s = _place_clips(records, serialized, lengths)
+        stored[modality] = {
+            view: decode_clip(opened, segments[view], starts[view]).numpy() for view in segments
+        }
     return Sample(
         number=number,
-        id=described[schema.CLIP_ID].numpy().decode(),
-        label=int(described[schema.LABEL_INDEX]),
+        id=context[schema.CLIP_ID].numpy().decode(),
+        label=int(context[schema.LABEL_INDEX]),
         stored=stored,
         times_s=times_s,
     )
 
 
-def _place_clips(lengths: dict[str, int], clip_frames: int, wanted: int) -> dict[str, int]:
-    """Starts within the segments: the middle window of the observed one, and that which lies the offset on.
+def _place_clips(
+    records: Records, serialized: tf.Tensor, lengths: dict[str, int]
+) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+    """View → where its clip begins in its segment, and the times of its frames.
 
-    Args:
-        wanted: frames that the future clip starts later in its segment than the observed one in its.
+    The observed clip is the middle window, or the one clip that the protocol lets a student see; the future
+    one begins the records' offset later, as far as its segment allows.
     """
-    observed = int(window_starts(lengths[OBSERVED], clip_frames, 1)[0])
-    last = max(lengths[FUTURE] - clip_frames, 0)
-    return {OBSERVED: observed, FUTURE: min(max(observed + wanted, 0), last)}
+    context, _ = tf.io.parse_single_sequence_example(serialized, context_features=_TIMES)
+    fps, clip_frames = float(context[schema.FRAME_RATE]), records.clip_entries
+    first = {view: round(float(context[key]) * fps) for view, key in _STARTS.items()}
+    if records.manifest.longest_anticipation_s is None:
+        observed = int(window_starts(lengths[OBSERVED], clip_frames, 1)[0])
+    else:
+        observed = int(observed_start(records, serialized, tf.constant(lengths[OBSERVED]), None))
+    wanted = first[OBSERVED] + observed + records.manifest.clip.offset_at(fps) - first[FUTURE]
+    starts = {OBSERVED: observed, FUTURE: min(max(wanted, 0), max(lengths[FUTURE] - clip_frames, 0))}
+    return starts, {
+        view: (first[view] + clip_indices(lengths[view], starts[view], clip_frames).numpy()) / fps
+        for view in starts
+    }
 
 
 def _square(stored: np.ndarray) -> int:
@@ -155,4 +158,4 @@ def _square(stored: np.ndarray) -> int:
 def _describe_unknown(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1)
     hint = f"Did you mean {close[0]!r}?" if close else f"Such ids are there: {known[0]!r}."
-    return f"No sample has the id {name!r}. {hint} `kdant evaluate` keeps all in predictions.npz."
+    return f"There is no sample with the id {name!r}. {hint} `kdant evaluate` keeps all in predictions.npz."

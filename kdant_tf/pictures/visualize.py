@@ -7,16 +7,16 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from kdant_tf.evaluation.plots import plot_curves
-from kdant_tf.evaluation.protocols import ObservedShare
+from kdant_tf.evaluation.protocols import CurvePoint
 from kdant_tf.evaluation.statistics import Interval
 from kdant_tf.metrics_csv import read_metrics
 from kdant_tf.pictures.calibration import plot_reliability
 from kdant_tf.pictures.classes import plot_confusion, plot_per_class
+from kdant_tf.pictures.earliness import plot_accuracy_against
 from kdant_tf.pictures.pooled import pooled_features
 from kdant_tf.pictures.projection import plot_projection, project
 from kdant_tf.pictures.samples import Sample, choose_samples, read_samples
 from kdant_tf.pictures.scenes import draw_drift, draw_heat_maps
-from kdant_tf.pictures.shares import plot_observed_shares
 from kdant_tf.pictures.shown import PictureError, ShownRun
 from kdant_tf.pictures.style import unique_names
 from kdant_tf.runs import EVALUATION_NAME, METRICS_NAME, Run
@@ -24,7 +24,8 @@ from tf_records.errors import RunError
 from tf_records.files import claim_folder
 from tf_records.records import Records
 
-PICTURES = ("heat-maps", "drift", "confusion", "per-class", "reliability", "shares", "curves", "features")
+PICTURES = ("heat-maps", "drift", "confusion", "per-class", "reliability", "earliness", "curves", "features")
+_AGAINST = {"share": "share of the video seen", "tau": "seconds from the clip's end to the action"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -176,17 +177,22 @@ class _Scene:
         networks = {each.name: each.predictions(each.view) for each in self.shown}
         return [Drawn(kind="reliability", path=plot_reliability(networks, self.out / "reliability.png"))]
 
-    def _draw_shares(self) -> list[Drawn]:
-        curves = {each.name: read_shares(each.run, self.choice.split) for each in self.shown}
-        curves = {name: points for name, points in curves.items() if points}
-        if not curves:
-            run, records = self.shown[0].run.folder, self.records.folder
+    def _draw_earliness(self) -> list[Drawn]:
+        drawn = []
+        for name, xlabel in _AGAINST.items():
+            curves = {each.name: read_curve(each.run, name, self.choice.split) for each in self.shown}
+            curves = {run: points for run, points in curves.items() if points}
+            if curves:
+                path, chance = self.out / f"accuracy_by_{name}.png", 1 / len(self.classes)
+                plot_accuracy_against(curves, path, xlabel=xlabel, chance=chance)
+                drawn.append(Drawn(kind="earliness", path=path))
+        if not drawn:
             raise PictureError(
-                f"No run has its accuracy against the observed share yet. Where test samples are whole "
-                f"videos: kdant evaluate {run} --records {records} --observe 0.1:1.0:0.1."
+                f"No run has its accuracy against what was seen yet. Evaluate with --observe or --tau first, "
+                f"such as: kdant evaluate {self.shown[0].run.folder} --records {self.records.folder} "
+                f"--observe 0.1:1.0:0.1."
             )
-        path = plot_observed_shares(curves, self.out / "shares.png", chance=1 / len(self.classes))
-        return [Drawn(kind="shares", path=path)]
+        return drawn
 
     def _draw_curves(self) -> list[Drawn]:
         rows = {each.name: read_metrics(each.run.folder / METRICS_NAME) for each in self.shown}
@@ -206,17 +212,20 @@ class _Scene:
         return [Drawn(kind="features", path=path)]
 
 
-def read_shares(run: Run, split: str) -> list[ObservedShare]:
-    """The points that `kdant evaluate --observe` kept in the run folder; none where it was not asked."""
+def read_curve(run: Run, name: str, split: str) -> list[CurvePoint]:
+    """The points that `kdant evaluate --observe` or `--tau` kept in the run folder; none where not asked.
+
+    Args:
+        name: "share" or "tau".
+    """
     path = run.folder / EVALUATION_NAME
     try:
-        kept = json.loads(path.read_text(encoding="utf-8")).get("shares", {}) if path.is_file() else {}
+        kept = json.loads(path.read_text(encoding="utf-8")).get(name, {}) if path.is_file() else {}
         if kept.get("split") != split:
             return []
+        ends = ("value", "low", "high")
         return [
-            ObservedShare(
-                share=point["share"], top1=Interval(**{end: point[end] for end in ("value", "low", "high")})
-            )
+            CurvePoint(x=point[name], top1=Interval(**{end: point[end] for end in ends}))
             for point in kept["top1"]
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

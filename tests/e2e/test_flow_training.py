@@ -67,7 +67,6 @@ def test_a_student_takes_its_teachers_modality_and_both_are_evaluated_in_it(
 def test_an_exported_flow_network_takes_flow_in_the_8_bits_of_records_and_has_heat_maps(
     teacher: Path, both: Path, tmp_path: Path
 ) -> None:
-    from kdant_tf.evaluation.heat_maps import draw_heat_maps
     from kdant_tf.evaluation.protocols import predict
     from kdant_tf.models.networks import load_network
     from kdant_tf.runs import load_run
@@ -90,11 +89,17 @@ def test_an_exported_flow_network_takes_flow_in_the_8_bits_of_records_and_has_he
     network = load_network(load_run(teacher))
     expected, _ = predict(network, batches, 8)
     np.testing.assert_allclose(served[0], expected[0], rtol=1e-4)
-    draw_heat_maps(network, {}, records, tmp_path / "maps.png", rows=1)
-    with Image.open(tmp_path / "maps.png") as picture:
-        colours = {colour for _, colour in picture.convert("RGB").getcolors(maxcolors=1 << 24)}
-    still = [max(abs(red - 128), abs(green - 128)) < 8 and blue in (127, 128) for red, green, blue in colours]
-    assert any(still)
+
+
+def test_a_flow_network_is_drawn_over_frames_where_the_records_have_them(
+    teacher: Path, both: Path, tmp_path: Path
+) -> None:
+    succeed(
+        "visualize", teacher, "--records", both, "--out", tmp_path / "out", "--pictures", "heat-maps,drift"
+    )
+    with Image.open(tmp_path / "out" / "heat_maps.png") as picture:
+        assert picture.height > picture.width / 2
+    assert len(list((tmp_path / "out").glob("drift_*.png"))) == 4
 
 
 def test_a_run_is_not_resumed_in_another_modality(both: Path, teacher: Path) -> None:

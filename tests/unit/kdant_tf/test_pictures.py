@@ -1,0 +1,250 @@
+"""Pictures show what they are given, on one scale, and the same input gives the same bytes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kdant_tf.evaluation.predictions import Predictions
+from kdant_tf.evaluation.protocols import CurvePoint
+from kdant_tf.evaluation.statistics import Interval
+from kdant_tf.pictures.attention import find_targets
+from kdant_tf.pictures.calibration import plot_reliability
+from kdant_tf.pictures.classes import class_interval, plot_confusion, plot_per_class
+from kdant_tf.pictures.drift import Drift, plot_drift
+from kdant_tf.pictures.earliness import plot_accuracy_against
+from kdant_tf.pictures.magnitude import Panel, plot_magnitudes, shared_scale
+from kdant_tf.pictures.projection import plot_projection, project
+from kdant_tf.pictures.samples import choose_samples
+from kdant_tf.pictures.style import OKABE_ITO, mark_of, unique_names, verdict
+from tf_records.errors import KdantError, RecordError
+
+GREY_FRAME = np.full((8, 8, 3), 0.5)
+
+
+def pixels_of(path: Path) -> np.ndarray:
+    with Image.open(path) as picture:
+        assert picture.format == "PNG"
+        return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def near(pixels: np.ndarray, color: str, tolerance: int = 12) -> np.ndarray:
+    """Which pixels have a colour: bool `(H, W)`."""
+    wanted = [int(color[i : i + 2], 16) for i in (1, 3, 5)]
+    return np.abs(pixels - wanted).max(axis=-1) <= tolerance
+
+
+def predictions(labels: list[int], first: list[int], classes: int = 4) -> Predictions:
+    """Of a network that gives the class `first` 0.7, each sample in a video of its own."""
+    probabilities = np.full((len(labels), classes), 0.3 / (classes - 1))
+    probabilities[np.arange(len(labels)), first] = 0.7
+    ids = np.array([f"s{number}" for number in range(len(labels))])
+    return Predictions(probabilities=probabilities, labels=np.array(labels), ids=ids, videos=ids)
+
+
+def a_drift(target: tuple[int, int, int], held: tuple[int, int, int]) -> Drift:
+    """A vector at `target` of the future map, which the observed map holds at `held`."""
+    future, observed = np.full((2, 4, 4, 2), 0.01), np.full((2, 4, 4, 2), 0.01)
+    future[target] = observed[held] = (20, 0)
+    return Drift(
+        title="student",
+        observed=np.ones((8, 8, 8, 3)),
+        future=np.ones((8, 8, 8, 3)),
+        observed_times_s=np.arange(8) / 10,
+        future_times_s=np.arange(8) / 10 + 1.5,
+        future_shape=(2, 4, 4),
+        targets=find_targets(future, observed, count=1),
+    )
+
+
+def test_the_strongest_position_and_where_it_is_held_are_drawn_in_their_places(tmp_path):
+    """Four times the same picture, with the target and its end in other quarters."""
+    drawn = {}
+    for held in ((0, 0, 0), (1, 3, 3)):
+        path = tmp_path / f"{held[0]}.png"
+        plot_drift([a_drift((1, 0, 3), held)], "title", "note", path)
+        drawn[held] = near(pixels_of(path), OKABE_ITO[1])
+    first, second = drawn.values()
+    height, width = first.shape
+    # The target's square is in both, in the lower frame of the right column; the ends differ.
+    both = np.argwhere(first & second)
+    assert (both[:, 1] > 0.6 * width).sum() > 50
+    only_first, only_second = np.argwhere(first & ~second), np.argwhere(second & ~first)
+    left_first = only_first[only_first[:, 1] < 0.2 * width]
+    left_second = only_second[only_second[:, 1] < 0.45 * width]
+    assert left_first[:, 0].mean() < 0.35 * height < 0.55 * height < left_second[:, 0].mean()
+
+
+def test_a_drift_of_one_sample_may_have_any_number_of_students(tmp_path):
+    for students in (1, 2, 5):
+        plot_drift([a_drift((0, 1, 1), (0, 2, 2))] * students, "title", "note", tmp_path / f"{students}.png")
+    sizes = [pixels_of(tmp_path / f"{students}.png").shape[:2] for students in (1, 2, 5)]
+    assert sizes[1][0] == sizes[0][0]
+    assert sizes[1][1] > 1.8 * sizes[0][1]
+    assert sizes[2][0] > 2.5 * sizes[1][0]
+
+
+def test_one_colour_scale_serves_the_whole_figure(tmp_path):
+    """The same map looks the same beside a stronger one in another row, and weaker than alone."""
+    weak, strong = np.full((2, 2), 1.0), np.full((2, 2), 9.0)
+    strong[0, 0] = 0.0
+    scale = shared_scale([Panel(frame=GREY_FRAME, magnitude=weak), Panel(frame=GREY_FRAME, magnitude=strong)])
+    assert (scale.vmin, scale.vmax) == (0, 9)
+    rows = {
+        "1  clap": {
+            "A": Panel(frame=GREY_FRAME, magnitude=weak),
+            "B": Panel(frame=GREY_FRAME, magnitude=weak),
+        },
+        "2  golf": {
+            "A": Panel(frame=GREY_FRAME, magnitude=weak),
+            "B": Panel(frame=GREY_FRAME, magnitude=strong),
+        },
+    }
+    pixels = pixels_of(plot_magnitudes(rows, tmp_path / "maps.png"))
+    brightness = pixels.sum(axis=-1)
+    height, width = brightness.shape
+    centre = {
+        (i, j): np.median(
+            brightness[int(height * (0.2 + 0.5 * i)) :, :][:40, int(width * (0.15 + 0.35 * j)) :][:, :40]
+        )
+        for i in (0, 1)
+        for j in (0, 1)
+    }
+    assert centre[0, 0] == centre[0, 1] == centre[1, 0]
+    assert centre[1, 1] > centre[1, 0] + 100
+
+
+def test_a_constant_map_draws_without_warning(tmp_path):
+    panels = {"teacher": Panel(frame=np.zeros((4, 4, 3)), magnitude=np.ones((2, 2)))}
+    assert pixels_of(plot_magnitudes({"1": panels, "2": panels}, tmp_path / "maps.png")).size
+
+
+def test_right_and_wrong_differ_without_colour():
+    classes = ("clap", "golf")
+    assert verdict(classes, np.array([0.8, 0.2]), 0) == "✓ clap 0.80"
+    assert verdict(classes, np.array([0.8, 0.2]), 1) == "✗ clap 0.80"
+
+
+@pytest.mark.parametrize("classes", [3, 31])
+def test_a_confusion_matrix_is_darkest_where_the_share_is_largest(tmp_path, classes):
+    labels = [number for number in range(classes) for _ in range(4)]
+    right = predictions(labels, labels, classes)
+    names = [f"a class with a long name {number}" for number in range(classes)]
+    pixels = pixels_of(plot_confusion("run", right, names, tmp_path / "confusion.png"))
+    dark = near(pixels, "#08306b")
+    assert dark.sum() > 200
+    off = predictions(labels, [0] * len(labels), classes)
+    pixels = pixels_of(plot_confusion("run", off, names, tmp_path / "confusion.png"))
+    columns = np.flatnonzero(near(pixels, "#08306b").sum(axis=0) > 30)
+    assert columns.size  # one column is dark, and the bar
+
+
+def test_class_intervals_have_a_width_where_all_are_right():
+    own = predictions([0, 0, 0, 1], [0, 0, 0, 0])
+    interval = class_interval(own, 0)
+    assert interval.value == interval.high == 1
+    assert interval.low == pytest.approx(3 / (3 + 1.959964**2))  # Wilson's closed form at a share of 1
+    assert class_interval(own, 1).high == pytest.approx(1 - 1 / (1 + 1.959964**2))
+
+
+def test_pictures_of_predictions_are_the_same_bytes_each_time(tmp_path):
+    networks = {
+        "teacher": predictions([0, 1, 2, 3] * 5, [0, 1, 2, 0] * 5),
+        "student": predictions([0, 1, 2, 3] * 5, [0, 2, 1, 3] * 5),
+    }
+    classes = ("fall", "grow", "rise", "shrink")
+    points = [CurvePoint(x=share, top1=Interval(value=share, low=share / 2, high=1.0)) for share in (1, 0.5)]
+    for folder in (tmp_path / "a", tmp_path / "b"):
+        folder.mkdir()
+        plot_per_class(networks, classes, folder / "per_class.png")
+        plot_reliability(networks, folder / "reliability.png")
+        plot_accuracy_against({"teacher": points}, folder / "shares.png", xlabel="share", chance=0.25)
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert names == ["per_class.png", "reliability.png", "shares.png"]
+    for name in names:
+        content = (tmp_path / "a" / name).read_bytes()
+        assert content == (tmp_path / "b" / name).read_bytes()
+        assert b"Software" not in content
+        assert b"tEXt" not in content
+    for number in (0, 1):
+        assert near(pixels_of(tmp_path / "a" / "per_class.png"), OKABE_ITO[number]).sum() > 50
+
+
+def test_pca_finds_the_directions_of_largest_variance():
+    rng = np.random.default_rng(0)
+    plane = rng.normal(size=(50, 2)) * (5, 2)
+    basis = np.linalg.qr(rng.normal(size=(6, 6)))[0][:2]
+    shown, words = project(plane @ basis + 3.0, "pca")
+    assert words == "PCA, 100 % of the variance"
+    centred = plane - plane.mean(axis=0)
+    np.testing.assert_allclose(np.linalg.norm(shown, axis=1), np.linalg.norm(centred, axis=1), rtol=1e-9)
+    assert np.ptp(shown[:, 0]) > np.ptp(shown[:, 1])
+    # A mirrored basis, as another library may give it, shows the same picture.
+    np.testing.assert_allclose(project(-(-plane @ basis), "pca")[0], shown, rtol=1e-6, atol=1e-9)
+
+
+def test_few_samples_can_be_projected(tmp_path):
+    for number in (1, 2, 3):
+        shown, words = project(np.eye(3)[:number], "pca")
+        assert shown.shape == (number, 2)
+        assert np.isfinite(shown).all()
+        labels = np.arange(number)
+        plot_projection({"run": (shown, words)}, labels, "abc", tmp_path / "features.png")
+    with pytest.raises(KdantError, match="at least 4"):
+        project(np.eye(3), "tsne")
+
+
+def test_tsne_keeps_neighbours_and_is_seeded():
+    pytest.importorskip("sklearn")
+    rng = np.random.default_rng(0)
+    groups = np.repeat([0, 1], 12)
+    features = rng.normal(size=(24, 5)) + 20 * groups[:, None]
+    shown, _ = project(features, "tsne", seed=1)
+    distances = np.linalg.norm(shown[:, None] - shown[None], axis=-1)
+    np.fill_diagonal(distances, np.inf)
+    assert (groups[distances.argmin(axis=1)] == groups).all()
+    np.testing.assert_array_equal(project(features, "tsne", seed=1)[0], shown)
+
+
+def test_tsne_without_scikit_learn_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "sklearn.manifold", None)
+    with pytest.raises(KdantError, match=r"kdant-tf\[plots\]"):
+        project(np.eye(5), "tsne")
+
+
+def test_samples_are_the_first_of_each_class_or_drawn_or_named():
+    shown = predictions([2, 0, 0, 1, 2, 1, 0], [0] * 7)
+    assert choose_samples(shown) == [1, 3, 0]
+    drawn = choose_samples(shown, count=3, seed=5)
+    assert sorted(shown.labels[drawn]) == [0, 1, 2]
+    assert drawn == choose_samples(shown, count=3, seed=5)
+    assert len({tuple(choose_samples(shown, count=3, seed=seed)) for seed in range(20)}) > 3
+    assert sorted(choose_samples(shown, count=50)) == list(range(7))
+    assert choose_samples(shown, ids=("s4", "s1")) == [4, 1]
+    with pytest.raises(RecordError, match=r"no sample with the id 's55'.*Did you mean 's5'"):
+        choose_samples(shown, ids=("s1", "s55"))
+
+
+def test_marks_differ_by_more_than_colour():
+    marks = [mark_of(number) for number in range(40)]
+    assert len(set(marks)) == 40
+    assert len({marker for _, marker in marks[:8]}) == 8
+
+
+def test_names_are_as_short_as_they_can_be():
+    paths = [Path("a/run"), Path("b/run"), Path("c/other")]
+    assert unique_names(paths[1:]) == {paths[1]: "run", paths[2]: "other"}
+    assert list(unique_names(paths).values()) == ["a/run", "b/run", "c/other"]
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG 2's ratio of two colours."""
+
+    def luminance(color: str) -> float:
+        values = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
