@@ -12,6 +12,7 @@ from .export import export
 from .extract_features import extract_features
 from .inspect import inspect
 from .presets import presets
+from .report import report
 from .reproduce import reproduce
 from .runs import runs
 from .train_teacher import train_teacher
@@ -33,7 +34,7 @@ def main() -> None:
 
 for _command in (
     *(build_records, inspect, extract_features),
-    *(train_teacher, distill, evaluate, visualize, export),
+    *(train_teacher, distill, evaluate, visualize, report, export),
     *(runs, presets, reproduce, demo),
 ):
     main.add_command(_command)

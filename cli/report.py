@@ -1,0 +1,30 @@
+"""kdant report"""
+
+from pathlib import Path
+
+import click
+
+from .command import KdantCommand
+from .options import FOLDER, json_option
+
+
+@click.command("report", cls=KdantCommand)
+@click.argument("folders", type=FOLDER, nargs=-1, required=True, metavar="RUN_OR_STUDY...")
+@click.option("--out", required=True, type=FOLDER, help="HTML file to write, such as report.html.")
+@click.option("--overwrite", is_flag=True, help="Replace --out where it is there.")
+@json_option
+def report(folders: tuple[Path, ...], out: Path, overwrite: bool, as_json: bool) -> None:
+    """Write one page about runs or a study, to look at in a browser.
+
+    RUN_OR_STUDY... are evaluated runs, in any number, or the folder of one study. The page needs no other
+    file and no network.
+    """
+    from kdant_tf.report.report import write_report
+
+    from .output import print_fields, print_json
+
+    size, samples = write_report(folders, out, overwrite=overwrite)
+    if as_json:
+        print_json({"path": str(out), "bytes": size, "samples": samples})
+        return
+    print_fields("Report", {"file": str(out), "size": f"{size / 1e6:.1f} MB", "samples shown": str(samples)})
