@@ -56,7 +56,11 @@ study_options = add_options(
     ),
     click.option("--splits", callback=split_names, help="Only these splits of --records: 1,2,3."),
     click.option(
-        "--streams", callback=split_names, help="rgb, flow or rgb,flow; default: what the records hold."
+        "--streams",
+        type=click.Choice(["rgb", "flow", "rgb,flow"]),
+        default="rgb,flow",
+        show_default=True,
+        help="Of those that the records hold.",
     ),
     click.option(
         "--scale",
@@ -98,7 +102,7 @@ def plan_inputs(
     flow_records: Sequence[RecordPath],
     seeds: Sequence[tuple[int, ...]],
     splits: Sequence[str],
-    streams: Sequence[str],
+    streams: str,
     preset: str | None,
     scale: str,
     config_file: Path | None,
@@ -112,9 +116,7 @@ def plan_inputs(
     """
     from kdant_tf.studies.plan import Base, read_sources
 
-    sources = read_sources(
-        records, flow_records, seeds=seeds, splits=splits, streams=streams or ("rgb", "flow")
-    )
+    sources = read_sources(records, flow_records, seeds=seeds, splits=splits, streams=streams.split(","))
     base = Base(preset=preset, presets=presets, scale=scale, file=config_file, label_fraction=label_fraction)
     return sources, base, ways
 

@@ -16,8 +16,8 @@ def print_result_table(table: Any, as_json: bool) -> None:
         print_json(table.to_dict())
         return
     study = table.study
-    references = {row.reference for row in study.rows} - {None}
-    against = f"from {references.pop()}" if len(references) == 1 else "difference"
+    references = list(dict.fromkeys(row.reference for row in study.rows if row.reference is not None))
+    against = f"from {references[0]}" if len(references) == 1 else "difference"
     lines = []
     for row in study.rows:
         for column in study.columns:
@@ -37,9 +37,11 @@ def print_result_table(table: Any, as_json: bool) -> None:
     head = ("network", "", "runs", "ours, %", against, "paper, %")
     print_table(f"{study.title}\nScale {study.scale}; {study.source}", head, lines, left=2)
     if spread := {cell.ours.sd_over for cell in table.cells.values() if cell.ours} - {""}:
+        click.echo(f"± standard deviation over {' or '.join(sorted(spread))}.")
+    if any(cell.difference for cell in table.cells.values()):
         click.echo(
-            f"± standard deviation over {' or '.join(sorted(spread))}; differences on the same test "
-            "samples, averaged over seeds, with 95 % intervals over videos."
+            f"Differences are from {' or '.join(references)} on the same test samples, averaged over seeds, "
+            f"with 95 % intervals over videos."
         )
     if table.missing:
         click.echo(f"Not finished, so not in the table: {', '.join(table.missing)}", err=True)

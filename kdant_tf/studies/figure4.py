@@ -9,7 +9,6 @@ from kdant_tf.config import STUDENT, TEACHER
 from kdant_tf.studies import published
 from kdant_tf.studies.plan import Base, places_of, plan_runs
 from kdant_tf.studies.rows import choose_rows
-from kdant_tf.studies.scales import describe_scale
 from kdant_tf.studies.study import Column, Network, Row, Source, Study
 from kdant_tf.studies.table3 import with_rgb_alone
 from tf_records.errors import KdantError
@@ -59,7 +58,7 @@ def plan_figure4(sources: Sequence[Source], base: Base, row_names: Sequence[str]
     return Study(
         name="figure4",
         title="Figure 4: labels and distillation on THUMOS14",
-        scale=describe_scale(base.scale, [run.config for run in runs]),
+        scale=base.describe(runs),
         source=f"{published.SOURCE}, §4.4, which prints differences alone",
         places=places_of(sources),
         runs=runs,

@@ -140,9 +140,8 @@ def describe_difference(cell: Cell) -> str:
     """Such as "+1.2 (-3.1 to +5.0)", in percentage points."""
     if cell.difference is None:
         return ""
-    value, low, high = (
-        100 * each for each in (cell.difference.value, cell.difference.low, cell.difference.high)
-    )
+    ends = (cell.difference.value, cell.difference.low, cell.difference.high)
+    value, low, high = (round(100 * each, 1) + 0.0 for each in ends)  # adding 0 makes -0 positive
     return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
 
 

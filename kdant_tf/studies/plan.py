@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kdant_tf.config import TrainConfig, resolve_config
-from kdant_tf.studies.scales import PAPER, scale_settings
+from kdant_tf.studies.scales import PAPER, describe_size, scale_settings
 from kdant_tf.studies.study import Network, Place, RunSpec, Source, run_name
 from tf_records.errors import KdantError
 from tf_records.manifest import load_manifest
@@ -47,6 +47,20 @@ class Base:
         bare = resolve_config(network.table, preset=preset, options=own)
         scaled = dataclasses.asdict(bare) | scale_settings(self.scale, bare, features=features)
         return resolve_config(network.table, inherited=scaled, file=self.file, options=own)
+
+    def describe(self, runs: Sequence[RunSpec]) -> str:
+        """The scale in words, such as "small (crop 112, width 0.25, 40 epochs)"."""
+        parts = [
+            self._describe_name(),
+            *([] if self.file is None else [f"with {self.file.name}"]),
+            *([] if self.label_fraction == 1 else [f"{100 * self.label_fraction:g} % of the labels"]),
+        ]
+        return f"{', '.join(parts)} ({describe_size([run.config for run in runs])})"
+
+    def _describe_name(self) -> str:
+        if self.preset is None:
+            return self.scale
+        return f"preset {self.preset}" if self.scale == PAPER else f"{self.scale} of preset {self.preset}"
 
 
 def plan_runs(networks: Sequence[Network], sources: Sequence[Source], base: Base) -> tuple[RunSpec, ...]:

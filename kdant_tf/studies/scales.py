@@ -30,8 +30,9 @@ _OF_STEM = ("crop", "width")
 def scale_settings(scale: str, config: TrainConfig, *, features: bool) -> dict[str, Any]:
     """The settings that a scale changes.
 
-    Pretrained I3D weights fit the full width only, so a narrower I3D begins at random. Records of features
-    bind crop and width, which are their stem's.
+    Pretrained I3D weights fit the full width only, so a narrower I3D begins at random; and so does
+    everything of scale "tiny", which is to need no download. Records of features bind crop and width,
+    which are their stem's.
 
     Args:
         scale: a key of SCALES.
@@ -41,15 +42,15 @@ def scale_settings(scale: str, config: TrainConfig, *, features: bool) -> dict[s
     settings = dict(SCALES[scale])
     if features:
         return {name: value for name, value in settings.items() if name not in _OF_STEM}
-    if settings.get("width", 1.0) != 1.0 and config.model == "i3d":
+    if scale == TINY or (settings.get("width", 1.0) != 1.0 and config.model == "i3d"):
         settings["init"] = "random"
     return settings
 
 
-def describe_scale(scale: str, configs: Sequence[TrainConfig]) -> str:
-    """Such as "small (crop 112, width 0.25, 40 epochs)": the name, and what the runs really have."""
+def describe_size(configs: Sequence[TrainConfig]) -> str:
+    """What the runs really have, such as "crop 112, width 0.25, 40 epochs"."""
     crops, widths, epochs = (
         " or ".join(f"{value:g}" for value in dict.fromkeys(getattr(config, name) for config in configs))
         for name in ("crop", "width", "epochs")
     )
-    return f"{scale} (crop {crops}, width {widths}, {epochs} epochs)"
+    return f"crop {crops}, width {widths}, {epochs} epochs"

@@ -21,7 +21,6 @@ from kdant_tf.runs import METRICS_NAME
 from kdant_tf.studies.aggregate import Average, average
 from kdant_tf.studies.plan import Base, places_of, plan_runs
 from kdant_tf.studies.run_state import is_finished
-from kdant_tf.studies.scales import describe_scale
 from kdant_tf.studies.study import Network, Place, RunSpec, Source, Study, run_folder, run_name
 from tf_records.files import write_text_atomically
 
@@ -101,7 +100,7 @@ def plan_sweep(
     return Study(
         name="sweep",
         title=f"Sweep, judged on {100 * validation_fraction:g} % of the training videos",
-        scale=describe_scale(base.scale, [run.config for run in runs]),
+        scale=base.describe(runs),
         places=places_of(sources),
         runs=runs,
     )

@@ -6,7 +6,6 @@ from kdant_tf.config import FEATURE_LOSS_NAMES, STUDENT, TEACHER
 from kdant_tf.studies import published
 from kdant_tf.studies.plan import Base, places_of, plan_runs
 from kdant_tf.studies.rows import choose_rows
-from kdant_tf.studies.scales import describe_scale
 from kdant_tf.studies.study import Column, Network, Row, Source, Study
 from tf_records.schema import FUTURE, OBSERVED
 
@@ -62,7 +61,7 @@ def plan_table1(sources: Sequence[Source], base: Base, row_names: Sequence[str] 
     return Study(
         name="table1",
         title="Table 1: action anticipation on JHMDB",
-        scale=describe_scale(base.scale, [run.config for run in runs]),
+        scale=base.describe(runs),
         source=f"{published.SOURCE}, Table 1",
         places=places_of(sources),
         runs=runs,
@@ -98,7 +97,7 @@ def plan_table2(sources: Sequence[Source], base: Base, row_names: Sequence[str] 
     return Study(
         name="table2",
         title=f"Table 2: anticipation from the first 20 % of JHMDB's videos ({column.name})",
-        scale=describe_scale(base.scale, [run.config for run in runs]),
+        scale=base.describe(runs),
         source=f"{published.SOURCE}, Table 2",
         places=places_of(sources),
         runs=runs,

@@ -7,7 +7,7 @@ from kdant_tf.config import STUDENT, TEACHER
 from kdant_tf.studies import published
 from kdant_tf.studies.plan import Base, places_of, plan_runs
 from kdant_tf.studies.rows import choose_rows
-from kdant_tf.studies.scales import TINY, describe_scale
+from kdant_tf.studies.scales import TINY
 from kdant_tf.studies.study import Column, Network, Row, Source, Study
 from tf_records.errors import KdantError
 from tf_records.manifest import load_manifest
@@ -63,7 +63,7 @@ def plan_table3(
     return Study(
         name="table3",
         title="Table 3: anticipation of verbs on EPIC-KITCHENS-55",
-        scale=describe_scale(base.scale, [run.config for run in runs]),
+        scale=base.describe(runs),
         source=f"{published.SOURCE}, Table 3 and §4.3",
         places=places_of(sources),
         runs=runs,

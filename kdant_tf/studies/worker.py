@@ -5,6 +5,7 @@ because whoever began it asks it to stop or is gone, it stops as after SIGTERM: 
 """
 
 import argparse
+import contextlib
 import json
 import os
 import signal
@@ -73,7 +74,7 @@ def _train(arguments: argparse.Namespace) -> Run:
     def tell(epoch: int, logs: dict[str, Any] | None) -> None:
         names = ("loss", "accuracy", "validation_accuracy")
         numbers = {name: float(logs[name]) for name in names if logs is not None and name in logs}
-        print(json.dumps({"epoch": epoch + 1, **numbers}), flush=True)
+        _say({"epoch": epoch + 1, **numbers})
 
     train(
         record_path(arguments.records),
@@ -100,7 +101,13 @@ def _evaluate(run: Run, arguments: argparse.Namespace) -> None:
         view: evaluate_run(run, records, view=view, network=network).top1.value
         for view in arguments.views.split(",")
     }
-    print(json.dumps({"top1": results}), flush=True)
+    _say({"top1": results})
+
+
+def _say(fields: dict[str, Any]) -> None:
+    # Where nobody listens any more, the checkpoint is still to be written.
+    with contextlib.suppress(BrokenPipeError):
+        print(json.dumps(fields), flush=True)
 
 
 if __name__ == "__main__":

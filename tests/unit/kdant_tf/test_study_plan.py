@@ -84,6 +84,16 @@ def test_table1_and_table2_share_their_runs(record_folder: Path) -> None:
     assert first.scale == "small (crop 112, width 0.25, 40 epochs)"
 
 
+def test_the_scale_names_what_it_changed(record_folder: Path, tmp_path: Path) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text("epochs = 5")
+    source = Source(split="1", records={"rgb": record_folder}, seeds=(0,))
+    base = Base(preset="jhmdb-small", file=file, label_fraction=0.5)
+    assert plan_table1([source], base).scale == (
+        "preset jhmdb-small, with own.toml, 50 % of the labels (crop 112, width 0.25, 5 epochs)"
+    )
+
+
 def test_a_row_of_the_literature_alone_still_trains_ours(record_folder: Path) -> None:
     source = Source(split="1", records={"rgb": record_folder}, seeds=(0,))
     study = plan_table1([source], Base(), ["recognition"])
