@@ -26,7 +26,6 @@ class Table:
         caption: above it.
         columns: names, the first that of the row headers.
         rows: cells, as many as columns.
-        numeric: all columns but the first hold numbers.
         note: below it.
     """
 
@@ -34,8 +33,11 @@ class Table:
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
-    numeric: bool = True
     note: str = ""
+
+    def is_numeric(self, column: int) -> bool:
+        """Whether its cells have numbers to sort by."""
+        return any(row[column].key is not None for row in self.rows)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,58 +1,84 @@
 """One page about runs or a study."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kdant_tf.report.content import Page, Picture, Section, Table
+from kdant_tf.report.group import MOST_NETWORKS, Group, group_networks
 from kdant_tf.report.page import write_page
-from kdant_tf.report.pictures import training_picture
+from kdant_tf.report.pictures import (
+    class_picture,
+    confusion_pictures,
+    reliability_picture,
+    training_picture,
+)
 from kdant_tf.report.result_tables import class_table, curve_tables, difference_table, result_table
 from kdant_tf.report.setting_tables import setting_tables
 from kdant_tf.report.study_tables import about_tables, study_tables
 from kdant_tf.report.subject import Subject, load_subject
+from kdant_tf.runs import Run
 from kdant_tf.version import __version__
 from tf_records.errors import KdantError
+from tf_records.remote_path import RecordPath
+
+_LEAD = (
+    "How well networks name an action before it happens, what they say of single videos, and what they were "
+    "trained with."
+)
+_NO_RECORDS = (
+    "There are no clips and no heat maps here, since this page was made without --records. Clips come from "
+    "records: kdant report … --records REC."
+)
 
 
-def write_report(folders: Sequence[Path], out: Path, *, overwrite: bool = False) -> tuple[int, int]:
-    """Writes a page about runs or a study.
+def write_report(
+    folders: Sequence[Path], out: Path, *, records: Sequence[RecordPath] = (), overwrite: bool = False
+) -> tuple[int, int]:
+    """Writes a page about runs or a study. The same input gives the same bytes.
 
     Args:
         folders: of runs, or of one study.
         out: HTML file, made whole or not at all.
-        overwrite: replace it where it is there.
+        records: folders that the runs were evaluated on, one a split; without any the page has no clips
+            and imports no TensorFlow.
+        overwrite: replace `out` where it is there.
 
     Returns:
         Its size in bytes, and the number of samples that it shows.
 
     Raises:
-        RunError: see `load_subject`.
+        RunError: see `load_subject` and `group_networks`.
+        RecordError: records that are none, or damaged.
         KdantError: `out` is there already, or cannot be written.
     """
-    check_out(out, overwrite=overwrite)
-    page = compose(load_subject(folders))
+    _check_out(out, overwrite=overwrite)
+    page = compose(load_subject(folders), records)
     return write_page(page, out), page.clips
 
 
-def check_out(out: Path, *, overwrite: bool) -> None:
-    """Refuses a file that cannot be made, before anything is drawn."""
+def _check_out(out: Path, *, overwrite: bool) -> None:
     if out.is_dir() or not out.parent.is_dir():
-        what = "is a folder" if out.is_dir() else f"lies in {out.parent}, which does not exist"
+        what = "is a folder" if out.is_dir() else f"lies in {out.parent}, which is no folder"
         raise KdantError(f"--out should be a file such as report.html. {out} {what}.")
     if out.exists() and not overwrite:
         raise KdantError(f"File {out} is there already. Choose another, or add --overwrite to replace it.")
 
 
-def compose(subject: Subject) -> Page:
+def compose(subject: Subject, records: Sequence[RecordPath]) -> Page:
     """All sections of the page."""
-    sections = [_results(subject), _classes(subject), _training(subject), _settings(subject)]
-    return Page(
-        title=subject.title,
-        lead="How well networks name an action before it happens, what they were trained with, and what they "
-        "say of single videos.",
-        sections=[section for section in sections if section.blocks or section.text],
-        version=__version__,
-    )
+    groups = group_networks(subject, records)
+    sections = [
+        _results(subject),
+        *_seen(groups),
+        *(_classes(group, number, len(groups)) for number, group in enumerate(groups)),
+        _training(groups[0].runs if groups else dict(list(subject.runs.items())[:MOST_NETWORKS])),
+        Section(
+            id="settings",
+            title="Settings",
+            blocks=[*about_tables(subject.tables), *setting_tables(subject.runs)],
+        ),
+    ]
+    return Page(title=subject.title, lead=_LEAD, sections=sections, version=__version__)
 
 
 def _results(subject: Subject) -> Section:
@@ -64,21 +90,38 @@ def _results(subject: Subject) -> Section:
     difference = None if subject.study is not None else difference_table(subject.networks)
     blocks += [] if difference is None else [difference]
     blocks += curve_tables(subject.networks)
-    return Section(id="results", title="Results", blocks=blocks)
+    text = () if blocks else ("No run of this study was evaluated, and it has no table yet.",)
+    return Section(id="results", title="Results", blocks=blocks, text=text)
 
 
-def _classes(subject: Subject) -> Section:
-    table = class_table(subject.networks)
-    return Section(id="classes", title="Classes", blocks=[] if table is None else [table])
+def _seen(groups: Sequence[Group]) -> list[Section]:
+    sections: list[Section] = []
+    for number, group in enumerate(groups):
+        if group.records is not None:
+            from kdant_tf.report.seen import seen_sections  # imports TensorFlow
+
+            sections += seen_sections(group, group.records, number, len(groups))
+    return sections or [Section(id="samples", title="Samples", blocks=(), text=(_NO_RECORDS,))]
 
 
-def _training(subject: Subject) -> Section:
-    picture = training_picture(subject.runs)
-    blocks: list[Picture] = [] if picture is None else [picture]
-    text = [] if blocks else ["No run has kept its metrics.csv, so there are no training curves."]
-    return Section(id="training", title="Training", blocks=blocks, text=text)
+def _classes(group: Group, number: int, of: int) -> Section:
+    table = class_table(group.networks)
+    blocks: list[Table | Picture] = [] if table is None else [table]
+    blocks += [class_picture(group), *confusion_pictures(group), reliability_picture(group)]
+    where = "" if of == 1 else f": {group.records}"
+    return Section(
+        id="classes" if of == 1 else f"classes-{number + 1}",
+        title=f"Classes and confidence{where}",
+        blocks=blocks,
+    )
 
 
-def _settings(subject: Subject) -> Section:
-    blocks = [*about_tables(subject.tables), *setting_tables(subject.runs)]
-    return Section(id="settings", title="Settings", blocks=blocks)
+def _training(runs: Mapping[str, Run]) -> Section:
+    picture = training_picture(runs)
+    text = ("No run has kept its metrics.csv, so there are no training curves.",)
+    return Section(
+        id="training",
+        title="Training",
+        blocks=() if picture is None else [picture],
+        text=text if picture is None else (),
+    )

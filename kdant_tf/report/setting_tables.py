@@ -30,7 +30,7 @@ def setting_tables(runs: Mapping[str, Run]) -> list[Table]:
             [Cell(text=name), *(Cell(text=each.get(key, "")) for key in differing)]
             for name, each in fields.items()
         ]
-        table = Table(caption="Settings that differ", columns=("run", *differing), rows=rows, numeric=False)
+        table = Table(caption="Settings that differ", columns=("run", *differing), rows=rows)
         tables.insert(0, table)
     return tables
 
@@ -38,7 +38,7 @@ def setting_tables(runs: Mapping[str, Run]) -> list[Table]:
 def field_table(caption: str, fields: Mapping[str, str]) -> Table:
     """Names and values."""
     rows = [[Cell(text=name), Cell(text=value)] for name, value in fields.items()]
-    return Table(caption=caption, columns=("setting", "value"), rows=rows, numeric=False)
+    return Table(caption=caption, columns=("setting", "value"), rows=rows)
 
 
 def flatten(fields: Mapping[str, Any], *, leave_out: Sequence[str] = (), prefix: str = "") -> dict[str, str]:
