@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from kdant_tf.config import TrainConfig, resolve_config
-from kdant_tf.studies.scales import PAPER, describe_size, scale_settings
+from kdant_tf.studies.scales import PAPER, describe_scale, scale_settings
 from kdant_tf.studies.study import Network, Place, RunSpec, Source, run_name
 from tf_records.errors import KdantError
 from tf_records.manifest import load_manifest
@@ -55,7 +55,7 @@ class Base:
             *([] if self.file is None else [f"with {self.file.name}"]),
             *([] if self.label_fraction == 1 else [f"{100 * self.label_fraction:g} % of the labels"]),
         ]
-        return f"{', '.join(parts)} ({describe_size([run.config for run in runs])})"
+        return describe_scale(", ".join(parts), [run.config for run in runs])
 
     def _describe_name(self) -> str:
         if self.preset is None:

@@ -47,10 +47,10 @@ def scale_settings(scale: str, config: TrainConfig, *, features: bool) -> dict[s
     return settings
 
 
-def describe_size(configs: Sequence[TrainConfig]) -> str:
-    """What the runs really have, such as "crop 112, width 0.25, 40 epochs"."""
+def describe_scale(scale: str, configs: Sequence[TrainConfig]) -> str:
+    """Such as "small (crop 112, width 0.25, 40 epochs)": the name, and what the runs really have."""
     crops, widths, epochs = (
         " or ".join(f"{value:g}" for value in dict.fromkeys(getattr(config, name) for config in configs))
         for name in ("crop", "width", "epochs")
     )
-    return f"crop {crops}, width {widths}, {epochs} epochs"
+    return f"{scale} (crop {crops}, width {widths}, {epochs} epochs)"
