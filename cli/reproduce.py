@@ -12,6 +12,7 @@ from tf_records.remote_path import RecordPath
 
 from .command import KdantCommand, split_names
 from .options import RECORD_FOLDER
+from .reproduce_drift import drift
 from .studies import plan_inputs, run_study, study_options
 
 rows_option = click.option(
@@ -176,6 +177,9 @@ def sweep(
         return sweeping.write_sweep(out, study, swept, about)
 
     run_study(study, conclude, out=out, **ways)
+
+
+reproduce.add_command(drift)
 
 
 def run_table(

@@ -16,10 +16,11 @@ from .options import FOLDER, RECORD_FOLDER, json_option
 def _parse_seeds(
     ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
 ) -> tuple[tuple[int, ...], ...]:
-    return tuple(_parse_one(ctx, param, value) for value in values or ("0,1,2",))
+    return tuple(parse_seeds(ctx, param, value) for value in values or ("0,1,2",))
 
 
-def _parse_one(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+def parse_seeds(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    """Callback for comma-separated seeds."""
     try:
         seeds = tuple(int(part) for part in value.split(","))
     except ValueError:

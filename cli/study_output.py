@@ -43,6 +43,39 @@ def print_result_table(table: Any, as_json: bool) -> None:
             f"Differences are from {' or '.join(references)} on the same test samples, averaged over seeds, "
             f"with 95 % intervals over videos."
         )
+    _name_missing(table)
+
+
+def print_drift_table(table: Any, as_json: bool) -> None:
+    """A ResultTable whose columns are drifts: accuracies, and below them what each row gains, in percent."""
+    if as_json:
+        print_json(table.to_dict())
+        return
+    study = table.study
+    names = [column.name for column in study.columns]
+    counts = sorted({cell.ours.places for cell in table.cells.values() if cell.ours is not None})
+    runs = " or ".join(map(str, counts)) if counts else "no"
+    head = f"{study.title}\nScale {study.scale}; {runs} seeds"
+    levels = [
+        (row.title, *(describe_average(table.cells[row.name, name]) for name in names)) for row in study.rows
+    ]
+    print_table(f"{head}\nAccuracy, % ± standard deviation over seeds", ("network", *names), levels)
+    gains = [
+        (row.name, *(_on_two_lines(describe_difference(table.cells[row.name, name])) for name in names))
+        for row in study.rows
+        if row.reference is not None
+    ]
+    title = "Gain over none on the same test videos, points, 95 % intervals over videos and seeds"
+    print_table(title, ("feature loss", *names), gains)
+    _name_missing(table)
+
+
+def _on_two_lines(difference: str) -> str:
+    """The interval below, without its brackets, so that four of them fit into 80 characters."""
+    return difference.replace(" (", "\n").removesuffix(")")
+
+
+def _name_missing(table: Any) -> None:
     if table.missing:
         click.echo(f"Not finished, so not in the table: {', '.join(table.missing)}", err=True)
 

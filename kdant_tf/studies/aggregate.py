@@ -56,38 +56,56 @@ def average(values: Mapping[Place, float]) -> Average:
 
 
 def paired_difference(
-    gained: Mapping[Place, PlacedSamples], *, resamples: int = RESAMPLES, seed: int = 0
+    gained: Mapping[Place, PlacedSamples],
+    *,
+    draw_seeds: bool = False,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
 ) -> Interval:
-    """Mean of a per-sample difference, with a 95 % interval from a bootstrap over videos.
+    """Mean of a per-sample difference, with a 95 % interval from a bootstrap over videos, or seeds too.
 
     Within a split a sample's difference is averaged over seeds first, and a split counts once, so that the
     value is the difference of two `average` means. Videos are drawn with all their samples, in all
     splits that test on them. The interval is about other test videos, for these trainings: how much other
-    seeds would change it is what the standard deviation over seeds tells.
+    seeds would change it is what the standard deviation over seeds tells, or `draw_seeds`.
 
     Args:
         gained: at each place, what the second network has right minus what the first has, in -1, 0, 1; the
             samples of a split are the same at all its places.
+        draw_seeds: draw seeds too, in each split one fewer than it has, so that the draws' variance is that
+            of a mean over seeds (Rao and Wu 1988); where a split has a single seed, it stays.
         resamples: int >= 1.
         seed: of the draws.
     """
-    values, weights, videos = [], [], []
-    for split in dict.fromkeys(place.split for place in gained):
-        seeds = [samples for place, samples in gained.items() if place.split == split]
-        over_seeds = np.mean([samples.values.astype(np.float64) for samples in seeds], axis=0)
-        values.append(over_seeds)
-        weights.append(np.full(len(over_seeds), 1 / len(over_seeds)))
-        videos.append(seeds[0].videos)
-    every, weight = np.concatenate(values), np.concatenate(weights)
-    _, video = np.unique(np.concatenate(videos), return_inverse=True)
-    sums, masses = np.bincount(video, weights=weight * every), np.bincount(video, weights=weight)
+    splits = [
+        [samples for place, samples in gained.items() if place.split == split]
+        for split in dict.fromkeys(place.split for place in gained)
+    ]
+    names = np.unique(np.concatenate([seeds[0].videos for seeds in splits]))
+    # For each split, what each seed gains on each video; the weights of a split's samples add up to 1.
+    tables = [np.stack([_sum_videos(each.values, each.videos, names) for each in seeds]) for seeds in splits]
+    masses = np.sum([_sum_videos(np.ones(len(s[0].videos)), s[0].videos, names) for s in splits], axis=0)
+    whole = np.sum([table.mean(axis=0) for table in tables], axis=0)
     rng = np.random.default_rng(seed)
     means = []
     for _ in range(resamples):
-        drawn = rng.integers(len(sums), size=len(sums))
+        sums = np.sum([_draw_seeds(rng, table) for table in tables], axis=0) if draw_seeds else whole
+        drawn = rng.integers(len(names), size=len(names))
         means.append(sums[drawn].sum() / masses[drawn].sum())
     low, high = np.quantile(means, (0.025, 0.975))
-    return Interval(value=float(sums.sum() / masses.sum()), low=float(low), high=float(high))
+    return Interval(value=float(whole.sum() / masses.sum()), low=float(low), high=float(high))
+
+
+def _sum_videos(values: np.ndarray, videos: np.ndarray, names: np.ndarray) -> np.ndarray:
+    """Float `(len(names),)`: each video's share of the samples' mean."""
+    weights = values.astype(np.float64) / len(values)
+    return np.bincount(np.searchsorted(names, videos), weights=weights, minlength=len(names))
+
+
+def _draw_seeds(rng: np.random.Generator, table: np.ndarray) -> np.ndarray:
+    """Mean over some seeds, drawn with repetitions, of `(seeds, videos)`."""
+    seeds = len(table)
+    return table[rng.integers(seeds, size=max(1, seeds - 1))].mean(axis=0)
 
 
 def _by_split(values: Mapping[Place, float]) -> Sequence[np.ndarray]:

@@ -93,7 +93,8 @@ def _csv_fields(cell: Cell) -> dict[str, Any]:
 def to_tex(table: ResultTable) -> str:
     """A LaTeX table that needs no package; percent."""
     study = table.study
-    heads = [f"{column.name}{part}" for column in study.columns for part in ("", ", paper")]
+    parts = ("", ", paper") if study.source else ("",)
+    heads = [f"{column.name}{part}" for column in study.columns for part in parts]
     lines = [
         r"\begin{table}",
         r"\centering",
@@ -107,7 +108,8 @@ def to_tex(table: ResultTable) -> str:
         cells = [escape_tex(row.title)]
         for column in study.columns:
             cell = table.cells[row.name, column.name]
-            cells += [describe_average(cell).replace("±", r"$\pm$"), describe_published(cell)]
+            ours = describe_average(cell).replace("±", r"$\pm$")
+            cells += [ours, describe_published(cell)][: len(parts)]
         lines.append(" & ".join(cells) + r" \\")
     return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}"]) + "\n"
 
@@ -122,7 +124,8 @@ def caption(table: ResultTable) -> str:
     study = table.study
     spread = " or ".join(sorted({cell.ours.sd_over for cell in table.cells.values() if cell.ours} - {""}))
     over = f" ± standard deviation over {spread}" if spread else ""
-    return f"{study.title}. Scale {study.scale}. Accuracy in %, mean{over}; paper: {study.source}."
+    paper = f"; paper: {study.source}" if study.source else ""
+    return f"{study.title}. Scale {study.scale}. Accuracy in %, mean{over}{paper}."
 
 
 def describe_average(cell: Cell) -> str:

@@ -127,6 +127,7 @@ class Study:
         source: of the published figures.
         places: that the table averages over.
         rows, columns: of the table.
+        draw_seeds: intervals of differences are over seeds too, not over videos alone.
     """
 
     name: str
@@ -137,11 +138,13 @@ class Study:
     places: tuple[Place, ...] = ()
     rows: tuple[Row, ...] = ()
     columns: tuple[Column, ...] = ()
+    draw_seeds: bool = False
 
 
 def run_name(stream: str, place: Place, network: str) -> str:
-    """Such as "rgb-split1-seed0-direct"."""
-    return f"{stream}-split{place.split}-seed{place.seed}-{network}"
+    """Such as "rgb-split1-seed0-direct"; a split that is no number has its own name in full."""
+    split = f"split{place.split}" if place.split.isdecimal() else place.split
+    return f"{stream}-{split}-seed{place.seed}-{network}"
 
 
 def run_folder(study_folder: Path, name: str) -> Path:

@@ -129,7 +129,7 @@ def _cell(reader: _Reader, study: Study, row: Row, reference: Row | None, column
     return Cell(
         ours=average(values) if values else None,
         values=values,
-        difference=paired_difference(gained) if gained else None,
+        difference=paired_difference(gained, draw_seeds=study.draw_seeds) if gained else None,
         difference_average=average(_means(gained)) if gained else None,
         published=row.published.get(column.name),
         published_difference=row.published_difference.get(column.name),

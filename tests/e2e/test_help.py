@@ -19,7 +19,7 @@ def test_all_verbs_are_there() -> None:
     assert set(main.commands) == set(VERBS)
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS, "reproduce table3", "reproduce sweep"])
+@pytest.mark.parametrize("verb", ["", *VERBS, "reproduce table3", "reproduce sweep", "reproduce drift"])
 def test_help_imports_no_tensorflow(verb: str) -> None:
     script = (
         "import sys\n"

@@ -1,0 +1,91 @@
+"""kdant reproduce drift: rendered, trained, gone on with, and what it refuses."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from kdant_cli.main import main
+
+from tf_records.manifest import load_manifest
+
+
+def drift(out: Path, *args: object) -> Result:
+    command = ("reproduce", "drift", "--out", out, "--devices", "cpu", *args)
+    return CliRunner().invoke(main, [str(arg) for arg in command])
+
+
+TINY = ("--scale", "tiny", "--drifts", "0.5", "--seeds", 3, "--rows", "teacher,direct")
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    out = tmp_path_factory.mktemp("drift") / "study"
+    return out, drift(out, *TINY, "--jobs", 2)
+
+
+def test_a_study_from_nothing_to_its_picture(study: tuple[Path, Result]) -> None:
+    out, result = study
+    assert result.exit_code == 0, result.stderr
+    assert "Rendering 16 videos of drift 0.5 (1 of 1)." in result.stderr
+    assert "Gain over none" in result.stdout
+    assert {path.name for path in (out / "runs").iterdir()} == {
+        f"rgb-drift0.5-seed3-{network}" for network in ("teacher", "none", "direct")
+    }
+    test = load_manifest(out / "records" / "drift0.5").splits["test"]
+    assert sum(shard.records for shard in test.shards) == 8
+    assert (out / "drift.png").read_bytes().startswith(b"\x89PNG")
+    assert {path.name for path in out.glob("drift.*")} == {
+        f"drift.{kind}" for kind in ("csv", "json", "png", "tex")
+    }
+
+
+def test_gains_are_those_of_the_runs(study: tuple[Path, Result]) -> None:
+    out, _ = study
+    result = drift(out, *TINY, "--summarize", "--json")
+    assert result.exit_code == 0, result.stderr
+    table = json.loads(result.stdout)
+    assert table["scale"] == "tiny (crop 32, width 0.0625, 1 epochs)"
+    rows = {row["name"]: row["columns"] for row in table["rows"]}
+    assert list(rows) == ["teacher", "none", "direct"]
+    none, direct = (
+        json.loads((out / "runs" / f"rgb-drift0.5-seed3-{loss}" / "evaluation.json").read_text())
+        for loss in ("none", "direct")
+    )
+    cell = rows["direct"]["drift 0.5"]
+    assert cell["ours"]["mean"] == direct["observed"]["top1"]
+    gain = direct["observed"]["top1"] - none["observed"]["top1"]
+    assert cell["difference"]["value"] == pytest.approx(gain)
+
+
+def test_what_is_finished_stays_and_other_videos_are_refused(study: tuple[Path, Result]) -> None:
+    out, _ = study
+    before = {
+        path: path.stat().st_mtime_ns
+        for kind in ("runs", "records", "videos")
+        for path in (out / kind).rglob("*")
+    }
+    assert "is not empty" in drift(out, *TINY).stderr
+    again = drift(out, *TINY, "--resume")
+    assert again.exit_code == 0, again.stderr
+    assert "Rendering" not in again.stderr
+    other = drift(out, *TINY, "--resume", "--scale", "study")
+    assert other.exit_code == 1
+    assert "are not those of this study" in other.stderr
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+@pytest.mark.parametrize("drifts", ["", "a", "0.7", "-0.1", "0.2,0.2", "nan"])
+def test_drifts_that_cannot_be_are_refused(drifts: str, tmp_path: Path) -> None:
+    result = drift(tmp_path / "study", "--drifts", drifts)
+    assert result.exit_code == 2
+    assert "should be different numbers from 0 to 0.6" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_row_and_no_study_are_refused(tmp_path: Path) -> None:
+    assert "does not exist" in drift(tmp_path / "none", "--summarize").stderr
+    result = drift(tmp_path / "study", "--scale", "tiny", "--rows", "noen")
+    assert result.exit_code == 1
+    assert "There is no row 'noen'" in result.stderr
+    assert not (tmp_path / "study" / "records").exists()
