@@ -31,7 +31,7 @@ HEIGHT, WIDTH = 64, 88
 ACTION_START_S = 1.2
 OFFSET_FRAMES = 16
 _ACTION_START = round(ACTION_START_S * FPS)
-_HINT = 0.25
+HINT = 0.25
 _PIXELS_PER_FRAME = {"rise": (-1.5, 0.0), "fall": (1.5, 0.0), "grow": (0.0, 0.45), "shrink": (0.0, -0.3)}
 _DISTRACTORS = 4
 MAX_DRIFT = 0.6
@@ -48,6 +48,7 @@ class SyntheticSpec:
         seed: of everything drawn.
         drift: how far away the ring stands once the action begins, as a share of the frame's width, 0 to
             MAX_DRIFT; the frames are then square. None lets it drift steadily, by a random amount.
+        hint: how fast the ring moves before the action begins, as a share of its speed in it, 0 to 1.
     """
 
     train: int = 160
@@ -55,8 +56,11 @@ class SyntheticSpec:
     test: int = 80
     seed: int = 0
     drift: float | None = None
+    hint: float = HINT
 
     def __post_init__(self) -> None:
+        if not 0 <= self.hint <= 1:
+            raise AnnotationError(f"`hint` should be from 0 to 1. Received: {self.hint}.")
         if self.drift is not None and not 0 <= self.drift <= MAX_DRIFT:
             raise AnnotationError(f"`drift` should be from 0 to {MAX_DRIFT}. Received: {self.drift}.")
 
@@ -67,7 +71,7 @@ def read_synthetic(
     """Reads the videos in `root`, rendering them first where there are none.
 
     Raises:
-        AnnotationError: `root` holds other things than rendered videos, or some of another drift.
+        AnnotationError: `root` holds other things than rendered videos, or some of another drift or hint.
     """
     annotations = root / ANNOTATIONS_NAME
     if not annotations.is_file():
@@ -79,17 +83,19 @@ def read_synthetic(
             )
         render_videos(root, spec or SyntheticSpec())
     if spec is not None:
-        _check_drift(root, spec)
+        _check_rendered(root, spec)
     return dataclasses.replace(read_csv(annotations, classes), dataset="synthetic")
 
 
-def _check_drift(root: Path, spec: SyntheticSpec) -> None:
+def _check_rendered(root: Path, spec: SyntheticSpec) -> None:
     path = root / SPEC_NAME
-    rendered = json.loads(path.read_text(encoding="utf-8")).get("drift") if path.is_file() else None
-    if rendered != spec.drift:
-        raise AnnotationError(
-            f"The videos in {root} were rendered with drift {rendered}, not {spec.drift}. Give a new folder."
-        )
+    fields = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    for name, default in (("drift", None), ("hint", HINT)):
+        rendered, asked = fields.get(name, default), getattr(spec, name)
+        if rendered != asked:
+            raise AnnotationError(
+                f"The videos in {root} were rendered with {name} {rendered}, not {asked}. Give a new folder."
+            )
 
 
 def render_videos(root: Path, spec: SyntheticSpec) -> None:
@@ -106,13 +112,15 @@ def render_videos(root: Path, spec: SyntheticSpec) -> None:
             label = CLASSES[index % len(CLASSES)]
             name = f"{number:05d}.mp4"
             rng = np.random.default_rng((spec.seed, number))
-            _encode(root / name, render_frames(label, rng, spec.drift))
+            _encode(root / name, render_frames(label, rng, spec.drift, spec.hint))
             writer.writerow((name, ACTION_START_S, FRAMES / FPS, label if labeled else "", split))
             number += 1
     write_text_atomically(root / ANNOTATIONS_NAME, text.getvalue())
 
 
-def render_frames(label: str, rng: np.random.Generator, drift: float | None = None) -> np.ndarray:
+def render_frames(
+    label: str, rng: np.random.Generator, drift: float | None = None, hint: float = HINT
+) -> np.ndarray:
     """One video: uint8 `(FRAMES, HEIGHT, WIDTH, 3)`, with a `drift` as wide as it is high."""
     width = WIDTH if drift is None else HEIGHT
     background = _background(rng, width)
@@ -123,7 +131,7 @@ def render_frames(label: str, rng: np.random.Generator, drift: float | None = No
     places = _steady_places(rng, x) if drift is None else _two_places(rng, drift)
     frames = []
     for number, x in enumerate(places):
-        share = 1.0 if number >= _ACTION_START else _HINT
+        share = 1.0 if number >= _ACTION_START else hint
         y, radius = y + share * speed_y, radius + share * speed_radius
         image = background.copy()
         canvas = ImageDraw.Draw(image)
