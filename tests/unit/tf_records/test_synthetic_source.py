@@ -112,6 +112,23 @@ def test_videos_of_another_drift_are_refused(tmp_path: Path) -> None:
             read_synthetic(tmp_path, SyntheticSpec(**few, drift=other))
 
 
+def test_a_weaker_hint_moves_less_before_the_action(tmp_path: Path) -> None:
+    def moved(hint: float) -> float:
+        """How much higher the ring stands just before the action than at first."""
+        frames = render_frames("rise", np.random.default_rng(3), 0.0, hint)
+        yellow = (frames[..., 0] > 230) & (frames[..., 2] < 90)
+        first, last = (float(np.mean(np.nonzero(yellow[number])[0])) for number in (0, 23))
+        return first - last
+
+    # 23 frames of 1.5 pixels, in full or a part of it, but for a jitter of 0.3.
+    assert [moved(hint) for hint in (0.0, 0.2, 0.4)] == pytest.approx([0, 6.9, 13.8], abs=1.5)
+    read_synthetic(tmp_path, SyntheticSpec(train=1, unlabeled=0, test=0, hint=0.2))
+    with pytest.raises(AnnotationError, match=r"rendered with hint 0\.2, not 0\.25"):
+        read_synthetic(tmp_path, SyntheticSpec(train=1, unlabeled=0, test=0))
+    with pytest.raises(AnnotationError, match="`hint` should be from 0 to 1"):
+        SyntheticSpec(hint=1.1)
+
+
 @pytest.mark.parametrize("drift", [-0.1, 0.61])
 def test_a_drift_out_of_the_frame_is_refused(drift: float) -> None:
     with pytest.raises(AnnotationError, match=r"should be from 0 to 0\.6"):
