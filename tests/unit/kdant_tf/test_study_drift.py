@@ -119,4 +119,4 @@ def test_names_lead_back_to_drifts() -> None:
 def test_the_study_has_few_labels_and_the_test_videos_that_its_claim_needs() -> None:
     spec = dataclasses.asdict(VIDEOS["study"])
     assert spec["test"] >= 2000
-    assert spec["unlabeled"] >= 4 * spec["train"]
+    assert spec["unlabeled"] > spec["train"]
