@@ -18,7 +18,7 @@ MODULES = [
     for path in sorted((REPOSITORY / package).rglob("*.py"))
 ]
 LIGHT_MODULES = (
-    "kdant_tf.run_list, kdant_tf.metrics_csv, "
+    "kdant_tf.run_list, kdant_tf.metrics_csv, kdant_tf.report.report, "
     "kdant_tf, kdant_tf.config, kdant_tf.runs, tf_records, tf_records.schema, tf_records.plan, "
     "tf_records.flow, tf_records.sources.jhmdb, tf_records.writer"
 )
