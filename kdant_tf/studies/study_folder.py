@@ -31,7 +31,7 @@ class StudyFile:
         self.fields: dict[str, Any] = {"tables": {}, "seconds": {}}
         if self.path.is_file():
             try:
-                self.fields |= json.loads(self.path.read_text(encoding="utf-8"))
+                self.fields |= {**json.loads(self.path.read_text(encoding="utf-8"))}
                 dict(self.fields["tables"]), dict(self.fields["seconds"])
             except (OSError, ValueError, TypeError) as error:
                 raise RunError(
