@@ -34,7 +34,7 @@ def print_result_table(table: Any, as_json: bool) -> None:
                     describe_published(cell),
                 )
             )
-    head = ("network", "", "runs", "ours, %", against, "paper, %")
+    head = ("network", "", "n", "ours, %", against, "paper")
     print_table(f"{study.title}\nScale {study.scale}; {study.source}", head, lines, left=2)
     if spread := {cell.ours.sd_over for cell in table.cells.values() if cell.ours} - {""}:
         click.echo(f"± standard deviation over {' or '.join(sorted(spread))}.")

@@ -39,7 +39,7 @@ class StudyProgress:
         self.total = 0
         self.waiting: dict[str, RunSpec] = {}
         self.running: dict[str, _Running] = {}
-        self.ended: list[tuple[str, str]] = []
+        self.outcomes: list[tuple[str, str]] = []
         self.finished_runs = 0
         self.epoch_seconds: dict[str, tuple[float, int]] = {}
 
@@ -68,11 +68,14 @@ class StudyProgress:
     def told(self, spec: RunSpec, fields: Mapping[str, Any]) -> None:
         self.running[spec.name].take(fields)
 
-    def finished(self, spec: RunSpec, seconds: float) -> None:
+    def ended(self, spec: RunSpec, seconds: float) -> None:
+        self.file.add_seconds(spec.name, seconds)
+
+    def finished(self, spec: RunSpec) -> None:
         run = self.running.pop(spec.name)
         self.finished_runs += 1
-        self.file.add_seconds(spec.name, seconds)
-        self._count(spec, self.file.seconds[spec.name])
+        seconds = self.file.seconds[spec.name]
+        self._count(spec, seconds)
         self._end(spec.name, ", ".join((*run.results(), clock(seconds))))
 
     def failed(self, spec: RunSpec, reason: str) -> None:
@@ -108,7 +111,7 @@ class StudyProgress:
         return None
 
     def _end(self, name: str, what: str) -> None:
-        self.ended.append((name, what))
+        self.outcomes.append((name, what))
         left_s = self.left_s()
         left = "" if not left_s else f"; about {clock(left_s)} left"
         self._say(f"{self.finished_runs}/{self.total} runs: {name}: {what}{left}")
@@ -119,7 +122,7 @@ class StudyProgress:
 
     def _render(self) -> RenderableType:
         table = Table("run", "epoch", "loss", "training top-1", "test top-1, time")
-        for name, what in self.ended[-_FINISHED_SHOWN:]:
+        for name, what in self.outcomes[-_FINISHED_SHOWN:]:
             table.add_row(Text(name), "", "", "", Text(what))
         for name, run in self.running.items():
             table.add_row(Text(name), *run.describe(), style="bold")

@@ -25,6 +25,7 @@ _TEX = {
     "<": r"\textless{}",
     ">": r"\textgreater{}",
     "|": r"\textbar{}",
+    "±": r"$\pm$",
 }
 _SPECIAL = re.compile("|".join(re.escape(character) for character in _TEX))
 
@@ -91,26 +92,24 @@ def _csv_fields(cell: Cell) -> dict[str, Any]:
 
 
 def to_tex(table: ResultTable) -> str:
-    """A LaTeX table that needs no package; percent."""
+    """A LaTeX table that needs no package, a line for each row and column; percent."""
     study = table.study
-    parts = ("", ", paper") if study.source else ("",)
-    heads = [f"{column.name}{part}" for column in study.columns for part in parts]
+    heads = ["Method", "", "Ours", "Difference", *(["Paper"] if study.source else [])]
     lines = [
         r"\begin{table}",
         r"\centering",
         rf"\caption{{{escape_tex(caption(table))}}}",
-        rf"\begin{{tabular}}{{l{'r' * len(heads)}}}",
+        rf"\begin{{tabular}}{{ll{'r' * (len(heads) - 2)}}}",
         r"\hline",
-        " & ".join(map(escape_tex, ["Method", *heads])) + r" \\",
-        r"\hline",
+        " & ".join(heads) + r" \\",
     ]
     for row in study.rows:
-        cells = [escape_tex(row.title)]
+        lines.append(r"\hline")
         for column in study.columns:
             cell = table.cells[row.name, column.name]
-            ours = describe_average(cell).replace("±", r"$\pm$")
-            cells += [ours, describe_published(cell)][: len(parts)]
-        lines.append(" & ".join(cells) + r" \\")
+            numbers = (describe_average(cell), describe_difference(cell), describe_published(cell))
+            cells = (row.title, column.name, *numbers)[: len(heads)]
+            lines.append(" & ".join(map(escape_tex, cells)) + r" \\")
     return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}"]) + "\n"
 
 
@@ -125,7 +124,11 @@ def caption(table: ResultTable) -> str:
     spread = " or ".join(sorted({cell.ours.sd_over for cell in table.cells.values() if cell.ours} - {""}))
     over = f" ± standard deviation over {spread}" if spread else ""
     paper = f"; paper: {study.source}" if study.source else ""
-    return f"{study.title}. Scale {study.scale}. Accuracy in %, mean{over}{paper}."
+    references = list(dict.fromkeys(row.reference for row in study.rows if row.reference is not None))
+    against = (
+        f" Differences: from {' or '.join(references)}, 95 % intervals over videos." if references else ""
+    )
+    return f"{study.title}. Scale {study.scale}. Accuracy in %, mean{over}{paper}.{against}"
 
 
 def describe_average(cell: Cell) -> str:
@@ -140,12 +143,12 @@ def describe_spread(average: Average) -> str:
 
 
 def describe_difference(cell: Cell) -> str:
-    """Such as "+1.2 (-3.1 to +5.0)", in percentage points."""
+    """Such as "+1.2 [-3.1, +5.0]", in percentage points."""
     if cell.difference is None:
         return ""
     ends = (cell.difference.value, cell.difference.low, cell.difference.high)
     value, low, high = (round(100 * each, 1) + 0.0 for each in ends)  # adding 0 makes -0 positive
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
 def describe_published(cell: Cell) -> str:

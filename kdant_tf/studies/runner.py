@@ -35,7 +35,10 @@ class Observer(Protocol):
     def told(self, spec: RunSpec, fields: Mapping[str, Any]) -> None:
         """The run has said "epoch", "loss" and "accuracy", or "top1" of its views."""
 
-    def finished(self, spec: RunSpec, seconds: float) -> None:
+    def ended(self, spec: RunSpec, seconds: float) -> None:
+        """The process has ended, after so long; what came of it is told next."""
+
+    def finished(self, spec: RunSpec) -> None:
         """The run is trained and evaluated."""
 
     def failed(self, spec: RunSpec, reason: str) -> None:
@@ -206,10 +209,10 @@ class Runner:
         for pipe in (child.process.stdin, child.process.stdout):
             if pipe is not None and not pipe.closed:
                 pipe.close()
-        seconds = time.monotonic() - child.began_s
+        self.observer.ended(child.spec, time.monotonic() - child.began_s)
         if code == 0:
             self.done.add(child.spec.name)
-            self.observer.finished(child.spec, seconds)
+            self.observer.finished(child.spec)
         elif not self.stopping:
             self._fail(child.spec, _reason(child.log, code))
 

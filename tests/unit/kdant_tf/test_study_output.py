@@ -128,15 +128,16 @@ def test_csv_and_json_agree(tmp_path: Path, table: ResultTable) -> None:
 def test_latex_is_escaped_and_says_the_scale(table: ResultTable) -> None:
     text = to_tex(table)
     assert r"\caption{Made up \& \textless{}small\textgreater{}. Scale tiny (crop 32)." in text
-    assert r"old\_method 20 \% &  & 5.0 &  &  &  &  \\" in text
-    assert r"student new & 87.5 $\pm$ 17.7 & 70.2" in text
-    assert text.count(r"\\") == 4
-    assert "±" not in text.replace(r"\caption", "").splitlines()[-4]
+    assert r"old\_method 20 \% & RGB &  &  & 5.0 \\" in text
+    assert r"student none & Both & 75.0 $\pm$ 0.0 &  &  \\" in text
+    assert r"student new & RGB & 87.5 $\pm$ 17.7 & +37.5 [" in text
+    assert text.count(r"\\") == 10
+    assert "±" not in text
 
 
 def test_every_special_character_is_escaped() -> None:
-    assert escape_tex(r"a_b&c%$#{}~^\<>|") == (
-        r"a\_b\&c\%\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}\textless{}\textgreater{}\textbar{}"
+    assert escape_tex(r"a_b&c%$#{}~^\<>|±") == (
+        r"a\_b\&c\%\$\#\{\}\textasciitilde{}\textasciicircum{}\textbackslash{}\textless{}\textgreater{}\textbar{}$\pm$"
     )
 
 

@@ -42,7 +42,8 @@ def test_a_line_a_finished_run_when_piped(tmp_path: Path) -> None:
         progress.told(runs[1], {"epoch": 10, "loss": 1.0, "accuracy": 0.5, "validation_accuracy": 0.25})
         progress.told(runs[1], {"top1": {"observed": 0.5}})
         progress.ticked()
-        progress.finished(runs[1], 3600.0)
+        progress.ended(runs[1], 3600.0)
+        progress.finished(runs[1])
         progress.failed(runs[2], "it broke.")
     first, second, third = text.getvalue().splitlines()
     assert first == "1 of 4 runs were finished before."
@@ -60,10 +61,12 @@ def test_the_time_left_is_counted_in_epochs_of_like_runs(tmp_path: Path) -> None
     progress.planned([], [teacher, first, second, third])
     assert progress.left_s() is None
     progress.started(teacher)
-    progress.finished(teacher, 10.0)
+    progress.ended(teacher, 10.0)
+    progress.finished(teacher)
     assert progress.left_s() == pytest.approx(40 * 1 / 2)  # of the teacher's kind, for want of another
     progress.started(first)
-    progress.finished(first, 30.0)
+    progress.ended(first, 30.0)
+    progress.finished(first)
     assert progress.left_s() == pytest.approx(30 * 3 / 2)
     progress.started(second)
     progress.told(second, {"epoch": 15, "loss": 1.0, "accuracy": 0.5})
@@ -74,7 +77,9 @@ def test_a_resumed_study_knows_what_its_runs_took(tmp_path: Path) -> None:
     before, _ = progress_of(tmp_path)
     before.planned([], [spec("a"), spec("b")])
     before.started(spec("a"))
-    before.finished(spec("a"), 50.0)
+    before.ended(spec("a"), 20.0)  # stopped
+    before.ended(spec("a"), 30.0)
+    before.finished(spec("a"))
     again, _ = progress_of(tmp_path)
     again.planned([spec("a")], [spec("b")])
     assert again.left_s() == pytest.approx(50)

@@ -49,7 +49,10 @@ class Log:
     def told(self, spec: RunSpec, fields: Mapping[str, Any]) -> None:
         self.lines.append(f"{spec.name} {fields['epoch']}")
 
-    def finished(self, spec: RunSpec, seconds: float) -> None:
+    def ended(self, spec: RunSpec, seconds: float) -> None:
+        assert seconds > 0
+
+    def finished(self, spec: RunSpec) -> None:
         self.running -= 1
         self.lines.append(f"{spec.name} finished")
 
