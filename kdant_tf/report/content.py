@@ -40,6 +40,13 @@ class Table:
         return any(row[column].key is not None for row in self.rows)
 
 
+def interval_cell(value: float, low: float, high: float) -> Cell:
+    """A difference of accuracies with its interval, in percentage points."""
+    # Adding zero makes a zero of what was rounded to minus zero.
+    shown = [round(100 * part, 1) + 0.0 for part in (value, low, high)]
+    return Cell(text="{:+.1f} ({:+.1f} to {:+.1f})".format(*shown), key=value)
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """A still picture.

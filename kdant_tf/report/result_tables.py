@@ -7,7 +7,7 @@ import numpy as np
 
 from kdant_tf.evaluation.predictions import Predictions
 from kdant_tf.evaluation.statistics import compare_paired
-from kdant_tf.report.content import Cell, Table
+from kdant_tf.report.content import Cell, Table, interval_cell
 from kdant_tf.report.evaluated import Evaluated, read_results
 
 _ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class accuracy"}
@@ -78,12 +78,10 @@ def _same_samples(one: Predictions, other: Predictions) -> bool:
 
 def _difference_row(each: Evaluated, before: Predictions, seen: Predictions) -> list[Cell]:
     paired = compare_paired(before.right(), seen.right(), seen.videos)
-    value, low, high = (
-        100 * part for part in (paired.difference.value, paired.difference.low, paired.difference.high)
-    )
+    gained = paired.difference
     return [
         Cell(text=each.title),
-        Cell(text=f"{value:+.1f} ({low:+.1f} to {high:+.1f})", key=value),
+        interval_cell(gained.value, gained.low, gained.high),
         Cell(text=f"{paired.p_value:.3g}", key=paired.p_value),
         Cell(text=str(paired.only_second), key=paired.only_second),
         Cell(text=str(paired.only_first), key=paired.only_first),

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from kdant_tf.report.content import Cell, Table
+from kdant_tf.report.content import Cell, Table, interval_cell
 from kdant_tf.report.setting_tables import field_table, flatten
 from tf_records.errors import RunError
 
@@ -58,6 +58,7 @@ def _result_table(fields: Mapping[str, Any]) -> Table:
         ]
         for row in fields["rows"]
     ]
+    filled = [number for number in range(1 + len(heads)) if any(row[number].text for row in rows)]
     references = dict.fromkeys(
         titles[row["reference"]] for row in fields["rows"] if row["reference"] in titles
     )
@@ -72,8 +73,8 @@ def _result_table(fields: Mapping[str, Any]) -> Table:
     ]
     return Table(
         caption=f"{fields['title']}. Scale {fields['scale']}",
-        columns=("method", *heads),
-        rows=rows,
+        columns=[("method", *heads)[number] for number in filled],
+        rows=[[row[number] for number in filled] for row in rows],
         note=" ".join(note for note in notes if note),
     )
 
@@ -86,8 +87,7 @@ def _result_cells(cell: Mapping[str, Any]) -> list[Cell]:
         mean = Cell(text=f"{100 * ours['mean']:.1f}{spread}", key=ours["mean"])
         runs = Cell(text=str(ours["places"]), key=ours["places"])
     if difference is not None:
-        value, low, high = (100 * difference[part] for part in ("value", "low", "high"))
-        gained = Cell(text=f"{value:+.1f} ({low:+.1f} to {high:+.1f})", key=value)
+        gained = interval_cell(difference["value"], difference["low"], difference["high"])
     return [mean, runs, gained, _published(cell)]
 
 

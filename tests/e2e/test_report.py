@@ -155,9 +155,17 @@ def test_a_study_shows_its_table_and_the_runs_that_are_finished(
         json.dumps({"tables": {"table1": about, "sweep": about}, "seconds": {}})
     )
     ours = {"mean": 0.5, "sd": 0.125, "sd_over": "seeds", "places": 3}
-    gain = {"value": 0.01, "low": -0.02, "high": 0.04}
+    gain = {"value": 0.01, "low": -0.02, "high": -1e-9}
     cell = {"ours": ours, "difference": gain, "published": 0.7, "published_difference": None}
-    rows = [{"name": "none", "title": "Student <none>", "reference": None, "columns": {"RGB": cell}}]
+    empty = dict.fromkeys(cell)
+    rows = [
+        {
+            "name": "none",
+            "title": "Student <none>",
+            "reference": None,
+            "columns": {"RGB": cell, "Flow": empty},
+        }
+    ]
     table = {"title": "Table 1", "scale": "tiny", "published_source": "§4.2", "rows": rows, "missing": ["x"]}
     (study / "table1.json").write_text(json.dumps(table))
     (study / "sweep.json").write_text(json.dumps({"title": "Sweep", "scale": "tiny", "settings": []}))
@@ -167,9 +175,10 @@ def test_a_study_shows_its_table_and_the_runs_that_are_finished(
     result = kdant("report", study, "--out", out)
     assert result.exit_code == 0, result.stderr
     text = out.read_text("utf-8")
-    for shown in ("Student &lt;none&gt;", "50.0 ± 12.5", "+1.0 (-2.0 to +4.0)", ">70.0<", "1 runs are not"):
+    for shown in ("Student &lt;none&gt;", "50.0 ± 12.5", "+1.0 (-2.0 to +0.0)", ">70.0<", "1 runs are not"):
         assert shown in text, shown
     assert ">0.1235<" in text
+    assert "Flow, paper" not in text  # nothing stands there
     assert names[0] in text
     assert "rgb-split1-seed1-none" not in text
 
