@@ -99,6 +99,11 @@ def _parse_weights(ctx: click.Context, param: click.Parameter, value: str | None
     help="Accuracy against the anticipation time: 0.25,0.5,1 seconds from the end of the clip to the start "
     "of the action, of records built with --longest-anticipation-s.",
 )
+@click.option(
+    "--pictures",
+    is_flag=True,
+    help="Also draw confusion matrix, accuracy of each class and reliability, into RUN/pictures.",
+)
 @click.option("--per-class", is_flag=True, help="Print each class's accuracy too.")
 @json_option
 def evaluate(
@@ -110,6 +115,7 @@ def evaluate(
     fusion_weights: tuple[float, ...],
     shares: tuple[float, ...],
     taus_s: tuple[float, ...],
+    pictures: bool,
     per_class: bool,
     as_json: bool,
 ) -> None:
@@ -120,6 +126,8 @@ def evaluate(
     """
     if (shares or taus_s) and (others or view or (shares and taus_s)):
         raise click.UsageError("--observe and --tau go neither together nor with --with or --view.")
+    if pictures and (shares or taus_s or others or view):
+        raise click.UsageError("--pictures goes with none of --observe, --tau, --with and --view.")
     if fusion_weights and len(fusion_weights) != 1 + len(others):
         raise click.UsageError(
             f"--fusion-weights should be {1 + len(others)} numbers, one a run. "
@@ -154,6 +162,10 @@ def evaluate(
             result = protocols.evaluate_run(
                 runs[0], opened, view=view, split=split, on_batch=progress.advance
             )
+    if pictures:
+        from kdant_tf.pictures.visualize import draw_beside
+
+        draw_beside(runs[0], opened, split)
     if shares:
         title = f"{run} on the first part of each video of {records} ({split})"
         _print_curve(title, "share", [percent(point.x) for point in curve], curve, as_json)

@@ -79,7 +79,8 @@ def run_demo(
     networks = {name: load_network(run) for name, run in runs.items()}
     evaluations = {name: evaluate_run(run, records, network=networks[name]) for name, run in runs.items()}
     pictures = out / "pictures"
-    visualize(list(runs.values()), records, pictures, Choice())
+    loaded = {run.folder: networks[name] for name, run in runs.items()}
+    visualize(list(runs.values()), records, pictures, Choice(), networks=loaded)
     return DemoResult(
         evaluations=evaluations,
         chance=1 / len(records.manifest.classes),

@@ -1,4 +1,4 @@
-"""Pictures: training curves, and where the networks look (Figure 3)."""
+"""Pictures of a training: its curves, and where its networks look (Figure 3)."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from kdant_tf.metrics_csv import best_epoch
-from tf_records.files import atomic_path
+from kdant_tf.pictures.style import mark_of, save
 
 _CURVES = {
     "classification_loss": "classification loss",
@@ -33,25 +33,26 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -
         runs: name → rows of its metrics.csv.
         path: PNG to write.
     """
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
-    for axis, (column, title) in zip(figure.subplots(1, len(_CURVES)), _CURVES.items(), strict=True):
+    figure = Figure(figsize=(12, 3.9 + 0.17 * (len(runs) // 4)), layout="constrained")
+    axes = figure.subplots(1, len(_CURVES))
+    for axis, (column, title) in zip(axes, _CURVES.items(), strict=True):
         for number, (name, rows) in enumerate(runs.items()):
             values = [row[column] for row in rows]
             if column == "feature_loss" and not any(values):
                 continue
-            epochs = [row["epoch"] for row in rows]
-            axis.plot(epochs, values, marker=".", label=name, color=f"C{number}")
-            _draw_validation(axis, rows, column, name, f"C{number}")
-            _draw_rate_steps(axis, rows, f"C{number}", named=len(runs) == 1)
+            epochs, (color, marker) = [row["epoch"] for row in rows], mark_of(number)
+            every = max(1, len(rows) // 10)
+            axis.plot(epochs, values, marker=marker, markevery=every, ms=4, label=name, color=color)
+            _draw_validation(axis, rows, column, name, color)
+            _draw_rate_steps(axis, rows, color, named=len(runs) == 1)
         axis.set(xlabel="epoch", title=title)
         axis.set_ylim(bottom=0, top=1 if column == "accuracy" else None)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)
-        if axis.lines:
-            axis.legend(fontsize=8)
-        else:
+        if not axis.lines:
             axis.text(0.5, 0.5, "none in this run", ha="center", transform=axis.transAxes)
-    _save(figure, path)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8.5)
+    save(figure, path)
 
 
 def _draw_validation(
@@ -106,7 +107,7 @@ def plot_heat_maps(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
             magnitude `(h, w)` or None for the bare frame).
         path: PNG to write.
     """
-    _save(_heat_map_figure(rows), path)
+    save(_heat_map_figure(rows), path)
 
 
 def heat_map_pixels(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
@@ -142,9 +143,3 @@ def _red(magnitude: np.ndarray) -> np.ndarray:
     share = (magnitude - magnitude.min()) / span if span > 0 else np.zeros_like(magnitude)
     red = np.broadcast_to((0.9, 0.0, 0.0), (*magnitude.shape, 3))
     return np.concatenate([red, 0.8 * share[..., None]], axis=-1)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    FigureCanvasAgg(figure)
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=110)

@@ -11,14 +11,17 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Curve
 
 from kdant_tf.pictures.attention import Position, Target, same_place
-from kdant_tf.pictures.style import GREY, OKABE_ITO, save, wrap
+from kdant_tf.pictures.style import GREY, OKABE_ITO, fit_note, save, text_on, wrap
 
 # Targets are told apart by colour and number.
 COLOURS = (OKABE_ITO[1], OKABE_ITO[0], OKABE_ITO[2], OKABE_ITO[3])
 _LINKS = 6
 _SLICES = 4
 # Inches: a frame's side, the room between the clips, and that for what is written.
-_SIDE, _GAP, _CAPTION, _HEAD, _TABLE = 2.1, 1.5, 0.2, 0.55, 0.24
+_SIDE, _FINE_SIDE, _GAP, _CAPTION, _HEAD, _TABLE = 2.1, 3.2, 1.5, 0.2, 0.55, 0.24
+# Positions a side beyond which frames are drawn larger.
+_FINE = 9
+_DISC = 0.145
 _MARGIN = 0.25
 
 
@@ -55,18 +58,19 @@ def plot_drift(drifts: Sequence[Drift], title: str, note: str, path: Path) -> Pa
         title, note: above and below all.
         path: PNG to write.
     """
-    blocks = [_Block(drift) for drift in drifts]
+    side = _FINE_SIDE if max(_finest(drift) for drift in drifts) > _FINE else _SIDE
+    blocks = [_Block(drift, side) for drift in drifts]
     columns = min(2, len(blocks))
     rows = -(-len(blocks) // columns)
     height = max(block.height for block in blocks)
     width = columns * blocks[0].width + _MARGIN
-    lines = wrap(note, int(width * 16.5))
-    top, bottom = 0.45, 0.15 + 0.17 * (1 + lines.count("\n"))
+    lines, heading = fit_note(note, width - 0.5), wrap(title, int(10 * (width - 0.5)))
+    top, bottom = 0.45 + 0.19 * heading.count("\n"), 0.15 + 0.17 * (1 + lines.count("\n"))
     figure = Figure(figsize=(width, top + rows * height + bottom), facecolor="white")
     axis = figure.add_axes((0, 0, 1, 1))
     axis.set(xlim=(0, width), ylim=(top + rows * height + bottom, 0))
     axis.axis("off")
-    axis.text(_MARGIN, 0.28, title, fontsize=11, fontweight="bold", va="center")
+    axis.text(_MARGIN, 0.18, heading, fontsize=11, fontweight="bold", va="top")
     axis.text(_MARGIN, top + rows * height + 0.02, lines, fontsize=8, color=GREY, va="top")
     for number, block in enumerate(blocks):
         block.draw(axis, (number % columns) * block.width + _MARGIN, top + number // columns * height)
@@ -76,23 +80,27 @@ def plot_drift(drifts: Sequence[Drift], title: str, note: str, path: Path) -> Pa
 class _Block:
     """The place of a block's parts, in inches from its upper left corner."""
 
-    def __init__(self, drift: Drift) -> None:
-        self.drift = drift
-        self.observed_slices = _busiest_slices(np.sum([target.weights for target in drift.targets], axis=0))
-        marked = np.zeros(drift.future_shape)
+    def __init__(self, drift: Drift, side: float) -> None:
+        self.drift, self.side = drift, side
+        self.weights = np.sum([target.weights for target in drift.targets], axis=(0, 2, 3))
+        wanted = self.weights.copy()
         for target in drift.targets:
-            marked[target.position] += 1
+            wanted[target.strongest[0]] += len(drift.targets)
+        self.observed_slices = _busiest_slices(wanted)
+        marked = np.zeros(drift.future_shape[0])
+        for target in drift.targets:
+            marked[target.position[0]] += 1
         self.future_slices = _busiest_slices(marked)
         self.slices = max(len(self.observed_slices), len(self.future_slices))
-        self.width = 2 * _SIDE + _GAP + 2 * _MARGIN
-        self.table = _HEAD + self.slices * (_SIDE + _CAPTION)
+        self.width = 2 * self.side + _GAP + 2 * _MARGIN
+        self.table = _HEAD + self.slices * (self.side + _CAPTION)
         self.height = self.table + (1 + len(drift.targets)) * _TABLE + 0.2
 
     def draw(self, axis: Any, left: float, top: float) -> None:
         drift = self.drift
-        right = left + _SIDE + _GAP
+        right = left + self.side + _GAP
         axis.text(left, top + 0.12, drift.title, fontsize=10, va="center")
-        for x, words in ((left, "observed clip, student's map"), (right, "future clip, teacher's map")):
+        for x, words in ((left, self._observed_words()), (right, "future clip, teacher's map")):
             axis.text(x, top + 0.4, words, fontsize=8.5, color=GREY, va="center")
         clips = (
             (left, drift.observed, drift.observed_times_s, self.observed_slices, drift.targets[0].weights),
@@ -100,11 +108,18 @@ class _Block:
         )
         for x, frames, times_s, slices, like in clips:
             for line, t in enumerate(slices):
-                y = top + _HEAD + line * (_SIDE + _CAPTION)
-                _draw_frame(axis, (x, y), frames, times_s, t, like.shape[0])
+                y = top + _HEAD + line * (self.side + _CAPTION)
+                _draw_frame(axis, (x, y), self.side, frames, times_s, t, like.shape[0])
         for number, target in enumerate(drift.targets):
             self._draw_target(axis, left, top, number, target)
         self._draw_table(axis, left, top + self.table)
+
+    def _observed_words(self) -> str:
+        shown, slices = len(self.observed_slices), len(self.weights)
+        if shown == slices:
+            return "observed clip, student's map"
+        share = self.weights[self.observed_slices].sum() / self.weights.sum()
+        return f"observed clip, student's map: {shown} of {slices} slices, {100 * share:.0f} % of the weight"
 
     def _cell(
         self, corner: tuple[float, float], position: Position, shape: Sequence[int], future: bool
@@ -114,9 +129,9 @@ class _Block:
         t, y, x = position
         if t not in slices:
             return None
-        left = corner[0] + (_SIDE + _GAP if future else 0)
-        top = corner[1] + _HEAD + slices.index(t) * (_SIDE + _CAPTION)
-        height, width = _SIDE / shape[1], _SIDE / shape[2]
+        left = corner[0] + (self.side + _GAP if future else 0)
+        top = corner[1] + _HEAD + slices.index(t) * (self.side + _CAPTION)
+        height, width = self.side / shape[1], self.side / shape[2]
         return left + x * width, top + y * height, width, height
 
     def _draw_target(self, axis: Any, left: float, top: float, number: int, target: Target) -> None:
@@ -135,11 +150,10 @@ class _Block:
                 axis.add_patch(Rectangle(cell[:2], *cell[2:], fill=False, ec=colour, lw=1.6))
                 _draw_number(axis, cell, number)
         same = same_place(target.position, self.drift.future_shape, shape)
-        for t in self.observed_slices:
-            cell = self._cell((left, top), (t, *same[1:]), shape, False)
-            if cell is not None and t == same[0]:
-                dashes = (0, (2, 1.6))
-                axis.add_patch(Rectangle(cell[:2], *cell[2:], fill=False, ec=colour, lw=1.3, ls=dashes))
+        cell = self._cell((left, top), same, shape, False)
+        if cell is not None:
+            dashes = (0, (2, 1.6))
+            axis.add_patch(Rectangle(cell[:2], *cell[2:], fill=False, ec=colour, lw=1.3, ls=dashes))
         axis.add_patch(Rectangle(source[:2], *source[2:], fill=False, ec=colour, lw=2))
         _draw_number(axis, source, number)
 
@@ -157,26 +171,35 @@ class _Block:
                 axis.text(x, y, f"{100 * value:.0f} %", fontsize=8.5, va="center")
 
 
+def _finest(drift: Drift) -> int:
+    """Positions a side of the finer map."""
+    return max(*drift.future_shape[1:], *drift.targets[0].weights.shape[1:])
+
+
 def _busiest_slices(amount: np.ndarray) -> list[int]:
-    """Up to _SLICES time slices of a map `(T, H, W)` that hold most, in order."""
-    order = np.argsort(-amount.sum(axis=(1, 2)), kind="stable")[:_SLICES]
-    return sorted(int(t) for t in order)
+    """All time slices, or those of more than _SLICES that hold most of an amount `(T,)`, in order."""
+    order = np.argsort(-amount, kind="stable")[:_SLICES]
+    return sorted(int(t) for t in order if amount[t] > 0 or len(amount) <= _SLICES)
 
 
 def _draw_frame(
-    axis: Any, corner: tuple[float, float], frames: np.ndarray, times_s: np.ndarray, t: int, slices: int
+    axis: Any,
+    corner: tuple[float, float],
+    side: float,
+    frames: np.ndarray,
+    times_s: np.ndarray,
+    t: int,
+    slices: int,
 ) -> None:
     """The middle frame of the t-th of `slices` slices, in grey, with the frames that it stands for."""
-    first, stop = (
-        t * len(frames) // slices,
-        max((t + 1) * len(frames) // slices, t * len(frames) // slices + 1),
-    )
+    first = t * len(frames) // slices
+    stop = max((t + 1) * len(frames) // slices, first + 1)
     middle = (first + stop - 1) // 2
     x, y = corner
     grey = 0.25 + 0.7 * frames[middle].mean(axis=-1)
-    axis.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=(x, x + _SIDE, y + _SIDE, y), zorder=0)
+    axis.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=(x, x + side, y + side, y), zorder=0)
     words = f"frame {first + 1}" if stop == first + 1 else f"frames {first + 1} to {stop}"
-    axis.text(x, y + _SIDE + 0.09, f"{words}, {times_s[middle]:.2f} s", fontsize=8, color=GREY, va="center")
+    axis.text(x, y + side + 0.09, f"{words}, {times_s[middle]:.2f} s", fontsize=8, color=GREY, va="center")
 
 
 def _draw_link(
@@ -196,7 +219,12 @@ def _draw_number(axis: Any, cell: tuple[float, float, float, float], number: int
     """A disc in a corner of the cell of its own, so that numbers of one cell do not cover each other."""
     x, y, width, height = cell
     right, low = number in (1, 2), number in (2, 3)
-    _draw_disc(axis, (x + width * (0.74 if right else 0.26), y + height * (0.74 if low else 0.26)), number)
+    # Discs of four corners need room for two side by side; in smaller cells they stand outside of them.
+    far_x, far_y = (
+        0.24 * size if size > 2 * _DISC else (size + _DISC) / 2 - 0.02 for size in (width, height)
+    )
+    centre = (x + width / 2 + (far_x if right else -far_x), y + height / 2 + (far_y if low else -far_y))
+    _draw_disc(axis, centre, number)
 
 
 def _draw_disc(axis: Any, centre: tuple[float, float], number: int) -> None:
@@ -205,7 +233,7 @@ def _draw_disc(axis: Any, centre: tuple[float, float], number: int) -> None:
         *centre,
         str(number + 1),
         fontsize=7.5,
-        color="white",
+        color=text_on(COLOURS[number]),
         ha="center",
         va="center_baseline",
         fontweight="bold",

@@ -11,7 +11,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from kdant_tf.pictures.style import GREY, save, shorten, wrap
+from kdant_tf.pictures.style import GREY, fit_note, save, shorten, wrap
 
 # Also told apart where all is grey: lightness rises all the way.
 _COLOURS = matplotlib.colormaps["inferno"]
@@ -53,7 +53,7 @@ def plot_magnitudes(rows: Mapping[str, Mapping[str, Panel]], path: Path, *, note
     names = list(next(iter(rows.values())))
     scale = shared_scale([panel for row in rows.values() for panel in row.values()])
     width = len(names) * (_SIDE + 0.12) + 0.45 + _BAR
-    lines = wrap(note, int(width * 16.5))
+    lines = fit_note(note, width - 0.6)
     bottom = 0.1 + (0.16 * (2 + lines.count("\n")) if note else 0)
     top, height = 0.45, _SIDE + _TITLE
     total = top + len(rows) * height + bottom

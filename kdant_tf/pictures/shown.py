@@ -31,6 +31,7 @@ class ShownRun:
         records: opened, that fit the run.
         split: of the records.
         on_batch: told of the clips of each batch, where the run has to be evaluated first.
+        network: the run's, where it is loaded already.
 
     Raises:
         RunError: the records do not fit the run.
@@ -43,11 +44,14 @@ class ShownRun:
         records: Records,
         split: str,
         on_batch: Callable[[int], None] = lambda clips: None,
+        network: keras.Model | None = None,
     ) -> None:
         run.check_records(records.manifest, records.folder)
         self.name, self.run, self.records, self.split = name, run, records, split
         self._on_batch = on_batch
+        self._network = network
         self._predictions: dict[str, Predictions] = {}
+        self._maps: dict[tuple[str, int, str], np.ndarray] = {}
 
     @property
     def is_teacher(self) -> bool:
@@ -65,7 +69,7 @@ class ShownRun:
 
     @cached_property
     def network(self) -> keras.Model:
-        return load_network(self.run)
+        return load_network(self.run) if self._network is None else self._network
 
     def predictions(self, view: str) -> Predictions:
         """What it says of the split's samples: kept where it was evaluated on these, else evaluated now."""
@@ -115,14 +119,16 @@ class ShownRun:
         Raises:
             PictureError: the map has no places in the frame.
         """
-        return self._map(self.network, sample, view)
+        return self.map_for(self.run.config, sample, view)
 
     def map_for(self, student: TrainConfig, sample: Sample, view: str) -> np.ndarray:
         """The same of the layer that a student of these settings learns from."""
-        network = (
-            load_teacher(self.run, student) if student.endpoint != self.run.config.endpoint else self.network
-        )
-        return self._map(network, sample, view)
+        key = (student.endpoint, sample.number, view)
+        if key not in self._maps:
+            own = student.endpoint == self.run.config.endpoint
+            network = self.network if own else load_teacher(self.run, student)
+            self._maps[key] = self._map(network, sample, view)
+        return self._maps[key]
 
     def projected_map(self, sample: Sample, view: str, channels: int) -> np.ndarray:
         """Its map with the teacher's number of channels, through the projection that it was trained with.

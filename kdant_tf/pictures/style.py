@@ -24,6 +24,30 @@ def mark_of(number: int) -> tuple[str, str]:
     return OKABE_ITO[number % len(OKABE_ITO)], MARKERS[number % len(MARKERS)]
 
 
+def text_on(color: str) -> str:
+    """Black or white, whichever has the higher contrast to `#rrggbb`."""
+    return max(
+        ("black", "white"), key=lambda name: contrast(color, {"black": "#000000"}.get(name, "#ffffff"))
+    )
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG 2's contrast ratio of two colours `#rrggbb`, from 1 to 21; 3 is asked of graphics."""
+
+    def luminance(color: str) -> float:
+        values = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+        linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+        return float(linear @ (0.2126, 0.7152, 0.0722))
+
+    dark, light = sorted((luminance(first), luminance(second)))
+    return (light + 0.05) / (dark + 0.05)
+
+
+def fit_note(text: str, inches: float) -> str:
+    """Small print broken into lines of at most so many inches, at 8 points."""
+    return wrap(text, max(20, int(16.5 * inches)))
+
+
 def verdict(classes: Sequence[str], probabilities: np.ndarray, label: int) -> str:
     """What a network says of a sample: a tick or a cross, its first class, and the probability of that."""
     first = int(np.argmax(probabilities))

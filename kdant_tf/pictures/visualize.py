@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+
+import keras
 
 from kdant_tf.evaluation.plots import plot_curves
 from kdant_tf.evaluation.protocols import CurvePoint
@@ -25,6 +27,8 @@ from tf_records.files import claim_folder
 from tf_records.records import Records
 
 PICTURES = ("heat-maps", "drift", "confusion", "per-class", "reliability", "earliness", "curves", "features")
+# Within a run folder.
+PICTURES_FOLDER = "pictures"
 _AGAINST = {"share": "share of the video seen", "tau": "seconds from the clip's end to the action"}
 
 
@@ -75,6 +79,7 @@ def visualize(
     choice: Choice,
     *,
     overwrite: bool = False,
+    networks: Mapping[Path, keras.Model] | None = None,
     on_batch: Callable[[int], None] = lambda clips: None,
 ) -> tuple[list[Drawn], list[LeftOut]]:
     """Draws pictures of runs into a folder.
@@ -85,6 +90,7 @@ def visualize(
         out: folder, made if need be; not empty only with `overwrite`.
         choice: what to draw.
         overwrite: replace pictures of the same names in `out`.
+        networks: run folder → its network, of those that are loaded already.
         on_batch: told of the clips of each batch of an evaluation that had to come first.
 
     Returns:
@@ -99,7 +105,11 @@ def visualize(
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise RunError(f"Each run should be given once. Received: {', '.join(map(str, folders))}.")
     names = unique_names(folders)
-    shown = [ShownRun(names[run.folder], run, records, choice.split, on_batch) for run in runs]
+    loaded = networks or {}
+    shown = [
+        ShownRun(names[run.folder], run, records, choice.split, on_batch, loaded.get(run.folder))
+        for run in runs
+    ]
     scene = _Scene(shown, records, out, choice)
     scene.check_samples()
     claim_folder(out, overwrite=overwrite)
@@ -113,6 +123,12 @@ def visualize(
                 raise
             left_out.append(LeftOut(kind=kind, reason=str(error)))
     return drawn, left_out
+
+
+def draw_beside(run: Run, records: Records, split: str) -> list[Drawn]:
+    """Pictures of a run's predictions in its own folder, in place of earlier ones."""
+    choice = Choice(pictures=("confusion", "per-class", "reliability"), split=split)
+    return visualize([run], records, run.folder / PICTURES_FOLDER, choice, overwrite=True)[0]
 
 
 class _Scene:

@@ -13,7 +13,6 @@ from PIL import Image
 
 from kdant_tf.config import TrainConfig
 from kdant_tf.evaluation.predictions import load_predictions, save_predictions
-from kdant_tf.models.i3d import build_i3d
 from kdant_tf.runs import Run, manifest_sha256
 from tf_records.manifest import load_manifest
 
@@ -38,13 +37,22 @@ def refuse(*args: object, code: int = 1) -> str:
     return result.stderr
 
 
+def build_network(num_classes: int, crop: int) -> keras.Model:
+    """A network of two convolutions, with a map of 2 slices and crop / 8 positions a side."""
+    clip = keras.layers.Input((8, crop, crop, 3))
+    x = keras.layers.Conv3D(4, 3, strides=(2, 4, 4), padding="same", activation="relu")(clip)
+    maps = keras.layers.Conv3D(6, 3, strides=2, padding="same", activation="relu")(x)
+    logits = keras.layers.Dense(num_classes)(keras.layers.GlobalAveragePooling3D()(maps))
+    return keras.Model(clip, {"logits": logits, "Mixed_4f": maps})
+
+
 def untrained_run(records: Path, folder: Path, role: str, crop: int, seed: int, **settings: object) -> Path:
     """A run folder whose network has random weights."""
     manifest = load_manifest(records)
     run = Run(
         folder=folder,
         role=role,
-        config=TrainConfig(width=0.0625, crop=crop, windows=2, seed=seed, **settings),
+        config=TrainConfig(crop=crop, windows=2, seed=seed, **settings),
         classes=manifest.classes,
         clip=manifest.clip,
         modality=manifest.modality,
@@ -55,7 +63,7 @@ def untrained_run(records: Path, folder: Path, role: str, crop: int, seed: int, 
     folder.mkdir(parents=True)
     run.save()
     keras.utils.set_random_seed(seed)
-    build_i3d(len(run.classes), (8, crop, crop, 3), width=0.0625).save(run.model_path)
+    build_network(len(run.classes), crop).save(run.model_path)
     (folder / "metrics.csv").write_text(HEADER + "1,0.1,1.5,1.0,0.5,0.25\n2,0.1,1.2,0.9,0.3,0.5\n")
     return folder
 
@@ -204,3 +212,16 @@ def test_a_network_without_places_in_its_map_is_named(
     for kind in ("heat-maps", "drift"):
         assert "map of flat has no places in the frame" in reasons[kind]
     assert {"confusion", "features"} <= {file["picture"] for file in listed["files"]}
+
+
+def test_evaluate_draws_beside_its_result(runs: list[Path], record_folder: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(runs[1], tmp_path / "run"))
+    command = ("evaluate", run, "--records", record_folder, "--pictures")
+    for _ in range(2):  # the second time in place of the first
+        result = kdant(*command)
+        assert result.exit_code == 0, result.stderr
+    names = {path.name for path in (run / "pictures").iterdir()}
+    assert names == {"confusion_run.png", "per_class.png", "reliability.png"}
+    result = kdant(*command, "--view", "future")
+    assert result.exit_code == 2
+    assert "--pictures goes with none" in result.stderr

@@ -12,12 +12,12 @@ from kdant_tf.evaluation.statistics import Interval
 from kdant_tf.pictures.attention import find_targets
 from kdant_tf.pictures.calibration import plot_reliability
 from kdant_tf.pictures.classes import class_interval, plot_confusion, plot_per_class
-from kdant_tf.pictures.drift import Drift, plot_drift
+from kdant_tf.pictures.drift import COLOURS, Drift, plot_drift
 from kdant_tf.pictures.earliness import plot_accuracy_against
 from kdant_tf.pictures.magnitude import Panel, plot_magnitudes, shared_scale
 from kdant_tf.pictures.projection import plot_projection, project
 from kdant_tf.pictures.samples import choose_samples
-from kdant_tf.pictures.style import OKABE_ITO, mark_of, unique_names, verdict
+from kdant_tf.pictures.style import OKABE_ITO, contrast, mark_of, text_on, unique_names, verdict
 from tf_records.errors import KdantError, RecordError
 
 GREY_FRAME = np.full((8, 8, 3), 0.5)
@@ -236,13 +236,44 @@ def test_names_are_as_short_as_they_can_be():
     assert list(unique_names(paths).values()) == ["a/run", "b/run", "c/other"]
 
 
-def contrast(first: str, second: str) -> float:
-    """WCAG 2's ratio of two colours."""
+# Linear RGB as a person without green, or without red, cones sees it.
+# Source: Machado, Oliveira and Fernandes 2009, severity 1.
+SIMULATIONS = {
+    "deuteranopia": [
+        (0.367322, 0.860646, -0.227968),
+        (0.280085, 0.672501, 0.047413),
+        (-0.01182, 0.04294, 0.968881),
+    ],
+    "protanopia": [
+        (0.152286, 1.052583, -0.204868),
+        (0.114503, 0.786281, 0.099216),
+        (-0.003882, -0.048116, 1.051998),
+    ],
+}
 
-    def luminance(color: str) -> float:
-        values = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
-        linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-        return float(linear @ (0.2126, 0.7152, 0.0722))
 
-    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
-    return (light + 0.05) / (dark + 0.05)
+def lab_of(colors: list[str], simulation: str) -> np.ndarray:
+    """CIELAB (D65) of colours as they are seen: float `(N, 3)`."""
+    values = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in colors]) / 255
+    linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+    seen = np.clip(linear @ np.transpose(SIMULATIONS[simulation]), 0, 1)
+    to_xyz = np.array([(0.4124, 0.3576, 0.1805), (0.2126, 0.7152, 0.0722), (0.0193, 0.1192, 0.9505)])
+    xyz = seen @ to_xyz.T / (0.9505, 1.0, 1.089)
+    f = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+    return np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], axis=1)
+
+
+@pytest.mark.parametrize("simulation", SIMULATIONS)
+@pytest.mark.parametrize(("colors", "least"), [(COLOURS, 15), (OKABE_ITO, 15)])
+def test_colours_differ_for_colour_blind_people(simulation, colors, least):
+    """2.3 is a difference that is just seen; targets also have numbers, networks and classes markers."""
+    lab = lab_of(list(colors), simulation)
+    distances = np.linalg.norm(lab[:, None] - lab[None], axis=-1) + 1000 * np.eye(len(lab))
+    assert distances.min() > least
+
+
+def test_numbers_can_be_read_on_their_discs_and_lines_on_white():
+    for color in COLOURS:
+        assert contrast(color, {"black": "#000000", "white": "#ffffff"}[text_on(color)]) > 4.5
+        assert contrast(color, "#ffffff") > 2.9
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)

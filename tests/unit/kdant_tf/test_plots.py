@@ -1,4 +1,4 @@
-"""Pictures: they are written whole, and show what they are given."""
+"""Training curves: they are written whole, and show what they are given."""
 
 import numpy as np
 import pytest
@@ -43,7 +43,7 @@ def test_curves_are_a_picture_with_lines(runs, tmp_path):
     pixels = pixels_of(tmp_path / "curves.png")
     assert min(pixels.shape[:2]) > 100
     # Each run has a colour of its own, at full strength somewhere.
-    for color in [(31, 119, 180), (255, 127, 14)][: len(runs)]:
+    for color in [(0, 114, 178), (213, 94, 0)][: len(runs)]:
         assert (np.abs(pixels - color).sum(axis=-1) < 12).any()
 
 
@@ -93,13 +93,13 @@ def test_validation_is_dashed_and_learning_rates_are_marked(tmp_path, monkeypatc
         row["learning_rate"] = 0.1 if row["epoch"] < 4 else 0.01
         row |= {"validation_loss": 1.0, "validation_accuracy": 0.3 + 0.1 * (row["epoch"] == 2)}
     figures = []
-    monkeypatch.setattr(plots, "_save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
     plot_curves({"run": rows}, tmp_path / "curves.png")
     loss, accuracy, features = figures[0].axes
     for axis, column in ((loss, "validation_loss"), (accuracy, "validation_accuracy")):
         (dashed,) = [line for line in axis.lines if line.get_linestyle() == "--"]
         assert list(dashed.get_ydata()) == [row[column] for row in rows]
-        (ring,) = [line for line in axis.lines if line.get_marker() == "o"]
+        (ring,) = [line for line in axis.lines if line.get_markerfacecolor() == "none"]
         assert list(ring.get_xdata()) == [2]
     for axis in (loss, accuracy, features):
         (rate,) = [line for line in axis.lines if line.get_linestyle() == ":"]
