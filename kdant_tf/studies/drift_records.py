@@ -15,7 +15,7 @@ from tf_records.schema import ClipSpec
 from tf_records.sources.synthetic import HEIGHT, OFFSET_FRAMES, SPEC_NAME, SyntheticSpec, read_synthetic
 from tf_records.writer import build_records
 
-# Chosen so that the student without a feature loss is far from 100 % and from chance; see CONTRIBUTING.
+# Chosen so that `none` is far from 100 % and from chance; CONTRIBUTING says how.
 VIDEOS: Mapping[str, SyntheticSpec] = types.MappingProxyType(
     {
         STUDY: SyntheticSpec(train=80, unlabeled=240, test=2000, hint=0.2),
