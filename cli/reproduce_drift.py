@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from tf_records.errors import KdantError
+
 from .command import KdantCommand, split_names
 from .options import FOLDER, json_option
 from .studies import parse_seeds, run_study
@@ -80,9 +82,12 @@ def drift(
     from kdant_tf.studies.drift import DRIFT_ROWS, plan_drift, summarize_drift
     from kdant_tf.studies.drift_records import prepare_records
     from kdant_tf.studies.rows import choose_rows
+    from kdant_tf.studies.study_folder import STUDY_NAME
     from tf_records.files import claim_folder, lock_folder
 
     choose_rows(DRIFT_ROWS, row_names)  # refuses a name before anything is rendered
+    if summarize and not (out / STUDY_NAME).is_file():
+        raise KdantError(f"Folder {out} holds no study to summarize. Give a study's --out.")
     if not summarize:
         claim_folder(out, resume=resume)
         with lock_folder(out, "study"):

@@ -84,7 +84,7 @@ def test_drifts_that_cannot_be_are_refused(drifts: str, tmp_path: Path) -> None:
 
 
 def test_an_unknown_row_and_no_study_are_refused(tmp_path: Path) -> None:
-    assert "does not exist" in drift(tmp_path / "none", "--summarize").stderr
+    assert "holds no study to summarize" in drift(tmp_path / "none", "--summarize").stderr
     result = drift(tmp_path / "study", "--scale", "tiny", "--rows", "noen")
     assert result.exit_code == 1
     assert "There is no row 'noen'" in result.stderr
