@@ -3,14 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 FUZZ_SECONDS ?= 10
 INSTALLED := .venv/installed
+# A process holds about 2 GB; PARALLEL= runs the tests in one.
+PARALLEL ?= --numprocesses 2 --dist loadfile
 
 .PHONY: demo test test-beam test-io test-gpu check bench check-weights fuzz format wheel clean
 
 demo: $(INSTALLED)  ## the whole loop on rendered videos
 	$(BIN)/kdant demo --overwrite
 
-test: $(INSTALLED)  ## the test suite
-	$(BIN)/python -m pytest
+test: $(INSTALLED)  ## the test suite, in two processes
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-beam: .venv-beam/installed  ## builds on Apache Beam, in an environment of its own
 	.venv-beam/bin/python -m pytest tests/e2e/test_beam.py
@@ -25,7 +27,7 @@ check: $(INSTALLED)  ## format, lint, types, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 bench: $(INSTALLED)  ## speed, as ratios inside one run; BENCH holds options
 	$(BIN)/python tests/benchmarks/bench.py $(BENCH)

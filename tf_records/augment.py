@@ -92,17 +92,16 @@ def crop_randomly(frames: tf.Tensor, decision: Decision, crop: int) -> tf.Tensor
 
     In a mirror, what moved to the right moves to the left: u changes its sign.
     """
-    cut = _cut_square(frames, decision.top, decision.left, crop)
-    mirrored = tf.reverse(cut, axis=[2])
-    if _is_flow(frames):
-        mirrored *= (-1.0, 1.0)
-    return tf.where(decision.flip, mirrored, cut)
+    cut = _cut_square(frames, decision.top, decision.left, crop, decision.flip)
+    if not _is_flow(frames):
+        return cut
+    return tf.where(decision.flip, cut * (-1.0, 1.0), cut)
 
 
 def crop_centrally(frames: tf.Tensor, crop: int) -> tf.Tensor:
     """uint8 `(T, H, W, C)` → float32 `(T, crop, crop, C)` in [-1, 1], the square in the middle."""
     middle = tf.constant(0.5)
-    return _cut_square(frames, middle, middle, crop)
+    return _cut_square(frames, middle, middle, crop, tf.constant(False))
 
 
 def scale(frames: tf.Tensor) -> tf.Tensor:
@@ -114,7 +113,14 @@ def scale(frames: tf.Tensor) -> tf.Tensor:
     return values / 127.5 - 1.0
 
 
-def _cut_square(frames: tf.Tensor, top: tf.Tensor, left: tf.Tensor, crop: int) -> tf.Tensor:
+def _cut_square(
+    frames: tf.Tensor, top: tf.Tensor, left: tf.Tensor, crop: int, mirror: tf.Tensor
+) -> tf.Tensor:
+    """The square at shares `top` and `left` of its places, scaled, and mirrored while still in 8 bits."""
+
+    def mirrored(square: tf.Tensor) -> tf.Tensor:
+        return tf.cond(mirror, lambda: tf.reverse(square, axis=[2]), lambda: square)
+
     height, width = tf.shape(frames)[1], tf.shape(frames)[2]
     shorter = tf.minimum(height, width)
     side = (shorter * CROP_FRACTION.numerator + CROP_FRACTION.denominator // 2) // CROP_FRACTION.denominator
@@ -122,8 +128,8 @@ def _cut_square(frames: tf.Tensor, top: tf.Tensor, left: tf.Tensor, crop: int) -
     square = frames[:, y : y + side, x : x + side, :]
     scaled = tf.cond(
         tf.equal(side, crop),
-        lambda: tf.cast(square, tf.float32),
-        lambda: tf.image.resize(square, (crop, crop), method="bilinear", antialias=True),
+        lambda: tf.cast(mirrored(square), tf.float32),
+        lambda: mirrored(tf.image.resize(square, (crop, crop), method="bilinear", antialias=True)),
     )
     return scale(tf.ensure_shape(scaled, (frames.shape[0], crop, crop, frames.shape[3])))
 

@@ -18,6 +18,7 @@ from kdant_tf.models.weights import WeightsError
 from kdant_tf.runs import load_run
 from kdant_tf.training.assembly import Assembly, assemble
 from kdant_tf.training.job import prepare_job
+from kdant_tf.training.strategy import make_strategy
 from kdant_tf.training.train import train
 from tf_records.errors import RecordError
 from tf_records.reader import evaluation_batches
@@ -63,7 +64,8 @@ def assembled(
     keras.utils.set_random_seed(settings.get("seed", 0))
     job = prepare_job(Records.open(folder), folder / "run", TrainConfig(**{**SMALL, **settings}), teacher)
     lines: list[str] = []
-    return assemble(job, load_weights=load_weights, report=lines.append), lines
+    with make_strategy("cpu").scope():
+        return assemble(job, load_weights=load_weights, report=lines.append), lines
 
 
 def feature_folders(folder: Path) -> list[str]:
