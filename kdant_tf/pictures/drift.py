@@ -138,14 +138,16 @@ class _Block:
         colour, shape = COLOURS[number], target.weights.shape
         source = self._cell((left, top), target.position, self.drift.future_shape, True)
         assert source is not None  # slices with targets are shown
+        # Lines of different targets between the same heights would cover each other.
+        aside = 0.2 * (number - (len(self.drift.targets) - 1) / 2)
         links = target.links(_LINKS, 1.5 / target.weights.size)
         for place, (position, weight) in reversed(list(enumerate(links))):
             cell = self._cell((left, top), position, shape, False)
             if cell is None:
                 continue
             axis.add_patch(Rectangle(cell[:2], *cell[2:], color=colour, alpha=0.55 * weight**0.5, lw=0))
-            end = (cell[0] + cell[2] / 2, cell[1] + cell[3] / 2)
-            _draw_link(axis, (source[0], source[1] + source[3] / 2), end, colour, weight)
+            end = (cell[0] + cell[2] / 2, cell[1] + cell[3] * (0.5 + aside))
+            _draw_link(axis, (source[0], source[1] + source[3] * (0.5 + aside)), end, colour, weight)
             if place == 0:
                 axis.add_patch(Rectangle(cell[:2], *cell[2:], fill=False, ec=colour, lw=1.6))
                 _draw_number(axis, cell, number)

@@ -37,9 +37,9 @@ class Panel:
 
 
 def plot_magnitudes(rows: Mapping[str, Mapping[str, Panel]], path: Path, *, note: str = "") -> Path:
-    """A row a sample, a column a network; one colour scale for the whole figure.
+    """A row a sample, a column a network; one colour scale for each row.
 
-    It goes from the smallest to the largest value in the figure, so that networks compare in amount too. A
+    It goes from the smallest to the largest value in the row, so that networks compare in amount too. A
     ring stands at the largest of each map. What a network says wrongly has a cross and a dashed border.
 
     Args:
@@ -51,7 +51,6 @@ def plot_magnitudes(rows: Mapping[str, Mapping[str, Panel]], path: Path, *, note
         `path`.
     """
     names = list(next(iter(rows.values())))
-    scale = shared_scale([panel for row in rows.values() for panel in row.values()])
     width = len(names) * (_SIDE + 0.12) + 0.45 + _BAR
     lines = fit_note(note, width - 0.6)
     bottom = 0.1 + (0.16 * (2 + lines.count("\n")) if note else 0)
@@ -59,6 +58,7 @@ def plot_magnitudes(rows: Mapping[str, Mapping[str, Panel]], path: Path, *, note
     total = top + len(rows) * height + bottom
     figure = Figure(figsize=(width, total))
     for i, (title, row) in enumerate(rows.items()):
+        scale = shared_scale([*row.values()])
         for j, (name, panel) in enumerate(row.items()):
             left = 0.4 + j * (_SIDE + 0.12)
             low = total - top - i * height - _TITLE - _SIDE + 0.12
@@ -76,7 +76,8 @@ def plot_magnitudes(rows: Mapping[str, Mapping[str, Panel]], path: Path, *, note
                 )
             if j == 0:
                 axis.set_ylabel(shorten(title, 24), fontsize=9.5)
-    _draw_bar(figure, scale, (width, total, top, bottom))
+        bar = ((width - _BAR + 0.1) / width, low / total, 0.13 / width, _SIDE / total)
+        _draw_bar(figure.add_axes(bar), scale)
     figure.text(0.4 / width, (bottom - 0.04) / total, lines, fontsize=8, color=GREY, va="top")
     return save(figure, path)
 
@@ -118,15 +119,7 @@ def _draw(axis: Any, panel: Panel, scale: Normalize) -> None:
         )
 
 
-def _draw_bar(figure: Figure, scale: Normalize, size: tuple[float, float, float, float]) -> None:
-    width, total, top, bottom = size
-    height = min(3.0, total - top - bottom - _TITLE)
-    place = (
-        (width - _BAR + 0.1) / width,
-        (total - top - _TITLE - height + 0.12) / total,
-        0.13 / width,
-        height / total,
-    )
-    bar = figure.colorbar(ScalarMappable(scale, _COLOURS), cax=figure.add_axes(place), alpha=0.75)
-    bar.set_label("length of the feature vector", fontsize=8)
-    bar.ax.tick_params(labelsize=8)
+def _draw_bar(axis: Any, scale: Normalize) -> None:
+    bar = axis.figure.colorbar(ScalarMappable(scale, _COLOURS), cax=axis, alpha=0.75)
+    bar.set_label("length of the vector", fontsize=8)
+    axis.tick_params(labelsize=8)

@@ -15,8 +15,8 @@ from kdant_tf.pictures.style import verdict
 from tf_records.schema import FUTURE, OBSERVED
 
 _HEAT_MAPS_NOTE = (
-    "Length of the feature vectors of one clip, averaged over its time, on one scale for the whole figure; "
-    "the ring is where it is largest. Above: the first class and its probability over all windows of the "
+    "Length of the feature vectors of one clip, averaged over its time, on one scale for each row; the ring "
+    "is where it is largest. Above: the first class and its probability over all windows of the "
     "sample; ✓ right, ✗ and a dashed border: wrong."
 )
 _DRIFT_NOTE = (
