@@ -124,10 +124,7 @@ def evaluate(
     Result and predictions are also kept in the run folder, in evaluation.json and predictions.npz.
     Intervals are of 95 %, bootstrapped over videos.
     """
-    if (shares or taus_s) and (others or view or (shares and taus_s)):
-        raise click.UsageError("--observe and --tau go neither together nor with --with or --view.")
-    if pictures and (shares or taus_s or others or view):
-        raise click.UsageError("--pictures goes with none of --observe, --tau, --with and --view.")
+    _check_usage(bool(shares), bool(taus_s), other=bool(others or view), pictures=pictures)
     if fusion_weights and len(fusion_weights) != 1 + len(others):
         raise click.UsageError(
             f"--fusion-weights should be {1 + len(others)} numbers, one a run. "
@@ -145,23 +142,16 @@ def evaluate(
 
     opened = Records.open(records, split=split)
     with CountProgress("evaluating windows", None) as progress:
+        same: dict[str, Any] = {"split": split, "on_batch": progress.advance}
         if shares:
-            curve = protocols.evaluate_observed_shares(
-                runs[0], opened, shares, split=split, on_batch=progress.advance
-            )
+            curve = protocols.evaluate_observed_shares(runs[0], opened, shares, **same)
         elif taus_s:
-            curve = protocols.evaluate_anticipation_times(
-                runs[0], opened, taus_s, split=split, on_batch=progress.advance
-            )
+            curve = protocols.evaluate_anticipation_times(runs[0], opened, taus_s, **same)
         elif others:
             weights = fusion_weights or (1.0,) * len(runs)
-            result = protocols.evaluate_streams(
-                runs, opened, weights=weights, view=view, split=split, on_batch=progress.advance
-            )
+            result = protocols.evaluate_streams(runs, opened, weights=weights, view=view, **same)
         else:
-            result = protocols.evaluate_run(
-                runs[0], opened, view=view, split=split, on_batch=progress.advance
-            )
+            result = protocols.evaluate_run(runs[0], opened, view=view, **same)
     if pictures:
         from kdant_tf.pictures.visualize import draw_beside
 
@@ -176,6 +166,13 @@ def evaluate(
         names = " + ".join(str(each.folder) for each in runs)
         title = f"{names} on the {result.view} segments of {records} ({split})"
         _print_evaluation(title, result, per_class, as_json)
+
+
+def _check_usage(shares: bool, taus: bool, *, other: bool, pictures: bool) -> None:
+    if (shares and taus) or ((shares or taus) and other):
+        raise click.UsageError("--observe and --tau go neither together nor with --with or --view.")
+    if pictures and (shares or taus or other):
+        raise click.UsageError("--pictures goes with none of --observe, --tau, --with and --view.")
 
 
 def _print_evaluation(title: str, result: Any, per_class: bool, as_json: bool) -> None:

@@ -17,10 +17,10 @@ import numpy as np
 import tensorflow as tf
 
 from tf_records import augment, schema
+from tf_records.clips import decode_clip, parse, plain
 from tf_records.errors import RecordError
 from tf_records.files import atomic_path, hash_file, remove_folder, write_text_atomically
 from tf_records.manifest import MANIFEST_NAME, Manifest, ShardInfo, load_manifest
-from tf_records.reader import decode_clip, parse, plain
 from tf_records.record_file import RecordFile
 from tf_records.records import Records, naming_damage
 from tf_records.remote_path import RecordPath

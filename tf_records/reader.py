@@ -5,32 +5,19 @@ in its split; evaluation cuts evenly spaced windows and the central crop.
 """
 
 from fractions import Fraction
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from tf_records import augment, schema
+from tf_records.clips import cut_clip, pair_of_clips, parse, parse_context, plain
 from tf_records.manifest import SplitInfo
 from tf_records.records import Records
-from tf_records.schema import EITHER, FLOW, FUTURE, OBSERVED
+from tf_records.schema import OBSERVED
 
 SHUFFLE_RECORDS = 256
 # At most, where records are large: a pair of maps of 8x16x29x480 takes 7 MB.
 SHUFFLE_BYTES = 2**30
-# Pixels of a clip for each position of I3D's map at MaxPool3d_4a_3x3.
-MAP_STRIDE = 16
-
-# Nothing here needs AutoGraph, and its conversion takes longer than the tracing, anew for each epoch.
-plain = tf.autograph.experimental.do_not_convert
-_CONTEXT = {
-    schema.LABEL_INDEX: tf.io.FixedLenFeature((), tf.int64),
-    schema.CLIP_ID: tf.io.FixedLenFeature((), tf.string),
-    schema.CLIP_VIDEO: tf.io.FixedLenFeature((), tf.string),
-    # Empty in records of frames.
-    schema.FEATURE_SHAPE: tf.io.RaggedFeature(tf.int64),
-}
-
 
 # Of records, not of those of features: where the clip to observe lies within a longer segment.
 _TIMES = {
@@ -84,7 +71,7 @@ def training_batches(
 
     @plain
     def parse_label(index: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        recorded = _parse_context(serialized)[schema.LABEL_INDEX]
+        recorded = parse_context(serialized)[schema.LABEL_INDEX]
         label = recorded if labels is None else tf.gather(tf.constant(labels), index)
         return index, serialized, label
 
@@ -101,7 +88,7 @@ def training_batches(
     @plain
     def decode(index: tf.Tensor, serialized: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
         decision = augment.draw_decision(seed, epoch if draw is None else draw, index)
-        clips = _pair_of_clips(records, serialized, decision, views, crop)
+        clips = pair_of_clips(records, serialized, decision, views, crop)
         return {**clips, "index": index, "label": tf.cast(label, tf.int32)}
 
     dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -120,7 +107,7 @@ def clips_in_order(
     @plain
     def decode(index: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
         decision = augment.draw_decision(seed, draw, index)
-        return _pair_of_clips(records, serialized, decision, (view,), crop)[view]
+        return pair_of_clips(records, serialized, decision, (view,), crop)[view]
 
     dataset = tf.data.TFRecordDataset(records.paths("train")).enumerate().skip(first)
     dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -173,7 +160,7 @@ def evaluation_batches(
 
         @plain
         def cut(start: tf.Tensor) -> dict[str, tf.Tensor]:
-            clip = _cut_clip(records, context, encoded, start, crop, None)
+            clip = cut_clip(records, context, encoded, start, crop, None)
             return {
                 "clip": clip,
                 "index": index,
@@ -219,11 +206,6 @@ def observed_start(
     return tf.clip_by_value(start, 0, tf.maximum(entries - clip_frames, 0))
 
 
-def map_side(crop: int) -> int:
-    """Positions a side that I3D's stem makes of `crop` pixels."""
-    return -(-crop // MAP_STRIDE)
-
-
 def _shuffle_records(split: SplitInfo) -> int:
     """Records to hold for shuffling."""
     mean_bytes = sum(shard.bytes for shard in split.shards) // split.records
@@ -259,85 +241,3 @@ def _numbered_records(records: Records, seed: int, epoch: int) -> tf.data.Datase
 def _keep(numbered: tf.data.Dataset, chosen: np.ndarray) -> tf.data.Dataset:
     """The (number, record) pairs whose number is chosen: bool `(records,)`."""
     return numbered.filter(plain(lambda number, serialized: tf.gather(tf.constant(chosen), number)))
-
-
-def _pair_of_clips(
-    records: Records, serialized: tf.Tensor, decision: augment.Decision, views: tuple[str, ...], crop: int
-) -> dict[str, tf.Tensor]:
-    """Clips of the views, cut with the same start, square and flip."""
-    context, segments = parse(records, serialized, (OBSERVED, FUTURE))
-    observed, future = segments[OBSERVED], segments[FUTURE]
-    entries = records.clip_entries
-    starts = [tf.maximum(tf.shape(encoded)[0] - entries + 1, 1) for encoded in (observed, future)]
-    shared = _draw_start(decision, tf.minimum(*starts))
-    drawn = _draw_start(decision, starts[0] + starts[1])
-    clips = {}
-    for view in views:
-        if view == EITHER:
-            in_future = drawn >= starts[0]
-            encoded = tf.cond(in_future, lambda: future, lambda: observed)
-            start = tf.where(in_future, drawn - starts[0], drawn)
-        else:
-            encoded, start = segments[view], shared
-        clips[view] = _cut_clip(records, context, encoded, start, crop, decision)
-    return clips
-
-
-def _cut_clip(
-    records: Records,
-    context: dict[str, Any],
-    encoded: tf.Tensor,
-    start: tf.Tensor,
-    crop: int,
-    decision: augment.Decision | None,
-) -> tf.Tensor:
-    """The clip that begins at `start`; of frames and maps, the square decided on, or the central one."""
-    features, clip_frames = records.manifest.features, records.manifest.clip.clip_frames
-    if features is not None and features.per == schema.PER_CLIP:
-        side = map_side(crop)
-        features_map = augment.decode_map(encoded[start], context[schema.FEATURE_SHAPE])
-        cut = augment.crop_map(features_map, decision, side)
-        return tf.ensure_shape(cut, (features.shape[0], side, side, features.shape[-1]))
-    if features is not None:
-        indices = augment.clip_indices(tf.shape(encoded)[0], start, clip_frames)
-        return augment.decode_features(encoded, indices, clip_frames, features.shape)
-    frames = decode_clip(records, encoded, start)
-    if decision is None:
-        return augment.crop_centrally(frames, crop)
-    return augment.crop_randomly(frames, decision, crop)
-
-
-def decode_clip(records: Records, encoded: tf.Tensor, start: tf.Tensor | int) -> tf.Tensor:
-    """A segment's strings, as `parse` gives them → the clip at `start`: uint8 `(T, H, W, C)`."""
-    clip_frames = records.manifest.clip.clip_frames
-    indices = augment.clip_indices(tf.shape(encoded)[0], start, clip_frames)
-    decode = augment.decode_flow if records.modality == FLOW else augment.decode_frames
-    return decode(encoded, indices, clip_frames)
-
-
-def _draw_start(decision: augment.Decision, starts: tf.Tensor) -> tf.Tensor:
-    return tf.cast(decision.start * tf.cast(starts, tf.float32), tf.int32)
-
-
-def _parse_context(serialized: tf.Tensor) -> dict[str, Any]:
-    context, _ = tf.io.parse_single_sequence_example(serialized, context_features=_CONTEXT)
-    return context
-
-
-def parse(
-    records: Records, serialized: tf.Tensor, views: tuple[str, ...]
-) -> tuple[dict[str, Any], dict[str, tf.Tensor]]:
-    """The context, and view → its strings `(N,)`, or `(N, 2)` of u and v."""
-    keys = records.view_keys
-    context, lists = tf.io.parse_single_sequence_example(
-        serialized,
-        context_features=_CONTEXT,
-        sequence_features={
-            key: tf.io.FixedLenSequenceFeature((), tf.string) for view in views for key in keys[view]
-        },
-    )
-    segments = {view: [lists[key] for key in keys[view]] for view in views}
-    return context, {
-        view: strings[0] if len(strings) == 1 else tf.stack(strings, axis=1)
-        for view, strings in segments.items()
-    }

@@ -10,9 +10,10 @@ import tensorflow as tf
 from kdant_tf.evaluation.predictions import Predictions
 from tf_records import schema
 from tf_records.augment import CROP_FRACTION, clip_indices, crop_centrally, window_starts
+from tf_records.clips import decode_clip, parse
 from tf_records.contact_sheet import colour_flow
 from tf_records.errors import RecordError
-from tf_records.reader import decode_clip, observed_start, parse
+from tf_records.reader import observed_start
 from tf_records.records import Records, naming_damage
 from tf_records.schema import FUTURE, OBSERVED
 

@@ -27,9 +27,9 @@ from kdant_tf.runs import (
     manifest_sha256,
 )
 from kdant_tf.training.held_out import choose_labels
+from tf_records.clips import MAP_STRIDE, map_side
 from tf_records.errors import RecordError, RunError
 from tf_records.manifest import Manifest
-from tf_records.reader import MAP_STRIDE, map_side
 from tf_records.records import Records
 from tf_records.remote_path import RecordPath
 from tf_records.schema import CHANNELS, EITHER, FUTURE, OBSERVED, PER_FRAME, FeatureInfo
@@ -105,12 +105,7 @@ def prepare_job(
     if manifest.features is not None:
         _check_features(manifest, records.folder, config)
     if teacher is not None:
-        teacher.check_records(manifest, records.folder)
-        if teacher.modality != records.modality:
-            raise RunError(
-                f"Teacher {teacher.folder} sees {teacher.modality}, the student would see "
-                f"{records.modality}. Leave `modality` out, or give another teacher."
-            )
+        _check_teacher(teacher, records)
     if config.validation_split is not None:
         _check_validation_split(records, config.validation_split)
     seen = choose_labels(records, config)
@@ -142,6 +137,15 @@ def prepare_job(
         samples=samples,
         teacher=teacher,
     )
+
+
+def _check_teacher(teacher: Run, records: Records) -> None:
+    teacher.check_records(records.manifest, records.folder)
+    if teacher.modality != records.modality:
+        raise RunError(
+            f"Teacher {teacher.folder} sees {teacher.modality}, the student would see "
+            f"{records.modality}. Leave `modality` out, or give another teacher."
+        )
 
 
 def _check_validation_split(records: Records, split: str) -> None:
