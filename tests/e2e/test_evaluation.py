@@ -172,6 +172,7 @@ def test_a_longer_segment_changes_nothing_at_the_records_own_time(
     lead: Path, record_folder: Path, finished_run: Path
 ) -> None:
     """16 frames from clip to clip are 8 frames, 0.4 s, from its end to the action."""
+    finished_run = Path(shutil.copytree(finished_run, lead.parent / "run"))
     kdant_json("evaluate", finished_run, "--records", record_folder, "--view", "observed")
     own = load_predictions(finished_run / "predictions.npz", "observed/test")
     kdant_json("evaluate", finished_run, "--records", lead, "--view", "observed")

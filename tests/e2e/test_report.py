@@ -120,7 +120,8 @@ def test_what_is_no_run_or_was_not_evaluated_is_refused(
     out = ("--out", tmp_path / "report.html")
     assert "does not exist" in refuse("report", tmp_path / "none", *out)
     assert "is no run folder" in refuse("report", tmp_path, *out)
-    shutil.copytree(finished_run, tmp_path / "fresh")
+    evaluated = shutil.ignore_patterns("evaluation.json", "predictions.npz")
+    shutil.copytree(finished_run, tmp_path / "fresh", ignore=evaluated)
     error = refuse("report", tmp_path / "fresh", *out)
     assert f"Evaluate it first: kdant evaluate {tmp_path / 'fresh'} --records" in error
     assert "given once" in refuse("report", runs[0], runs[0], *out)

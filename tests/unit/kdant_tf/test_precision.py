@@ -108,8 +108,10 @@ def test_a_network_trained_in_mixed_precision_is_used_in_float32(finished_run: P
         "clip": tf.constant(clips[:, :, 4:36, 4:36] / 127.5 - 1, tf.float32),
         "index": tf.range(2),
         "label": tf.constant([0, 1]),
+        "id": tf.constant(["a", "b"]),
+        "video": tf.constant(["a", "b"]),
     }
-    expected, _ = predict(network, [batch], 2)
+    expected = predict(network, [batch], 2).probabilities
     before = weights_of(network)
     set_precision(network, "mixed_bfloat16")
     network.save(run.model_path)
@@ -118,7 +120,7 @@ def test_a_network_trained_in_mixed_precision_is_used_in_float32(finished_run: P
     assert {layer.compute_dtype for layer in loaded._flatten_layers()} == {"float32"}
     for path, values in weights_of(loaded).items():
         np.testing.assert_array_equal(values, before[path])
-    np.testing.assert_array_equal(predict(loaded, [batch], 2)[0], expected)
+    np.testing.assert_array_equal(predict(loaded, [batch], 2).probabilities, expected)
 
     version = export_run(run, tmp_path / "served")
     graph = tf.saved_model.load(str(version)).signatures["serving_default"]
