@@ -64,6 +64,25 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def jhmdb_layout(videos: Path) -> Callable[..., None]:
+    """Copies rendered videos into JHMDB's layout: of two classes some to train on and some to test."""
+
+    def lay_out(root: Path, *, split: int, train: int, test: int) -> None:
+        (root / "splits").mkdir(parents=True)
+        files = iter(sorted(videos.glob("*.mp4")))
+        for name in ("golf", "walk"):
+            (root / name).mkdir()
+            lines = []
+            for index in range(train + test):
+                video = f"{name}_{index}.avi"
+                shutil.copy(next(files), root / name / video)
+                lines.append(f"{video} {1 if index < train else 2}\n")
+            (root / "splits" / f"{name}_test_split{split}.txt").write_text("".join(lines))
+
+    return lay_out
+
+
+@pytest.fixture(scope="session")
 def record_folder(videos: Path) -> Path:
     """Records of `videos`: clips of 8 frames, offset 16, short side 64."""
     out = videos.parent / "records"

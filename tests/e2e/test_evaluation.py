@@ -35,19 +35,10 @@ def refuse(*args: object, code: int = 1) -> str:
 
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory, videos: Path) -> Path:
+def records(tmp_path_factory, jhmdb_layout) -> Path:
     """Rendered videos in JHMDB's layout: of each class one to train on and four to test."""
     root = tmp_path_factory.mktemp("shares")
-    (root / "jhmdb" / "splits").mkdir(parents=True)
-    files = sorted(videos.glob("*.mp4"))
-    for number, name in enumerate(("golf", "walk")):
-        (root / "jhmdb" / name).mkdir()
-        lines = []
-        for index in range(5):
-            video = f"{name}_{index}.avi"
-            shutil.copy(files[5 * number + index], root / "jhmdb" / name / video)
-            lines.append(f"{video} {1 if index == 0 else 2}\n")
-        (root / "jhmdb" / "splits" / f"{name}_test_split1.txt").write_text("".join(lines))
+    jhmdb_layout(root / "jhmdb", split=1, train=1, test=4)
     source = ("--source", "jhmdb", "--input", root / "jhmdb", "--short-side", 64)
     kdant_json("build-records", *source, "--out", root / "records")
     return root / "records"

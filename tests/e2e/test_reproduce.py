@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -41,19 +40,10 @@ def refuse(*args: object, code: int = 1) -> str:
 
 
 @pytest.fixture(scope="module")
-def records(tmp_path_factory, videos: Path) -> Path:
+def records(tmp_path_factory, jhmdb_layout) -> Path:
     """Split 2 of two classes: of each, four videos to train on and three to test."""
     root = tmp_path_factory.mktemp("reproduce")
-    (root / "jhmdb" / "splits").mkdir(parents=True)
-    files = sorted(videos.glob("*.mp4"))
-    for number, name in enumerate(("golf", "walk")):
-        (root / "jhmdb" / name).mkdir()
-        lines = []
-        for index in range(7):
-            video = f"{name}_{index}.avi"
-            shutil.copy(files[7 * number + index], root / "jhmdb" / name / video)
-            lines.append(f"{video} {1 if index < 4 else 2}\n")
-        (root / "jhmdb" / "splits" / f"{name}_test_split2.txt").write_text("".join(lines))
+    jhmdb_layout(root / "jhmdb", split=2, train=4, test=3)
     source = ("--source", "jhmdb", "--split", 2, "--input", root / "jhmdb", "--short-side", 64)
     kdant_json("build-records", *source, "--out", root / "records")
     return root / "records"
