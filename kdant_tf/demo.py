@@ -64,7 +64,7 @@ def run_demo(
         on_stage: told what begins.
         make_callbacks: (epochs, name of the network) → callbacks of its training.
     """
-    claim_folder(out, overwrite=overwrite)
+    claim_folder(out, overwrite=overwrite, resumable=False)
     for name in _FOLDERS:
         shutil.rmtree(out / name, ignore_errors=True)
     on_stage("rendering and encoding videos, building records")

@@ -19,8 +19,12 @@ _LOCK_TRIES = 10
 _LOCK_PAUSE_S = 0.1
 
 
-def claim_folder(folder: RecordPath, *, resume: bool = False, overwrite: bool = False) -> None:
+def claim_folder(
+    folder: RecordPath, *, resume: bool = False, overwrite: bool = False, resumable: bool = True
+) -> None:
     """Makes `folder`, or accepts it where it is empty, or where resuming or overwriting was asked for.
+
+    What is not `resumable` has no --resume, which the error then leaves out.
 
     Raises:
         KdantError: it holds something, is no folder, or cannot be written.
@@ -35,8 +39,8 @@ def claim_folder(folder: RecordPath, *, resume: bool = False, overwrite: bool = 
         occupied = _make_folder(folder)
     if occupied and not (resume or overwrite):
         raise KdantError(
-            f"Output folder {folder} is not empty. Choose another, or add --resume to go on or --overwrite "
-            f"to replace what is there."
+            f"Output folder {folder} is not empty. Choose another, or add "
+            f"{'--resume to go on or ' if resumable else ''}--overwrite to replace what is there."
         )
 
 

@@ -17,7 +17,7 @@ def heat_map_rows(
     shown: tuple[str, np.ndarray],
     columns: Mapping[str, tuple[np.ndarray, keras.Model]],
 ) -> list[dict[str, Any]]:
-    """Rows for `plot_heat_maps`, one a clip.
+    """Rows for `heat_map_pixels`, one a clip.
 
     Args:
         titles: of the rows.

@@ -96,7 +96,7 @@ def activation_magnitude(feature_map: np.ndarray) -> np.ndarray:
     return np.linalg.norm(feature_map, axis=-1).mean(axis=0)
 
 
-def plot_heat_maps(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+def heat_map_pixels(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
     """A row a sample: the frame shown and, over it, each network's activation magnitude.
 
     The redder, the larger, as in Figure 3. Each map is scaled to its own range: it shows where, not
@@ -105,13 +105,10 @@ def plot_heat_maps(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     Args:
         rows: dicts with "title", and "panels": name → (frame float `(H, W, 3)` in [0, 1],
             magnitude `(h, w)` or None for the bare frame).
-        path: PNG to write.
+
+    Returns:
+        uint8 `(height, width, 3)`.
     """
-    save(_heat_map_figure(rows), path)
-
-
-def heat_map_pixels(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """The picture of `plot_heat_maps`: uint8 `(height, width, 3)`."""
     canvas = FigureCanvasAgg(_heat_map_figure(rows))
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]

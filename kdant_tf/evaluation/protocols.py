@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kdant_tf.config import TEACHER
 from kdant_tf.evaluation.predictions import Predictions, fuse, save_predictions
-from kdant_tf.evaluation.statistics import Interval, mean_interval
+from kdant_tf.evaluation.statistics import CurvePoint, mean_interval
 from kdant_tf.evaluation.summary import Evaluation, summarize
 from kdant_tf.models.networks import load_network
 from kdant_tf.runs import PREDICTIONS_NAME, Run, record_evaluation
@@ -20,14 +20,6 @@ from tf_records.schema import FUTURE, OBSERVED
 
 BATCH_SIZE = 16
 OnBatch = Callable[[int], None]
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class CurvePoint:
-    """Top-1 accuracy where a network sees the share `x` of a video, or a clip that ends `x` seconds early."""
-
-    x: float
-    top1: Interval
 
 
 def default_view(run: Run) -> str:

@@ -19,6 +19,14 @@ class Interval:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """Top-1 accuracy where a network sees the share `x` of a video, or a clip that ends `x` seconds early."""
+
+    x: float
+    top1: Interval
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class PairedDifference:
     """What the second of two networks gets right more often, on the same samples.
 

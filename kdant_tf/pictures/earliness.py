@@ -1,4 +1,7 @@
-"""Accuracy against how much of each video a network sees, or how long before the action it has to say."""
+"""Accuracy against how much of each video a network sees, or how long before the action it has to say.
+
+No TensorFlow here.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -6,8 +9,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from kdant_tf.evaluation.protocols import CurvePoint
+from kdant_tf.evaluation.statistics import CurvePoint
 from kdant_tf.pictures.style import DASHES, GREY, mark_of, save
+
+# Names in evaluation.json of what accuracy is drawn against, and in words.
+AGAINST = {"share": "share of the video seen", "tau": "seconds from the clip's end to the action"}
 
 
 def plot_accuracy_against(

@@ -9,12 +9,11 @@ from pathlib import Path
 import keras
 
 from kdant_tf.evaluation.plots import plot_curves
-from kdant_tf.evaluation.protocols import CurvePoint
-from kdant_tf.evaluation.statistics import Interval
+from kdant_tf.evaluation.statistics import CurvePoint, Interval
 from kdant_tf.metrics_csv import read_metrics
 from kdant_tf.pictures.calibration import plot_reliability
 from kdant_tf.pictures.classes import plot_confusion, plot_per_class
-from kdant_tf.pictures.earliness import plot_accuracy_against
+from kdant_tf.pictures.earliness import AGAINST, plot_accuracy_against
 from kdant_tf.pictures.pooled import pooled_features
 from kdant_tf.pictures.projection import plot_projection, project
 from kdant_tf.pictures.samples import Sample, choose_samples, read_samples
@@ -29,7 +28,6 @@ from tf_records.records import Records
 PICTURES = ("heat-maps", "drift", "confusion", "per-class", "reliability", "earliness", "curves", "features")
 # Within a run folder.
 PICTURES_FOLDER = "pictures"
-_AGAINST = {"share": "share of the video seen", "tau": "seconds from the clip's end to the action"}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +110,7 @@ def visualize(
     ]
     scene = _Scene(shown, records, out, choice)
     scene.check_samples()
-    claim_folder(out, overwrite=overwrite)
+    claim_folder(out, overwrite=overwrite, resumable=False)
     drawn: list[Drawn] = []
     left_out: list[LeftOut] = []
     for kind in PICTURES if choice.pictures is None else choice.pictures:
@@ -195,7 +193,7 @@ class _Scene:
 
     def _draw_earliness(self) -> list[Drawn]:
         drawn = []
-        for name, xlabel in _AGAINST.items():
+        for name, xlabel in AGAINST.items():
             curves = {each.name: read_curve(each.run, name, self.choice.split) for each in self.shown}
             curves = {run: points for run, points in curves.items() if points}
             if curves:

@@ -1,7 +1,9 @@
 """Pictures of what networks learned and say, from their run folders. No TensorFlow here."""
 
+import shutil
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 
@@ -15,8 +17,23 @@ from kdant_tf.report.content import Picture
 from kdant_tf.report.group import Group
 from kdant_tf.report.inline import draw_inline
 from kdant_tf.runs import METRICS_NAME, Run
+from kdant_tf.studies.drift_plot import PICTURE_NAME
 
 _CONFUSIONS = 3
+
+
+def study_pictures(folder: Path) -> list[Picture]:
+    """What `kdant reproduce drift` drew; its table has the numbers."""
+    drawn = folder / PICTURE_NAME
+    if not drawn.is_file():
+        return []
+    picture = draw_inline(
+        partial(shutil.copyfile, drawn),
+        alt="Gain of each feature loss over the student without one, against the drift between the clips. "
+        "The table below has the numbers.",
+        caption="What each feature loss gains over none, against how far things move between the clips.",
+    )
+    return [picture]
 
 
 def training_picture(runs: Mapping[str, Run]) -> Picture | None:

@@ -4,15 +4,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from kdant_tf.report.content import Page, Picture, Section, Table
+from kdant_tf.report.curves import curve_blocks
 from kdant_tf.report.group import MOST_NETWORKS, Group, group_networks
 from kdant_tf.report.page import write_page
 from kdant_tf.report.pictures import (
     class_picture,
     confusion_pictures,
     reliability_picture,
+    study_pictures,
     training_picture,
 )
-from kdant_tf.report.result_tables import class_table, curve_tables, difference_table, result_table
+from kdant_tf.report.result_tables import class_table, difference_table, result_table
 from kdant_tf.report.setting_tables import setting_tables
 from kdant_tf.report.study_tables import about_tables, study_tables
 from kdant_tf.report.subject import Subject, load_subject
@@ -82,14 +84,14 @@ def compose(subject: Subject, records: Sequence[RecordPath]) -> Page:
 
 
 def _results(subject: Subject) -> Section:
-    blocks: list[Table] = []
+    blocks: list[Table | Picture] = []
     if subject.study is not None:
-        blocks += study_tables(subject.study, subject.tables)
+        blocks += [*study_pictures(subject.study), *study_tables(subject.study, subject.tables)]
     if subject.networks:
         blocks.append(result_table(subject.networks))
     difference = None if subject.study is not None else difference_table(subject.networks)
     blocks += [] if difference is None else [difference]
-    blocks += curve_tables(subject.networks)
+    blocks += curve_blocks(subject.networks)
     text = () if blocks else ("No run of this study was evaluated, and it has no table yet.",)
     return Section(id="results", title="Results", blocks=blocks, text=text)
 

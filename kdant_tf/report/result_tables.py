@@ -1,18 +1,18 @@
 """How well networks do, as tables. No TensorFlow here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kdant_tf.evaluation.predictions import Predictions
-from kdant_tf.evaluation.statistics import compare_paired
+from kdant_tf.evaluation.statistics import CurvePoint, compare_paired
+from kdant_tf.pictures.earliness import AGAINST
 from kdant_tf.report.content import Cell, Table, interval_cell
-from kdant_tf.report.evaluated import Evaluated, read_results
+from kdant_tf.report.evaluated import Evaluated
 
 _ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class accuracy"}
 _NOTHING = Cell(text="")
-_AGAINST = {"share": "share of the video seen", "tau": "seconds from the clip's end to the action"}
 
 
 def result_table(networks: Sequence[Evaluated]) -> Table:
@@ -108,26 +108,24 @@ def class_table(networks: Sequence[Evaluated]) -> Table | None:
     )
 
 
-def curve_tables(networks: Sequence[Evaluated]) -> list[Table]:
-    """Accuracy against what was seen, where `evaluate --observe` or `--tau` was asked for it."""
-    tables = []
-    for name, title in _AGAINST.items():
-        curves: dict[str, dict[float, Cell]] = {}
-        for each in networks:
-            points = read_results(each.run).get(name, {}).get("top1", [])
-            if points and each.name not in curves:
-                curves[each.name] = {
-                    p[name]: _with_interval(p["value"], (p["low"], p["high"])) for p in points
-                }
-        if not curves:
-            continue
-        places = sorted({x for curve in curves.values() for x in curve})
-        rows = [
-            [Cell(text=f"{x:g}", key=x), *(curve.get(x, _NOTHING) for curve in curves.values())]
-            for x in places
-        ]
-        tables.append(Table(caption=f"Top-1 accuracy by {title}", columns=(title, *curves), rows=rows))
-    return tables
+def curve_table(name: str, curves: Mapping[str, Sequence[CurvePoint]]) -> Table:
+    """Accuracy against what was seen.
+
+    Args:
+        name: a key of AGAINST.
+        curves: network → points.
+    """
+    cells = {
+        network: {
+            point.x: _with_interval(point.top1.value, (point.top1.low, point.top1.high)) for point in points
+        }
+        for network, points in curves.items()
+    }
+    places = sorted({x for curve in cells.values() for x in curve})
+    rows = [
+        [Cell(text=f"{x:g}", key=x), *(curve.get(x, _NOTHING) for curve in cells.values())] for x in places
+    ]
+    return Table(caption=f"Top-1 accuracy by {AGAINST[name]}", columns=(AGAINST[name], *curves), rows=rows)
 
 
 def _percent(share: float | None) -> Cell:

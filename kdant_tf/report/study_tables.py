@@ -68,7 +68,7 @@ def _result_table(fields: Mapping[str, Any]) -> Table:
         f"Difference from {' or '.join(references)}: on the same samples, in points, with 95 % intervals."
         if references
         else "",
-        f"Paper: {fields['published_source']}.",
+        f"Paper: {fields['published_source']}." if fields["published_source"] else "",
         f"{missing} runs are not finished and left out." if missing else "",
     ]
     return Table(

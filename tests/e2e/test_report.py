@@ -103,6 +103,24 @@ def test_without_records_there_are_no_clips_and_the_page_says_so(runs: tuple[Pat
     assert pages[1].read_text("utf-8") == text
 
 
+def test_accuracy_against_what_was_seen_is_drawn_and_listed(runs: tuple[Path, Path], tmp_path: Path):
+    student = tmp_path / "student"
+    shutil.copytree(runs[1], student)
+    evaluation = json.loads((student / "evaluation.json").read_text())
+    points = [
+        {"share": share, "value": share / 2, "low": share / 4, "high": share} for share in (0.2, 0.6, 1.0)
+    ]
+    (student / "evaluation.json").write_text(
+        json.dumps({**evaluation, "share": {"split": "test", "top1": points}})
+    )
+    out = tmp_path / "report.html"
+    assert kdant("report", student, "--out", out).exit_code == 0
+    text = out.read_text("utf-8")
+    assert "Top-1 accuracy by share of the video seen" in text
+    assert "student: 10.0 % at 0.2, 50.0 % at 1." in text
+    assert "30.0 % (15.0 to 60.0)" in text
+
+
 def test_a_file_that_is_there_stays_unless_told_otherwise(runs: tuple[Path, Path], tmp_path: Path):
     out = tmp_path / "report.html"
     out.write_text("mine")

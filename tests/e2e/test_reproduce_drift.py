@@ -58,6 +58,17 @@ def test_gains_are_those_of_the_runs(study: tuple[Path, Result]) -> None:
     assert cell["difference"]["value"] == pytest.approx(gain)
 
 
+def test_its_page_shows_the_picture_and_the_table(study: tuple[Path, Result], tmp_path: Path) -> None:
+    out, _ = study
+    page = tmp_path / "report.html"
+    result = CliRunner().invoke(main, ["report", str(out), "--out", str(page)])
+    assert result.exit_code == 0, result.stderr
+    text = page.read_text("utf-8")
+    assert text.count('alt="Gain of each feature loss over') == 1
+    assert "on the same samples, in points" in text
+    assert "Paper:" not in text  # which has no such study
+
+
 def test_what_is_finished_stays_and_other_videos_are_refused(study: tuple[Path, Result]) -> None:
     out, _ = study
     before = {

@@ -7,8 +7,7 @@ import pytest
 from PIL import Image
 
 from kdant_tf.evaluation.predictions import Predictions
-from kdant_tf.evaluation.protocols import CurvePoint
-from kdant_tf.evaluation.statistics import Interval
+from kdant_tf.evaluation.statistics import CurvePoint, Interval
 from kdant_tf.pictures.attention import find_targets
 from kdant_tf.pictures.calibration import plot_reliability
 from kdant_tf.pictures.classes import class_interval, plot_confusion, plot_per_class

@@ -23,6 +23,8 @@ def test_an_occupied_folder_is_refused_and_kept(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("kept")
     with pytest.raises(KdantError, match=r"is not empty\. Choose another, or add --resume .* or --overwrite"):
         claim_folder(tmp_path)
+    with pytest.raises(KdantError, match=r"is not empty\. Choose another, or add --overwrite"):
+        claim_folder(tmp_path, resumable=False)
     claim_folder(tmp_path, resume=True)
     claim_folder(tmp_path, overwrite=True)
     assert (tmp_path / "mine").read_text() == "kept"
