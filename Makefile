@@ -2,11 +2,14 @@
 PYTHON ?= python3
 BIN := .venv/bin
 FUZZ_SECONDS ?= 10
+# What `make serve` serves: a folder that kdant export wrote.
+SERVED ?= served
 INSTALLED := .venv/installed
 # A process holds about 2 GB; PARALLEL= runs the tests in one.
 PARALLEL ?= --numprocesses 2 --dist loadfile
 
-.PHONY: demo test test-beam test-io test-gpu check bench check-weights fuzz format wheel clean
+.PHONY: demo test test-beam test-io test-gpu check lint bench check-weights fuzz format wheel image image-gpu \
+	serve clean
 
 demo: $(INSTALLED)  ## the whole loop on rendered videos
 	$(BIN)/kdant demo --overwrite
@@ -23,11 +26,14 @@ test-io: .venv-io/installed  ## records in a local S3 server, on TensorFlow 2.17
 test-gpu: $(INSTALLED)  ## what needs GPUs; the other tests hide them (with CUDA: pip install "tensorflow[and-cuda]")
 	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES-0,1,2,3,4,5,6,7} $(BIN)/python -m pytest -m gpu -rs
 
-check: $(INSTALLED)  ## format, lint, types, tests
+check: lint test  ## format, lint, types, tests
+
+lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/hadolint docker/Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/serving/compose.yaml
 
 bench: $(INSTALLED)  ## speed, as ratios inside one run; BENCH holds options
 	$(BIN)/python tests/benchmarks/bench.py $(BENCH)
@@ -52,6 +58,19 @@ format: $(INSTALLED)
 wheel: $(INSTALLED)
 	rm -rf build dist
 	$(BIN)/python -m build --wheel
+
+# Without an engine these say so and succeed: nothing else depends on what they make.
+ENGINE = docker info >/dev/null 2>&1 || { echo "No Docker engine answers here: nothing to do."; exit 0; }
+
+image:  ## the command as an image, named kdant
+	@$(ENGINE); docker build --file docker/Dockerfile --tag kdant .
+
+image-gpu:  ## likewise with CUDA, named kdant:gpu
+	@$(ENGINE); docker build --file docker/Dockerfile --tag kdant:gpu \
+		--build-arg TENSORFLOW="tensorflow[and-cuda]" .
+
+serve:  ## TensorFlow Serving with the model in SERVED
+	@$(ENGINE); SERVED="$(abspath $(SERVED))" docker compose --file docker/serving/compose.yaml up --wait
 
 clean:
 	rm -rf .venv .venv-beam .venv-io build dist kdant_tf.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
