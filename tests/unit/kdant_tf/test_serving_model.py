@@ -1,0 +1,110 @@
+"""A run and what was exported of it answer a clip alike; what is neither is refused."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from kdant_tf.runs import load_run
+from kdant_tf.serving.export import export_run
+from kdant_tf.serving.model import AnticipationModel, load_model
+from tf_records.errors import KdantError, RunError
+from tf_records.schema import ClipSpec
+
+
+@pytest.fixture(scope="module")
+def exported(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with version 1, of which kdant's config.json tells the clips."""
+    run = load_run(finished_run)
+    out = tmp_path_factory.mktemp("exported")
+    version = export_run(run, out)
+    clip = {"clip_frames": 8, "offset_frames": run.clip.offset_frames, "anticipation_s": None, "fps": 32.0}
+    config = {"classes": run.classes, "clip": clip, "offset_s": 0.5, "modality": "rgb", "crop": 32}
+    (version / "config.json").write_text(json.dumps({**config, "role": "student"}))
+    return out
+
+
+@pytest.fixture(scope="module")
+def model(finished_run: Path) -> AnticipationModel:
+    return load_model(finished_run)
+
+
+@pytest.mark.parametrize("size", [(64, 85), (1, 1), (33, 32)], ids=str)
+def test_run_and_export_answer_alike(model: AnticipationModel, exported: Path, size: tuple[int, int]) -> None:
+    clips = np.random.default_rng(0).integers(0, 256, (2, 8, *size, 3), dtype=np.uint8)
+    own = model.probabilities(clips)
+    assert (own.dtype, own.shape) == (np.float32, (2, len(model.classes)))
+    np.testing.assert_allclose(own.sum(axis=1), 1, rtol=1e-5)
+    np.testing.assert_allclose(load_model(exported).probabilities(clips), own, atol=1e-5)
+
+
+def test_what_an_export_says_of_its_clips(exported: Path, tmp_path: Path) -> None:
+    model = load_model(exported)
+    assert (model.clip_frames, model.channels, model.fps, model.short_side) == (8, 3, 32.0, 37)
+    assert model.offset_s == model.clip.offset_at(32) / 32
+    for version in ("2", "10"):
+        shutil.copytree(exported / "1", tmp_path / version)
+    config = json.loads((tmp_path / "10" / "config.json").read_text())
+    (tmp_path / "10" / "config.json").write_text(json.dumps({**config, "classes": ["a", "b", "c", "last"]}))
+    assert load_model(tmp_path).classes[-1] == "last"
+    assert load_model(tmp_path / "2").classes == model.classes
+
+
+def test_a_teacher_names_what_it_sees(model: AnticipationModel) -> None:
+    assert not model.anticipates
+    assert (model.offset_s, model.offset_at(30)) == (None, 0)
+
+
+@pytest.mark.parametrize(
+    "clips",
+    [
+        np.zeros((8, 32, 32, 3), np.uint8),
+        np.zeros((1, 7, 32, 32, 3), np.uint8),
+        np.zeros((1, 8, 32, 32, 1), np.uint8),
+        np.zeros((1, 8, 0, 32, 3), np.uint8),
+        np.zeros((0, 8, 32, 32, 3), np.uint8),
+        np.zeros((1, 8, 32, 32, 3), np.float32),
+    ],
+    ids=lambda clips: f"{clips.dtype}{clips.shape}",
+)
+def test_other_clips_are_refused(model: AnticipationModel, clips: np.ndarray) -> None:
+    with pytest.raises(KdantError, match=r"takes clips of uint8 \(B, 8, H, W, 3\). Received: "):
+        model.probabilities(clips)
+
+
+def test_two_streams_have_five_channels() -> None:
+    model = AnticipationModel(
+        name="both",
+        classes=("a", "b"),
+        clip=ClipSpec(clip_frames=4, offset_frames=None, anticipation_s=1.0),
+        modality="rgb,flow",
+        short_side=64,
+        fps=16.0,
+        anticipates=True,
+        infer=lambda clips: np.zeros((len(clips), 2), np.float32),
+    )
+    assert (model.channels, model.offset_s) == (5, 1.25)
+    assert model.probabilities(np.zeros((1, 4, 8, 8, 5), np.uint8)).shape == (1, 2)
+
+
+def test_folders_that_hold_no_model(exported: Path, finished_run: Path, tmp_path: Path) -> None:
+    def refuse(path: Path) -> str:
+        with pytest.raises(RunError) as caught:
+            load_model(path)
+        return str(caught.value)
+
+    assert "does not exist" in refuse(tmp_path / "no")
+    assert "neither model.keras nor saved_model.pb" in refuse(tmp_path)
+    shutil.copytree(exported / "1", tmp_path / "1")
+    (tmp_path / "1" / "saved_model.pb").write_bytes(b"nonsense")
+    assert "cannot be loaded" in refuse(tmp_path)
+    (tmp_path / "1" / "config.json").write_text('{"classes": 3}')
+    assert "config.json cannot be read" in refuse(tmp_path)
+    (tmp_path / "1" / "config.json").unlink()
+    assert "has no config.json" in refuse(tmp_path)
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    (run / "model.keras").write_bytes(b"nonsense")
+    assert "model.keras cannot be read" in refuse(run)
