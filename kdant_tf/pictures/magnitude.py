@@ -50,11 +50,12 @@ def plot_magnitudes(rows: Mapping[str, Mapping[str, Panel]], path: Path, *, note
     Returns:
         `path`.
     """
-    names = list(next(iter(rows.values())))
+    names = {name: wrap(shorten(name, 48), 24) for name in next(iter(rows.values()))}
     width = len(names) * (_SIDE + 0.12) + 0.45 + _BAR
     lines = fit_note(note, width - 0.6)
     bottom = 0.1 + (0.16 * (2 + lines.count("\n")) if note else 0)
-    top, height = 0.45, _SIDE + _TITLE
+    top = 0.13 + 0.16 * max(2, *(1 + name.count("\n") for name in names.values()))
+    height = _SIDE + _TITLE
     total = top + len(rows) * height + bottom
     figure = Figure(figsize=(width, total))
     for i, (title, row) in enumerate(rows.items()):
@@ -67,8 +68,8 @@ def plot_magnitudes(rows: Mapping[str, Mapping[str, Panel]], path: Path, *, note
             if i == 0:
                 figure.text(
                     (left + _SIDE / 2) / width,
-                    1 - 0.22 / total,
-                    wrap(shorten(name, 48), 24),
+                    1 - 0.5 * top / total,
+                    names[name],
                     ha="center",
                     va="center",
                     fontsize=9,

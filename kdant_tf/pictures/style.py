@@ -1,5 +1,6 @@
 """What all pictures share: colours that colour-blind people tell apart, marks, and files that are whole."""
 
+import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,10 +79,17 @@ def save(figure: Figure, path: Path) -> Path:
 
 
 def unique_names(paths: Sequence[Path]) -> Mapping[Path, str]:
-    """The shortest ends of paths that tell them apart: `a/run`, `b/run` or just `run`."""
+    """Names of runs that tell them apart: `run`, or `a/run` and `b/run`.
+
+    What several names begin with, up to a hyphen, is left out: of a study's `rgb-split1-seed0-none` and
+    `rgb-split1-seed0-direct` it is `none` and `direct`.
+    """
     names = {path: path.name for path in paths}
     depth = 1
     while len(set(names.values())) < len(names) and depth < max(len(path.parts) for path in paths):
         depth += 1
         names = {path: "/".join(path.parts[-depth:]) for path in paths}
-    return names
+    parts = {path: name.split("-") for path, name in names.items()}
+    shared = len([*itertools.takewhile(lambda each: len(set(each)) == 1, zip(*parts.values(), strict=False))])
+    short = {path: "-".join(each[shared:]) for path, each in parts.items()}
+    return short if all(short.values()) else names

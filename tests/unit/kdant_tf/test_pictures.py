@@ -229,6 +229,10 @@ def test_names_are_as_short_as_they_can_be():
     paths = [Path("a/run"), Path("b/run"), Path("c/other")]
     assert unique_names(paths[1:]) == {paths[1]: "run", paths[2]: "other"}
     assert list(unique_names(paths).values()) == ["a/run", "b/run", "c/other"]
+    study = [Path("runs") / f"rgb-split1-seed0-{name}" for name in ("none", "direct", "not")]
+    assert list(unique_names(study).values()) == ["none", "direct", "not"]
+    assert list(unique_names(study[:1]).values()) == ["rgb-split1-seed0-none"]
+    assert list(unique_names([Path("run-"), Path("run-b")]).values()) == ["run-", "run-b"]
 
 
 # Linear RGB as a person without green, or without red, cones sees it.
