@@ -11,7 +11,7 @@ from tf_records.quiet import start_tensorflow
 from tf_records.remote_path import RecordPath
 
 from .command import KdantCommand
-from .options import FOLDER, json_option, records_option
+from .options import FOLDER, json_option, records_option, weights_option
 
 
 def _parse_shares(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
@@ -49,22 +49,6 @@ def _parse_taus(ctx: click.Context, param: click.Parameter, value: str | None) -
     return taus_s
 
 
-def _parse_weights(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
-    if value is None:
-        return ()
-    try:
-        weights = tuple(float(part) for part in value.split(","))
-    except ValueError:
-        weights = ()
-    if not any(weights) or not all(weight >= 0 and math.isfinite(weight) for weight in weights):
-        raise click.BadParameter(
-            f"should be a number >= 0 for each run, not all 0, such as 1,1.5. Received: {value!r}.",
-            ctx,
-            param,
-        )
-    return weights
-
-
 @click.command("evaluate", cls=KdantCommand)
 @click.argument("run", type=FOLDER)
 @records_option
@@ -81,11 +65,7 @@ def _parse_weights(ctx: click.Context, param: click.Parameter, value: str | None
     type=FOLDER,
     help="Another run, such as one of flow, whose logits are added; may be repeated.",
 )
-@click.option(
-    "--fusion-weights",
-    callback=_parse_weights,
-    help="Of RUN's logits and of those of each --with, such as 1,1.5; default: equal.",
-)
+@weights_option("Of RUN's logits and of those of each --with, such as 1,1.5; default: equal.")
 @click.option(
     "--observe",
     "shares",

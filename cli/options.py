@@ -1,5 +1,7 @@
 """Options that more than one verb has."""
 
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -48,6 +50,28 @@ records_option = click.option(
     type=RECORD_FOLDER,
     help="Folder made by build-records; may be s3://… or gs://….",
 )
+
+
+def _parse_weights(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
+    if value is None:
+        return ()
+    try:
+        weights = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        weights = ()
+    if not any(weights) or not all(weight >= 0 and math.isfinite(weight) for weight in weights):
+        raise click.BadParameter(
+            f"should be a number >= 0 for each run, not all 0, such as 1,1.5. Received: {value!r}.",
+            ctx,
+            param,
+        )
+    return weights
+
+
+def weights_option(text: str) -> Callable[[Any], Any]:
+    """--fusion-weights, with `text` as its help."""
+    return click.option("--fusion-weights", callback=_parse_weights, help=text)
+
 
 folder_options = add_options(
     click.option("--resume", is_flag=True, help="Go on with what was begun in --out."),

@@ -85,7 +85,9 @@ def run_demo(
         evaluations=evaluations,
         chance=1 / len(records.manifest.classes),
         pictures=pictures,
-        exported=export_run(students["bidirectional"], out / "export", networks["bidirectional"]),
+        exported=export_run(
+            students["bidirectional"], out / "export", network=networks["bidirectional"]
+        ).folder,
     )
 
 

@@ -7,14 +7,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from kdant_tf.config import TrainConfig, config_from_dict
+from kdant_tf.config import TEACHER, TrainConfig, config_from_dict
 from kdant_tf.execution import DEFAULT_EXECUTION, Execution
 from kdant_tf.provenance import describe_provenance
 from tf_records.errors import KdantError, RunError
 from tf_records.files import write_text_atomically
 from tf_records.manifest import MANIFEST_NAME, Manifest
 from tf_records.remote_path import RecordPath
-from tf_records.schema import ClipSpec, FeatureInfo
+from tf_records.schema import OBSERVED, ClipSpec, FeatureInfo
 
 CONFIG_NAME = "config.json"
 MODEL_NAME = "model.keras"
@@ -45,6 +45,9 @@ class Run:
         teacher: folder of the teacher, for students.
         features: that it was trained on in place of frames.
         left_out: damaged shards of these records that it was trained without.
+        dataset: that the records are of; None in runs of before it was noted.
+        fps: frames per second of these clips; None where the records have several rates, and in runs of
+            before it was noted.
         execution: how it ran, or ran last.
     """
 
@@ -59,11 +62,25 @@ class Run:
     teacher: str | None = None
     features: FeatureInfo | None = None
     left_out: tuple[str, ...] = ()
+    dataset: str | None = None
+    fps: float | None = None
     execution: Execution = DEFAULT_EXECUTION
 
     @property
     def model_path(self) -> Path:
         return self.folder / MODEL_NAME
+
+    @property
+    def anticipates(self) -> bool:
+        """Whether it was trained to name what comes, not what it sees."""
+        return self.role != TEACHER or self.config.teacher_view == OBSERVED
+
+    @property
+    def offset_s(self) -> float | None:
+        """Seconds from the first frame of a clip to the first frame of what is named; None without `fps`."""
+        if not self.anticipates:
+            return 0.0
+        return None if self.fps is None else self.clip.offset_at(self.fps) / self.fps
 
     def to_json(self) -> str:
         fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}

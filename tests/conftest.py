@@ -119,6 +119,8 @@ def finished_run(record_folder: Path) -> Path:
         modality=manifest.modality,
         short_side=manifest.short_side,
         records_sha256=manifest_sha256(record_folder),
+        dataset=manifest.dataset,
+        fps=manifest.fps,
     )
     run.folder.mkdir()
     run.save()

@@ -53,13 +53,13 @@ def window_starts(num_frames: tf.Tensor, clip_frames: int, windows: int) -> tf.T
 def decode_frames(encoded: tf.Tensor, indices: tf.Tensor, clip_frames: int) -> tf.Tensor:
     """JPEG strings `(N,)` → uint8 `(clip_frames, H, W, 3)`, decoding only the frames asked for."""
     chosen = tf.gather(encoded, indices)
-    return tf.stack([_decode_jpeg(chosen[i], channels=3) for i in range(clip_frames)])
+    return tf.stack([decode_jpeg(chosen[i], channels=3) for i in range(clip_frames)])
 
 
 def decode_flow(encoded: tf.Tensor, indices: tf.Tensor, clip_frames: int) -> tf.Tensor:
     """JPEG strings of u and v `(N, 2)` → uint8 `(clip_frames, H, W, 2)`, likewise."""
     chosen = tf.gather(encoded, indices)
-    frames = [[_decode_jpeg(chosen[i, j], channels=1) for j in range(2)] for i in range(clip_frames)]
+    frames = [[decode_jpeg(chosen[i, j], channels=1) for j in range(2)] for i in range(clip_frames)]
     return tf.stack([tf.concat(u_and_v, axis=-1) for u_and_v in frames])
 
 
@@ -143,5 +143,6 @@ def _is_flow(frames: tf.Tensor) -> bool:
     return frames.shape[3] == CHANNELS[FLOW]
 
 
-def _decode_jpeg(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+def decode_jpeg(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    """A JPEG string (or PNG) → uint8 `(H, W, channels)`."""
     return tf.io.decode_jpeg(encoded, channels=channels, dct_method="INTEGER_ACCURATE")

@@ -7,7 +7,6 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kdant_tf.config import TEACHER
 from kdant_tf.evaluation.predictions import Predictions, fuse, save_predictions
 from kdant_tf.evaluation.statistics import CurvePoint, mean_interval
 from kdant_tf.evaluation.summary import Evaluation, summarize
@@ -24,8 +23,7 @@ OnBatch = Callable[[int], None]
 
 def default_view(run: Run) -> str:
     """A teacher sees the future segment, a student the observed one, as what trained on that alone."""
-    anticipates = run.role != TEACHER or run.config.teacher_view == OBSERVED
-    return OBSERVED if anticipates else FUTURE
+    return OBSERVED if run.anticipates else FUTURE
 
 
 def evaluate_run(

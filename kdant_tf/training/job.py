@@ -127,6 +127,8 @@ def prepare_job(
         teacher=None if teacher is None else str(teacher.folder),
         features=manifest.features,
         left_out=tuple(shard.file for shard in records.left_out),
+        dataset=manifest.dataset,
+        fps=manifest.fps,
         execution=execution,
     )
     return Job(

@@ -73,8 +73,7 @@ def test_an_exported_flow_network_takes_flow_in_the_8_bits_of_records(
     from tf_records.reader import evaluation_batches
     from tf_records.records import Records
 
-    stdout = succeed("export", teacher, "--out", tmp_path / "served")
-    assert "H, W, 2), u and v" in stdout
+    succeed("export", teacher, "--out", tmp_path / "served")
     serve = tf.saved_model.load(str(tmp_path / "served" / "1")).signatures["serving_default"]
     record = next(iter(tf.data.TFRecordDataset([str(path) for path in sorted(both.glob("test-*"))])))
     lists = tf.train.SequenceExample.FromString(record.numpy()).feature_lists.feature_list

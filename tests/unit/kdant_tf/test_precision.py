@@ -122,9 +122,9 @@ def test_a_network_trained_in_mixed_precision_is_used_in_float32(finished_run: P
         np.testing.assert_array_equal(values, before[path])
     np.testing.assert_array_equal(predict(loaded, [batch], 2).probabilities, expected)
 
-    version = export_run(run, tmp_path / "served")
+    version = export_run(run, tmp_path / "served").folder
     graph = tf.saved_model.load(str(version)).signatures["serving_default"]
-    (probabilities,) = graph(clips=tf.constant(clips)).values()
+    probabilities = graph(clips=tf.constant(clips))["probabilities"]
     assert probabilities.dtype == tf.float32
     np.testing.assert_allclose(probabilities.numpy().sum(axis=1), 1, rtol=1e-6)
     kinds = {op.outputs[0].dtype for op in graph.graph.get_operations() if op.outputs}
