@@ -1,0 +1,114 @@
+"""Where a model is served, what can go wrong on the way there, and what is tried again. No TensorFlow."""
+
+import dataclasses
+import random
+import re
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from tf_records.errors import KdantError
+
+# Pauses between tries double from the first to the longest: ten tries are some ten seconds.
+FIRST_PAUSE_S = 0.1
+LONGEST_PAUSE_S = 2.0
+# TensorFlow Serving quotes the request in some of its messages, pictures and all.
+_LONGEST_REASON = 300
+# What the graph of an exported model refuses, it does by an assertion.
+_SAID_BY_MODEL = re.compile(r"assertion failed: \[(.*?)\](?: \[\[|$)")
+_ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
+
+Answer = TypeVar("Answer")
+
+
+class ServerError(KdantError):
+    """A server that refuses, answers too late, or is none."""
+
+
+class UnavailableError(ServerError):
+    """A server that cannot be reached or is not ready: the only thing worth another try."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Server:
+    """One model of a TensorFlow Serving.
+
+    Args:
+        host, port: of its REST or its gRPC interface.
+        model_name: that it serves the model under.
+        timeout_s: float > 0, that one answer may take.
+        tries: int >= 1, while it is unavailable.
+        pause: waits for so many seconds between tries.
+    """
+
+    host: str
+    port: int
+    model_name: str = "kdant"
+    timeout_s: float = 30.0
+    tries: int = 10
+    pause: Callable[[float], None] = time.sleep
+
+    def __str__(self) -> str:
+        return f"{self.host}:{self.port}"
+
+    def call(self, once: Callable[[], Answer]) -> Answer:
+        """What `once` returns; called again, after ever longer pauses, while it raises UnavailableError."""
+        for number in range(self.tries - 1):
+            try:
+                return once()
+            except UnavailableError:
+                # Clients that lost the same server should not all come back at once.
+                self.pause(min(LONGEST_PAUSE_S, FIRST_PAUSE_S * 2**number) * random.uniform(0.75, 1.0))
+        return once()
+
+    def unavailable(self, reason: str) -> UnavailableError:
+        """It cannot be reached, or says that it is not ready."""
+        return UnavailableError(
+            f"Server {self} is not available: {_shorten(reason)}. Start it, or wait for it."
+        )
+
+    def too_slow(self) -> ServerError:
+        """Its answer took too long."""
+        return ServerError(
+            f"Server {self} gave no answer within {self.timeout_s:g} s. Give it more time or smaller clips."
+        )
+
+    def no_model(self, reason: str) -> ServerError:
+        """It serves no such model, or not yet."""
+        return ServerError(
+            f"Server {self} has no model {self.model_name!r} ready: {_shorten(reason)}. "
+            f"Name the one it serves, or wait until it is loaded."
+        )
+
+    def refused(self, reason: str) -> ServerError:
+        """It cannot use the request."""
+        return ServerError(f"Server {self} refused the request: {_shorten(reason)}.")
+
+    def foreign(self, reason: str) -> ServerError:
+        """It does not speak the protocol."""
+        return ServerError(
+            f"Server {self} does not answer as TensorFlow Serving does: {_shorten(reason)}. "
+            f"Give the port of its REST interface (8501), or of gRPC (8500) to the gRPC client."
+        )
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Host and port of `HOST:PORT`, also `[::1]:8501`.
+
+    Raises:
+        ServerError: it is something else.
+    """
+    match = _ADDRESS.fullmatch(text)
+    if match is None or not 0 < int(match["port"]) < 1 << 16:
+        raise ServerError(
+            f"A server should be given as HOST:PORT, such as localhost:8501. Received: {text!r}."
+        )
+    return match["host"], int(match["port"])
+
+
+def _shorten(reason: str) -> str:
+    """One line of it, without the full stop that the sentence has; of a model's own words nothing else."""
+    line = " ".join(reason.split())
+    if said := _SAID_BY_MODEL.search(line):
+        line = said[1]
+    return (line if len(line) <= _LONGEST_REASON else line[:_LONGEST_REASON] + " …").rstrip(".")

@@ -1,0 +1,313 @@
+"""REST and gRPC clients against a local server of TensorFlow Serving's protocol, and against others."""
+
+import dataclasses
+import io
+import json
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from model_server import GrpcServer, RestServer, ServedModel, StatusError
+from PIL import Image
+from ruamel.yaml import YAML
+
+from kdant_tf.runs import load_run
+from kdant_tf.serving.export import export_run
+from kdant_tf.serving.model import AnticipationModel, load_model
+from kdant_tf.serving.served import connect, encode_frames, make_client, make_inputs, read_description
+from kdant_tf.serving.server import Server, ServerError, UnavailableError, parse_address
+from tf_records.errors import KdantError, RunError
+
+COMPOSE = Path(__file__).resolve().parents[2] / "docker" / "serving" / "compose.yaml"
+INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE = 13, 8, 14
+
+
+@pytest.fixture(scope="module")
+def exported(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version folder."""
+    return export_run(load_run(finished_run), tmp_path_factory.mktemp("exported") / "served").folder
+
+
+@pytest.fixture(scope="module")
+def loaded(exported: Path) -> ServedModel:
+    return ServedModel(exported)
+
+
+@pytest.fixture(scope="module")
+def local(exported: Path) -> AnticipationModel:
+    return load_model(exported)
+
+
+@pytest.fixture
+def served(loaded: ServedModel) -> Iterator[ServedModel]:
+    yield loaded
+    loaded.faults.clear()
+    loaded.asked.clear()
+    loaded.gate.set()
+
+
+@dataclasses.dataclass
+class Running:
+    """A server that runs, and how to reach it."""
+
+    server: RestServer | GrpcServer
+    grpc: bool
+    exported: Path
+    pauses: list[float]
+
+    def address(self, **changes: Any) -> Server:
+        """Pauses are noted, not waited for."""
+        return Server(
+            **{"host": "127.0.0.1", "port": self.server.port, "pause": self.pauses.append, **changes}
+        )
+
+    def connect(self, **changes: Any) -> AnticipationModel:
+        return connect(self.address(**changes), self.exported, grpc=self.grpc)
+
+    def client(self, **changes: Any) -> Any:
+        return make_client(self.address(**changes), grpc=self.grpc)
+
+
+@pytest.fixture(params=["rest", "grpc"])
+def running(request: Any, served: ServedModel, exported: Path) -> Iterator[Running]:
+    server = RestServer(served) if request.param == "rest" else GrpcServer(served)
+    server.start()
+    yield Running(server, request.param == "grpc", exported, [])
+    served.gate.set()
+    server.stop()
+
+
+def draw_clips(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 40, 60), (3, 8, 64, 33)])
+def test_a_served_model_says_what_the_exported_one_says(running, local, served, shape):
+    model, clips = running.connect(), draw_clips(*shape)
+    probabilities = model.probabilities(clips)
+    assert probabilities.dtype == np.float32
+    np.testing.assert_allclose(probabilities, local.probabilities(clips), atol=1e-5)
+    assert served.asked == ["serving_default" if running.grpc else "encoded"]
+    assert (model.classes, model.clip, model.fps) == (local.classes, local.clip, local.fps)
+
+
+def test_threads_may_share_a_connection(running, local):
+    model, clips = running.connect(), draw_clips(8, 8, 32, 32)
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda clip: model.probabilities(clip[None]), clips))
+    np.testing.assert_allclose(np.concatenate(answers), local.probabilities(clips), atol=1e-5)
+
+
+def test_a_corrupt_frame_among_good_ones_is_named_and_the_server_lives(running):
+    frames = encode_frames(draw_clips(2, 8, 32, 32))
+    whole = frames[1, 3]
+    frames[1, 3] = whole[: len(whole) // 2]
+    client = running.client()
+    with pytest.raises(ServerError, match=r"refused the request: Frame 3 of clip 1 should be a JPEG or PNG"):
+        client.predict("encoded", {"frames": frames})
+    frames[1, 3] = whole
+    assert client.predict("encoded", {"frames": frames})["probabilities"].shape == (2, 4)
+    assert running.pauses == []
+
+
+@pytest.mark.parametrize(
+    "clips",
+    [draw_clips(1, 5, 32, 32), draw_clips(8, 32, 32), np.zeros((1, 8, 32, 32, 2), np.uint8)],
+    ids=["frames", "rank", "channels"],
+)
+def test_clips_that_do_not_fit_are_refused_by_the_client_and_by_the_server(running, clips):
+    with pytest.raises(KdantError, match=r"takes clips of uint8 \(B, 8, H, W, 3\)"):
+        running.connect().probabilities(clips)
+    with pytest.raises(ServerError, match="refused the request"):
+        running.client().predict("serving_default", {"clips": clips})
+
+
+def test_what_the_server_lacks_is_named(running):
+    with pytest.raises(ServerError, match="has no model 'other' ready: Servable not found"):
+        running.connect(model_name="other")
+    with pytest.raises(ServerError, match='"nonsense" not found'):
+        running.client().predict("nonsense", {"clips": draw_clips(1, 8, 32, 32)})
+
+
+def test_only_what_is_unavailable_is_asked_again(running, served):
+    model, clips = running.connect(), draw_clips(1, 8, 32, 32)
+    served.faults.extend(StatusError(UNAVAILABLE, "The batch scheduling queue is full") for _ in range(3))
+    assert model.probabilities(clips).shape == (1, 4)
+    assert len(running.pauses) == 3
+    assert running.pauses[0] < running.pauses[1] < running.pauses[2]
+    running.pauses.clear()
+    for code in (INTERNAL, RESOURCE_EXHAUSTED):
+        served.faults.append(StatusError(code, "out of\nluck"))
+        with pytest.raises(ServerError, match="refused the request: out of luck"):
+            model.probabilities(clips)
+    assert running.pauses == []
+
+
+def test_tries_come_to_an_end(running, served):
+    model = running.connect(tries=4)
+    served.faults.extend(StatusError(UNAVAILABLE, "loading") for _ in range(9))
+    with pytest.raises(UnavailableError, match="is not available: loading"):
+        model.probabilities(draw_clips(1, 8, 32, 32))
+    assert len(running.pauses) == 3
+    assert len(served.faults) == 5
+
+
+def test_an_answer_has_its_deadline(running, served):
+    model = running.connect(timeout_s=0.3)
+    served.gate.clear()
+    with pytest.raises(ServerError, match=r"gave no answer within 0\.3 s"):
+        model.probabilities(draw_clips(1, 8, 32, 32))
+    assert running.pauses == []
+
+
+def test_a_server_that_restarts_in_mid_stream_is_waited_for(running):
+    def pause(pause_s: float) -> None:
+        running.pauses.append(pause_s)
+        if len(running.pauses) == 2:
+            running.server.start()
+            if running.grpc:
+                grpc.channel_ready_future(client._channel).result(timeout=30)
+
+    client, frames = running.client(pause=pause), {"frames": encode_frames(draw_clips(1, 8, 32, 32))}
+    before = client.predict("encoded", frames)["probabilities"]
+    running.server.stop()
+    np.testing.assert_array_equal(client.predict("encoded", frames)["probabilities"], before)
+    assert len(running.pauses) == 2
+
+
+def test_a_server_that_does_not_come_back_ends_in_a_sentence(running):
+    model = running.connect(tries=3)
+    running.server.stop()
+    with pytest.raises(UnavailableError, match=r"^Server 127\.0\.0\.1:\d+ is not available: .*\. Start it"):
+        model.probabilities(draw_clips(1, 8, 32, 32))
+    assert len(running.pauses) == 2
+
+
+def test_a_body_of_100_mb(running):
+    # Wide frames, of which the network's square takes little time.
+    frame = draw_clips(1, 1, 64, 66_000)
+    if running.grpc:
+        signature, inputs = "serving_default", {"clips": np.repeat(frame, 8, axis=1)}
+        assert inputs["clips"].nbytes > 100e6
+    else:
+        signature, inputs = "encoded", {"frames": np.repeat(encode_frames(frame), 8, axis=1)}
+        assert sum(map(len, inputs["frames"].flat)) * 4 / 3 > 100e6
+    outputs = running.client().predict(signature, inputs)
+    np.testing.assert_allclose(outputs["probabilities"].sum(), 1, atol=1e-5)
+
+
+def test_another_model_in_its_place_is_noticed(running, exported, tmp_path):
+    config = json.loads((exported / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "classes": [*config["classes"], "more"]}))
+    with pytest.raises(ServerError, match=r"to 4 classes, the one described .* to 5 classes"):
+        connect(running.address(), tmp_path / "config.json", grpc=running.grpc)
+
+
+class _Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.end_headers()
+        self.wfile.write(b"<html>It works!</html>")
+
+    do_POST = do_GET
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def page() -> Iterator[int]:
+    """Port of a web server that is no TensorFlow Serving."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Page)
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield server.server_port
+    server.shutdown()
+    server.server_close()
+
+
+def reach(port: int, exported: Path, *, over_grpc: bool) -> str:
+    with pytest.raises(ServerError) as caught:
+        connect(Server(host="127.0.0.1", port=port, timeout_s=5), exported, grpc=over_grpc)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_a_server_that_is_none(page, served, exported):
+    assert "200 with text/html in place of JSON" in reach(page, exported, over_grpc=False)
+    assert "does not answer as TensorFlow Serving does" in reach(page, exported, over_grpc=True)
+    for server, speaks_grpc in ((RestServer(served), True), (GrpcServer(served), False)):
+        server.start()
+        assert "does not answer as TensorFlow Serving does" in reach(
+            server.port, exported, over_grpc=speaks_grpc
+        )
+        server.stop()
+
+
+@pytest.mark.parametrize("over_grpc", [False, True])
+def test_a_closed_port(exported, over_grpc):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    assert "is not available" in (message := reach(port, exported, over_grpc=over_grpc))
+    assert "onnection refused" in message or over_grpc
+
+
+@pytest.mark.parametrize(
+    "text", ["localhost", "localhost:", "host:0", "host:99999", "http://host:80", "a b:1", ""]
+)
+def test_an_address_that_is_none(text):
+    with pytest.raises(ServerError, match="HOST:PORT"):
+        parse_address(text)
+
+
+def test_addresses():
+    assert parse_address("localhost:8501") == ("localhost", 8501)
+    assert parse_address("[::1]:8500") == ("[::1]", 8500)
+
+
+def test_a_description_is_an_exported_folder_a_version_or_its_config(exported, tmp_path):
+    config = read_description(exported)
+    assert config == read_description(exported.parent) == read_description(exported / "config.json")
+    with pytest.raises(RunError, match="no folder that kdant export wrote"):
+        read_description(tmp_path)
+
+
+def decode(frames: np.ndarray) -> np.ndarray:
+    return np.array([np.asarray(Image.open(io.BytesIO(data))) for data in frames.flat])
+
+
+def test_frames_are_encoded_without_loss():
+    clips = np.concatenate([draw_clips(1, 2, 20, 30), draw_clips(1, 2, 20, 30)[..., 1:]], axis=-1)
+    inputs = make_inputs(clips, "rgb,flow", "encoded")
+    np.testing.assert_array_equal(decode(inputs["frames"][0]), clips[0, ..., :3])
+    assert inputs["flow_frames"].shape == (1, 2, 2)
+    np.testing.assert_array_equal(
+        decode(inputs["flow_frames"][0, 1]), np.moveaxis(clips[0, 1, ..., 3:], -1, 0)
+    )
+    assert set(make_inputs(clips, "rgb,flow", "serving_default")) == {"clips", "flow_clips"}
+    assert make_inputs(clips[..., 3:], "flow", "encoded")["frames"].shape == (1, 2, 2)
+
+
+def test_the_health_check_of_the_compose_file(served):
+    probe = YAML(typ="safe").load(COMPOSE)["services"]["serving"]["healthcheck"]["test"][1:]
+    server = RestServer(served)
+    server.start()
+
+    def check() -> int:
+        command = [part.replace("/8501", f"/{server.port}") for part in probe]
+        return subprocess.run(command, capture_output=True, check=False).returncode
+
+    assert check() == 0
+    served.faults.append(StatusError(5, "Servable not found for request: Latest(kdant)"))
+    assert check() != 0
+    server.stop()
+    assert check() != 0
