@@ -32,6 +32,8 @@ class KdantCommand(click.Command):
         except KeyboardInterrupt as error:
             hint = " Go on with the same command and --resume." if "resume" in ctx.params else ""
             message, cause = f"Interrupted.{hint}", error
+        except BrokenPipeError:  # Whoever read our output has seen enough; click ends quietly.
+            raise
         except OSError as error:
             where = f" {error.filename}" if error.filename else ""
             message, cause = f"The system refused{where}: {error.strerror or error}.", error

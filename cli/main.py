@@ -11,6 +11,7 @@ from .evaluate import evaluate
 from .export import export
 from .extract_features import extract_features
 from .inspect import inspect
+from .predict import predict
 from .presets import presets
 from .report import report
 from .reproduce import reproduce
@@ -34,7 +35,7 @@ def main() -> None:
 
 for _command in (
     *(build_records, inspect, extract_features),
-    *(train_teacher, distill, evaluate, visualize, report, export),
+    *(train_teacher, distill, evaluate, visualize, report, export, predict),
     *(runs, presets, reproduce, demo),
 ):
     main.add_command(_command)

@@ -65,12 +65,13 @@ def _encode_flow(
     elif before is None or before[0] != number - 1:
         raise ValueError(f"The flow of frame {number} needs frame {number - 1}. Received: {before}.")
     else:
-        flow = compute_flow(_to_grey(before[1]), _to_grey(frame), options.flow)
+        flow = compute_flow(to_grey(before[1]), to_grey(frame), options.flow)
     u, v = (_to_jpeg(flow_to_bytes(flow[..., i], options.flow.bound), options.jpeg_quality) for i in range(2))
     return u, v
 
 
-def _to_grey(frame: np.ndarray) -> np.ndarray:
+def to_grey(frame: np.ndarray) -> np.ndarray:
+    """RGB uint8 `(H, W, 3)` → uint8 `(H, W)`, of which flow is computed."""
     return np.asarray(Image.fromarray(frame).convert("L"))
 
 

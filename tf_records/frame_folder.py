@@ -80,6 +80,15 @@ class FrameFolder:
         fps = find_rate(self.path, self._clock)
         return VideoInfo(fps=fps, duration_s=len(self._names) / fps)
 
+    @property
+    def frames(self) -> int:
+        """Pictures in the folder."""
+        return len(self._names)
+
+    def picture(self, number: int) -> av.VideoFrame:
+        """Frame `number` in its own size. Raises VideoError where it cannot be read."""
+        return self._load(os.path.join(self.path, self._names[number]))
+
     def stored(self) -> Iterator[np.ndarray]:
         """Every frame in order: uint8 `(H, W, 3)`, RGB."""
         return self._read(range(len(self._names)))
@@ -100,7 +109,7 @@ class FrameFolder:
         size: tuple[int, int] | None = None
         for number in numbers:
             if number != before:
-                frame = self._load(os.path.join(self.path, self._names[number]))
+                frame = self.picture(number)
                 if size is not None and (frame.width, frame.height) != size:
                     raise VideoError(
                         f"{os.path.join(self.path, self._names[number])} is {frame.width}x{frame.height}, "

@@ -4,13 +4,13 @@ Decoding runs on one thread. What runs beside each other are the processes that 
 frame is decoded ahead in vain, and a damaged video gives the same bytes on every machine.
 """
 
-import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import av
 import numpy as np
 
+from tf_records.container import choose_stream, open_container, reason_of
 from tf_records.errors import VideoError
 from tf_records.limits import Limits
 from tf_records.resize import Resizer
@@ -27,8 +27,6 @@ _SHORT_GAP_S = 1.0
 _LONG_GAP_S = 15.0
 # How far before the place asked for to seek, if a key frame comes too late; at last to the start.
 _MARGINS_S = (0.0, 3.0, 12.0, 60.0)
-# These name other files, or never end.
-_PLAYLISTS = {"hls", "concat", "dash", "sdp", "rtsp", "webm_dash_manifest", "imf"}
 
 Timed = tuple[float, av.VideoFrame]
 
@@ -44,7 +42,7 @@ class VideoFile:
         self.frames_decoded = 0
         self._limits = limits
         self._resizer = resizer
-        self._container = _open(path)
+        self._container = open_container(path)
         try:
             self._stream = self._choose_stream()
             self._time_base = Fraction(self._stream.time_base or 1)
@@ -119,7 +117,7 @@ class VideoFile:
                 self._seekable = False
         if not self._seekable:
             self._container.close()
-            self._container = _open(self.path)
+            self._container = open_container(self.path)
             self._stream = self._choose_stream()
         self._frames = self._decode()
         return self._next()
@@ -180,17 +178,9 @@ class VideoFile:
         return max(END_TOLERANCE_S, 0.02 * (self._stated_s or 0.0))
 
     def _choose_stream(self) -> av.VideoStream:
-        if self._container.format.name in _PLAYLISTS:
-            raise VideoError(f"{self.path} is a playlist, no video. Give the videos that it names.")
-        if not self._container.streams.video:
-            raise VideoError(f"{self.path} has no video stream.")
-        stream = self._container.streams.video[0]
-        if stream.codec_context is None:
-            raise VideoError(f"{self.path} is encoded in a way that FFmpeg here cannot decode.")
+        stream = choose_stream(self._container, self.path, self._limits)
         if not stream.average_rate:
             raise VideoError(f"{self.path} states no frame rate.")
-        self._limits.check_size(self.path, stream.width, stream.height)
-        stream.thread_count = 1
         return stream
 
     def _find_stated_s(self) -> float | None:
@@ -224,19 +214,4 @@ class VideoFile:
         return end_s
 
     def _undecodable(self, error: BaseException) -> VideoError:
-        return VideoError(f"{self.path} cannot be decoded: {_reason(error)}.")
-
-
-def _open(path: str) -> av.container.InputContainer:
-    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
-        raise VideoError(f"{path} cannot be opened as a video: it is no regular file.")
-    try:
-        # Titles and the like, which nobody reads here, need not be UTF-8.
-        return av.open(os.path.abspath(path), metadata_errors="replace")
-    except (av.FFmpegError, OSError) as error:
-        raise VideoError(f"{path} cannot be opened as a video: {_reason(error)}.") from error
-
-
-def _reason(error: BaseException) -> str:
-    """The system's words alone, without the path that the message already has."""
-    return (getattr(error, "strerror", None) or str(error)).rstrip(".")
+        return VideoError(f"{self.path} cannot be decoded: {reason_of(error)}.")

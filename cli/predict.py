@@ -1,0 +1,128 @@
+"""kdant predict"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from tf_records.errors import KdantError
+from tf_records.quiet import start_tensorflow
+
+from .command import KdantCommand
+from .options import FOLDER
+
+
+@click.command("predict", cls=KdantCommand)
+@click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
+@click.option("--model", "folder", required=True, type=FOLDER, help="Run folder, or one written by export.")
+@click.option(
+    "--stride-s",
+    type=click.FloatRange(0, 3600, min_open=True),
+    default=0.25,
+    show_default=True,
+    help="Seconds from one clip to the next.",
+)
+@click.option(
+    "--top", type=click.IntRange(1), default=3, show_default=True, help="Actions shown of each time."
+)
+@click.option(
+    "--threshold", type=click.FloatRange(0, 1), default=0.0, help="Leave less probable actions out."
+)
+@click.option("--json-lines", is_flag=True, help="Print one JSON object a clip.")
+@click.option("--live", is_flag=True, help="stdin does not wait: drop clips rather than fall behind.")
+@click.option("--latency", is_flag=True, help="Report what share of the anticipation time computing takes.")
+@click.option(
+    "--fps",
+    type=click.FloatRange(0, 1000, min_open=True),
+    help="Frames per second of the model's clips; default: those it was trained on, or else the source's.",
+)
+@click.option(
+    "--source-fps",
+    type=click.FloatRange(0, 1000, min_open=True),
+    help="Frames per second of a source that states none, such as a folder; default: the model's.",
+)
+@click.option(
+    "--flow-algorithm",
+    type=click.Choice(["tvl1", "dis", "farneback"]),
+    help="Of the records that a model of optical flow was trained on.",
+)
+def predict(
+    sources: tuple[str, ...],
+    folder: Path,
+    stride_s: float,
+    top: int,
+    threshold: float,
+    json_lines: bool,
+    live: bool,
+    latency: bool,
+    fps: float | None,
+    source_fps: float | None,
+    flow_algorithm: str | None,
+) -> None:
+    """Say what is about to happen, time by time, in videos and streams.
+
+    SOURCE is a video file, a folder of numbered pictures, - for a stream on stdin, the number of a camera, or
+    an rtsp:// URL; several are gone through one after the other. A window of the length of the model's clips
+    slides over it; for each time it is said what is expected when the model's offset has passed.
+    """
+    from kdant_tf.anticipation.source import check_source
+
+    for text in sources:
+        check_source(text, live=live)
+    start_tensorflow()
+    from kdant_tf.serving.model import load_model
+
+    from .anticipation_output import show_anticipations, warm_up
+
+    model = load_model(folder)
+    if fps is not None:
+        model = dataclasses.replace(model, fps=fps)
+    flow = _choose_flow(model, flow_algorithm)
+    warm_up(model)
+
+    def go_through(text: str) -> None:
+        show_anticipations(
+            text,
+            model,
+            live=live,
+            rate=source_fps,
+            stride_s=stride_s,
+            flow=flow,
+            top=top,
+            threshold=threshold,
+            json_lines=json_lines,
+            latency=latency,
+        )
+
+    _go_through_all(sources, go_through)
+
+
+def _go_through_all(sources: tuple[str, ...], go_through: Callable[[str], None]) -> None:
+    """One source that fails does not keep the others from being gone through."""
+    failed = 0
+    for text in sources:
+        try:
+            go_through(text)
+        except KdantError as error:
+            if len(sources) == 1:
+                raise
+            failed += 1
+            click.echo(f"Error: {error}", err=True)
+    if failed:
+        raise KdantError(f"{failed} of {len(sources)} sources could not be gone through, see above.")
+
+
+def _choose_flow(model: Any, algorithm: str | None) -> Any:
+    """How flow is computed, for a model that sees it."""
+    from tf_records.flow import describe_flow
+
+    if "flow" not in model.modality:
+        return None
+    if algorithm is None:
+        raise KdantError(
+            f"Model {model.name} sees optical flow. Say how that of its records was computed, which kdant "
+            f"inspect tells: --flow-algorithm tvl1, dis or farneback."
+        )
+    return describe_flow(algorithm)

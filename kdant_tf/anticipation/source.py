@@ -1,0 +1,91 @@
+"""Where frames come from: a video file, a folder of pictures, stdin, a camera, an RTSP server."""
+
+import os
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import av
+
+from tf_records.errors import VideoError
+
+STDIN = "-"
+_RTSP = ("rtsp://", "rtsps://")
+
+
+class TimedFrame(NamedTuple):
+    """A frame, and when it is shown: seconds since the source's first one, never falling."""
+
+    time_s: float
+    frame: av.VideoFrame
+
+
+class Source(Protocol):
+    """Frames that can be gone through once.
+
+    `name` is for messages. `live` says that frames come at their own pace and do not wait. `rate` is the mean
+    number of frames per second, None where nobody knows. `damaged` counts what could not be decoded so far.
+    """
+
+    name: str
+    live: bool
+    rate: float | None
+    damaged: int
+
+    def frames(self) -> Iterator[TimedFrame]:
+        """The frames in order; a damaged one is left out.
+
+        Raises:
+            VideoError: there is none, or the source fails.
+        """
+        ...
+
+    def close(self) -> None:
+        """Lets go of file, device or connection."""
+        ...
+
+
+def check_source(text: str, *, live: bool = False) -> None:
+    """Finds out, before a network is loaded, whether there is such a file or folder; others are left alone.
+
+    Raises:
+        VideoError: as `open_source`.
+    """
+    if text != STDIN and not _is_live(text):
+        open_source(text, live=live).close()
+
+
+def _is_live(text: str) -> bool:
+    return text.lower().startswith(_RTSP) or (text.isdecimal() and not os.path.exists(text))
+
+
+def open_source(text: str, *, live: bool = False, rate: float | None = None) -> Source:
+    """The source that a person's words name.
+
+    Args:
+        text: a video file, a folder of pictures, "-" for stdin, the number of a camera, or an rtsp:// URL.
+        live: whether frames of stdin do not wait; those of cameras and URLs never do.
+        rate: frames per second of what states none, such as a folder.
+
+    Raises:
+        VideoError: there is no such thing, or it cannot be read.
+    """
+    from kdant_tf.anticipation.camera import Camera
+    from kdant_tf.anticipation.picture_folder import PictureFolder
+    from kdant_tf.anticipation.video_stream import VideoStream
+
+    if text == STDIN:
+        return VideoStream("stdin", "pipe:0", live=live, rate=rate)
+    if text.lower().startswith(_RTSP):
+        return VideoStream(text, text, live=True, rate=rate)
+    if "://" in text:
+        raise VideoError(
+            f"{text} is a URL of another kind than rtsp://. Pipe it in: "
+            f"ffmpeg -i URL -f mpegts - | kdant predict - --live …"
+        )
+    if os.path.isdir(text):
+        return PictureFolder(text, rate=rate)
+    if _is_live(text):
+        return Camera(int(text))
+    if live:
+        raise VideoError(f"{text} waits for its frames to be read, so --live is not for it. Leave it out.")
+    return VideoStream(text, text, rate=rate)

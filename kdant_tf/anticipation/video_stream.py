@@ -1,0 +1,102 @@
+"""What PyAV decodes: a video file, stdin or an RTSP stream, read once from its start to its end."""
+
+from collections.abc import Callable, Iterator
+
+import av
+
+from kdant_tf.anticipation.source import TimedFrame
+from kdant_tf.anticipation.timeline import Timeline
+from tf_records.container import choose_stream, open_container, reason_of
+from tf_records.errors import VideoError
+from tf_records.limits import Limits
+
+_LIMITS = Limits()
+# Seconds to wait for a server's first answer, and for each packet.
+_TIMEOUT_S = (10.0, 10.0)
+
+
+class VideoStream:
+    """A `Source` of a file, of stdin or of a URL.
+
+    Args:
+        name: for messages.
+        path: of a file, "pipe:0", or a URL.
+        live: whether frames do not wait to be read.
+        rate: frames per second, where the stream states none.
+
+    Raises:
+        VideoError: it cannot be opened, or holds no video.
+    """
+
+    def __init__(self, name: str, path: str, *, live: bool = False, rate: float | None = None) -> None:
+        self.name = name
+        self.live = live
+        self.damaged = 0
+        is_file = path == name and "://" not in path
+        self._container = open_container(path) if is_file else _open_stream(name, path)
+        try:
+            self.stream = choose_stream(self._container, name, _LIMITS, remote="://" in path)
+        except BaseException:
+            self._container.close()
+            raise
+        stated = self.stream.average_rate or self.stream.guessed_rate
+        self.rate = float(stated) if stated else rate
+
+    @property
+    def audio(self) -> av.AudioStream | None:
+        """The first stream of sound."""
+        return self._container.streams.audio[0] if self._container.streams.audio else None
+
+    def frames(self, on_audio: Callable[[av.Packet], None] | None = None) -> Iterator[TimedFrame]:
+        """The frames in order, see `Source`.
+
+        Args:
+            on_audio: is given the packets of `audio` as they lie between the frames.
+        """
+        audio = None if on_audio is None else self.audio
+        timeline, none = Timeline(self.rate), True
+        for packet in self._packets(audio):
+            if audio is not None and packet.stream is audio:
+                assert on_audio is not None
+                on_audio(packet)
+                continue
+            for frame in self._decode(packet):
+                _LIMITS.check_size(self.name, frame.width, frame.height)
+                none = False
+                yield TimedFrame(timeline.place(_stamp_s(frame)), frame)
+        if none:
+            raise VideoError(f"{self.name} holds no frame that can be decoded.")
+
+    def close(self) -> None:
+        self._container.close()
+
+    def _packets(self, audio: av.AudioStream | None) -> Iterator[av.Packet]:
+        try:
+            yield from self._container.demux(
+                *(stream for stream in (self.stream, audio) if stream is not None)
+            )
+        except (av.FFmpegError, OSError) as error:
+            raise VideoError(f"{self.name} cannot be read on: {reason_of(error)}.") from error
+
+    def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            self.damaged += 1
+            return []
+        self.damaged += sum(frame.is_corrupt for frame in frames)
+        return frames
+
+
+def _stamp_s(frame: av.VideoFrame) -> float | None:
+    stamp = frame.dts if frame.pts is None else frame.pts
+    return None if stamp is None or not frame.time_base else float(stamp * frame.time_base)
+
+
+def _open_stream(name: str, path: str) -> av.container.InputContainer:
+    # Over UDP, RTSP's default, packets get lost, and the pictures with them.
+    options = {"rtsp_transport": "tcp"} if "://" in path else {}
+    try:
+        return av.open(path, options=options, timeout=_TIMEOUT_S, metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"{name} cannot be opened as a video: {reason_of(error)}.") from error

@@ -1,0 +1,137 @@
+"""`kdant predict`: what it prints of videos, folders and streams, and what it refuses."""
+
+import functools
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from kdant_cli.main import main
+from PIL import Image
+
+from tf_records.video import read_all_frames
+
+
+def predict(*args: object, code: int = 0) -> Result:
+    result = CliRunner().invoke(main, ["predict", *(str(arg) for arg in args)])
+    assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
+    assert "Traceback" not in result.stderr
+    return result
+
+
+def lines_of(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def loaded_once() -> Iterator[None]:
+    """Loading and tracing a network take longer than all that is tested here."""
+    from kdant_tf.serving import model
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(model, "load_model", functools.cache(model.load_model))
+        yield
+
+
+@pytest.fixture(scope="module")
+def video(videos: Path) -> Path:
+    return sorted(videos.glob("*.mp4"))[0]
+
+
+@pytest.fixture(scope="module")
+def lines(video: Path, finished_run: Path) -> list[dict[str, Any]]:
+    return lines_of(predict(video, "--model", finished_run, "--json-lines", "--top", "2"))
+
+
+def test_json_lines(lines: list[dict[str, Any]], video: Path) -> None:
+    assert len(lines) > 3
+    assert {line["source"] for line in lines} == {str(video)}
+    times = [line["time_s"] for line in lines]
+    assert times == sorted(times)
+    for line in lines:
+        assert [*line] == ["source", "time_s", "expected_s", "expected"]
+        probabilities = [each["probability"] for each in line["expected"]]
+        assert len(probabilities) == 2
+        assert probabilities == sorted(probabilities, reverse=True)
+
+
+def test_a_folder_of_the_videos_frames_says_the_same(
+    lines: list[dict[str, Any]], video: Path, finished_run: Path, tmp_path: Path
+) -> None:
+    for number, frame in enumerate(read_all_frames(video)):
+        Image.fromarray(np.ascontiguousarray(frame)).save(tmp_path / f"frame_{number:04}.png")
+    args = ("--model", finished_run, "--json-lines", "--top", 2)
+    without = predict(tmp_path, *args, code=1)
+    assert "--source-fps" in without.stderr
+    rate = round(7 / lines[0]["time_s"])
+    given = lines_of(predict(tmp_path, *args, "--source-fps", rate))
+    assert [line["time_s"] for line in given] == pytest.approx([line["time_s"] for line in lines], abs=1e-3)
+    for own, other in zip(lines, given, strict=True):
+        own_first, other_first = own["expected"][0], other["expected"][0]
+        assert own_first["class"] == other_first["class"]
+        assert own_first["probability"] == pytest.approx(other_first["probability"], abs=0.02)
+
+
+def test_a_stream_on_stdin_and_a_reader_that_has_seen_enough(
+    lines: list[dict[str, Any]], video: Path, finished_run: Path
+) -> None:
+    command = "import sys; from kdant_cli.main import main; sys.argv[0] = 'kdant'; main()"
+    args = ["predict", "-", "--model", str(finished_run), "--json-lines", "--top", "2", "--latency"]
+    with video.open("rb") as file:
+        done = subprocess.run(
+            [sys.executable, "-c", command, *args], stdin=file, capture_output=True, text=True, check=False
+        )
+    assert done.returncode == 0, done.stderr
+    *given, latency = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [{**line, "source": ""} for line in given] == [{**line, "source": ""} for line in lines]
+    assert latency["latency"]["answers"] == len(lines)
+    assert latency["latency"]["dropped"] == 0
+
+
+def test_plain_lines_latency_and_threshold(video: Path, finished_run: Path, lines: list[Any]) -> None:
+    result = predict(video, "--model", finished_run, "--latency")
+    assert f"{lines[0]['expected'][0]['class']} " in result.stdout
+    assert "none: clip and action overlap" in result.stdout  # It is a teacher, which sees the action.
+    assert "The model knows no frame rate" in result.stderr
+    sure = lines_of(predict(video, "--model", finished_run, "--threshold", 1, "--json-lines"))
+    assert [line["expected"] for line in sure] == [[]] * len(lines)
+
+
+def test_one_bad_source_does_not_keep_the_others(
+    video: Path, finished_run: Path, lines: list[Any], tmp_path: Path
+) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "one.png")
+    args = ("--model", finished_run, "--json-lines", "--top", 2)
+    result = predict(tmp_path / "one.png", video, *args, code=1)
+    assert lines_of(result) == lines
+    assert "a clip of the model 8" in result.stderr
+    assert "1 of 2 sources" in result.stderr
+
+
+@pytest.fixture
+def refuse(finished_run: Path) -> Callable[..., str]:
+    def call(*args: object, model: Path = finished_run) -> str:
+        result = predict(*args, "--model", model, "--json-lines", code=1)
+        assert result.stdout == ""
+        return result.stderr.strip().splitlines()[-1]
+
+    return call
+
+
+def test_sources_that_are_none(refuse: Callable[..., str], tmp_path: Path, video: Path) -> None:
+    (tmp_path / "words.txt").write_text("one two three\n" * 100)
+    (tmp_path / "empty.mp4").touch()
+    (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:400])
+    assert "No such file" in refuse(tmp_path / "no.mp4")
+    assert "is a text, no video" in refuse(tmp_path / "words.txt")
+    assert "cannot be opened as a video" in refuse(tmp_path / "empty.mp4")
+    assert "cannot be opened as a video" in refuse(tmp_path / "cut.mp4")
+    assert "holds no pictures" in refuse(tmp_path)
+    assert "--live is not for it" in refuse(video, "--live")
+    assert "ffmpeg -i URL" in refuse("https://example.org/a.mp4")
+    assert "does not exist" in refuse(video, model=tmp_path / "no")
