@@ -4,6 +4,7 @@ import json
 from collections import deque
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, Protocol
 
 import click
@@ -13,9 +14,11 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kdant_tf.anticipation.anticipate import Anticipation, anticipate
+from kdant_tf.anticipation.anticipate import Anticipation, anticipate, find_fps
 from kdant_tf.anticipation.latencies import Latencies
-from kdant_tf.anticipation.source import Source, open_source
+from kdant_tf.anticipation.overlay_panel import BARS, Panel
+from kdant_tf.anticipation.overlay_video import OverlayVideo
+from kdant_tf.anticipation.source import Source, TimedFrame, open_source
 from kdant_tf.serving.model import AnticipationModel
 from tf_records.schema import FlowInfo
 
@@ -52,6 +55,7 @@ def show_anticipations(
     threshold: float,
     json_lines: bool,
     latency: bool,
+    overlay: Path | None,
 ) -> None:
     """Goes through one source and prints what the model expects.
 
@@ -59,26 +63,52 @@ def show_anticipations(
         VideoError: see `open_source` and `anticipate`.
     """
     with closing(open_source(text, live=live, rate=model.fps if rate is None else rate)) as source:
-        if model.fps is None and source.rate is not None:
+        fps = find_fps(source, model)
+        if model.fps is None:
             click.echo(
-                f"The model knows no frame rate, so that of {source.name} is taken: {source.rate:.4g}. "
-                f"Another one: --fps.",
+                f"The model knows no frame rate, so that of {source.name} is taken: {fps:.4g}. Another one: "
+                f"--fps.",
                 err=True,
             )
-        latencies: Latencies | None = None
-        with _choose_show(source, json_lines) as show:
+        latencies = Latencies(model.ahead_at(fps))
+        with (
+            _choose_show(source, json_lines) as show,
+            _open_overlay(overlay, source, model, stride_s) as film,
+        ):
             try:
-                for each in anticipate(source, model, stride_s=stride_s, flow=flow):
-                    if latencies is None:
-                        latencies = Latencies(each.expected_s - each.time_s)
+                for each in anticipate(source, model, stride_s=stride_s, flow=flow, on_frame=film.draw):
                     latencies.add(each.latency_s, each.dropped)
                     show(each, each.likeliest(model.classes, top, threshold))
+                    film.expect(each.expected_s, each.likeliest(model.classes, BARS, threshold))
             except KeyboardInterrupt:
                 # There is no other end to a camera.
                 if not source.live:
                     raise
-        if latencies is not None:
-            _print_end(source, latencies, json_lines, latency)
+        _print_end(source, latencies, json_lines, latency)
+        if overlay is not None:
+            click.echo(f"Drew {overlay}", err=True)
+
+
+class _NoFilm:
+    """Where nothing is drawn."""
+
+    def draw(self, timed: TimedFrame) -> None:
+        """Takes a frame."""
+
+    def expect(self, from_s: float, likeliest: Likeliest) -> None:
+        """Takes what is expected."""
+
+
+@contextmanager
+def _open_overlay(
+    path: Path | None, source: Source, model: AnticipationModel, stride_s: float
+) -> Iterator[OverlayVideo | _NoFilm]:
+    if path is None:
+        yield _NoFilm()
+        return
+    panel = Panel(model.classes, ahead_s=model.ahead_at(find_fps(source, model)), stride_s=stride_s)
+    with OverlayVideo(path, source, panel) as film:
+        yield film
 
 
 def to_line(name: str, anticipation: Anticipation, likeliest: Likeliest) -> dict[str, Any]:

@@ -31,6 +31,11 @@ from .options import FOLDER
     "--threshold", type=click.FloatRange(0, 1), default=0.0, help="Leave less probable actions out."
 )
 @click.option("--json-lines", is_flag=True, help="Print one JSON object a clip.")
+@click.option(
+    "--overlay",
+    type=FOLDER,
+    help="Also write a copy of the video with the likeliest actions drawn over it: FILE.mp4, .mov or .mkv.",
+)
 @click.option("--live", is_flag=True, help="stdin does not wait: drop clips rather than fall behind.")
 @click.option("--latency", is_flag=True, help="Report what share of the anticipation time computing takes.")
 @click.option(
@@ -55,6 +60,7 @@ def predict(
     top: int,
     threshold: float,
     json_lines: bool,
+    overlay: Path | None,
     live: bool,
     latency: bool,
     fps: float | None,
@@ -71,6 +77,8 @@ def predict(
 
     for text in sources:
         check_source(text, live=live)
+    if overlay is not None:
+        _check_overlay(overlay, sources, live)
     start_tensorflow()
     from kdant_tf.serving.model import load_model
 
@@ -94,6 +102,7 @@ def predict(
             threshold=threshold,
             json_lines=json_lines,
             latency=latency,
+            overlay=overlay,
         )
 
     _go_through_all(sources, go_through)
@@ -112,6 +121,15 @@ def _go_through_all(sources: tuple[str, ...], go_through: Callable[[str], None])
             click.echo(f"Error: {error}", err=True)
     if failed:
         raise KdantError(f"{failed} of {len(sources)} sources could not be gone through, see above.")
+
+
+def _check_overlay(overlay: Path, sources: tuple[str, ...], live: bool) -> None:
+    from kdant_tf.anticipation.overlay_video import check_overlay
+    from kdant_tf.anticipation.source import is_live
+
+    if len(sources) > 1 or live or is_live(sources[0]):
+        raise click.UsageError("--overlay is for one source, which waits for its frames to be read.")
+    check_overlay(overlay, sources[0])
 
 
 def _choose_flow(model: Any, algorithm: str | None) -> Any:

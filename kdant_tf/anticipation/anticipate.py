@@ -65,13 +65,8 @@ def anticipate(
     Raises:
         VideoError: the source cannot be read, states no rate, or is shorter than a clip.
     """
-    rate = model.fps if source.rate is None else source.rate
-    if rate is None:
-        raise VideoError(
-            f"{source.name} states no frame rate, and the model knows none. Give it: --source-fps."
-        )
-    fps = rate if model.fps is None else model.fps
-    windows = _cut(source, model, rate=rate, stride=stride_s * fps, flow=flow, on_frame=on_frame)
+    fps = find_fps(source, model)
+    windows = _cut(source, model, fps=fps, stride=stride_s * fps, flow=flow, on_frame=on_frame)
     offset_s = model.offset_at(fps)
     for window, dropped in newest(windows) if source.live else ((window, 0) for window in windows):
         probabilities = model.probabilities(window.clip[None])[0]
@@ -84,15 +79,30 @@ def anticipate(
         )
 
 
+def find_fps(source: Source, model: AnticipationModel) -> float:
+    """Frames per second that a model is shown of a source: its own, or where it has none the source's.
+
+    Raises:
+        VideoError: neither is known.
+    """
+    fps = source.rate if model.fps is None else model.fps
+    if fps is None:
+        raise VideoError(
+            f"{source.name} states no frame rate, and the model knows none. Give it: --source-fps."
+        )
+    return fps
+
+
 def _cut(
     source: Source,
     model: AnticipationModel,
     *,
-    rate: float,
+    fps: float,
     stride: float,
     flow: FlowInfo | None,
     on_frame: OnFrame,
 ) -> Iterator[Window]:
+    rate = fps if source.rate is None else source.rate
     resampler = Resampler(rate, model.fps, eager=source.live)
     windows = Windows(
         clip_frames=model.clip_frames,
@@ -108,8 +118,8 @@ def _cut(
             yield window
     if none:
         raise VideoError(
-            f"{source.name} has {tick + 1} frames at {rate if model.fps is None else model.fps:.4g} a "
-            f"second, a clip of the model {model.clip_frames}. Give a longer video."
+            f"{source.name} has {tick + 1} frames at {fps:.4g} a second, a "
+            f"clip of the model {model.clip_frames}. Give a longer video."
         )
 
 

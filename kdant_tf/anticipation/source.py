@@ -50,11 +50,12 @@ def check_source(text: str, *, live: bool = False) -> None:
     Raises:
         VideoError: as `open_source`.
     """
-    if text != STDIN and not _is_live(text):
+    if text != STDIN and not is_live(text):
         open_source(text, live=live).close()
 
 
-def _is_live(text: str) -> bool:
+def is_live(text: str) -> bool:
+    """Whether frames come at their own pace: of a camera, or a URL."""
     return text.lower().startswith(_RTSP) or (text.isdecimal() and not os.path.exists(text))
 
 
@@ -84,7 +85,7 @@ def open_source(text: str, *, live: bool = False, rate: float | None = None) -> 
         )
     if os.path.isdir(text):
         return PictureFolder(text, rate=rate)
-    if _is_live(text):
+    if is_live(text):
         return Camera(int(text))
     if live:
         raise VideoError(f"{text} waits for its frames to be read, so --live is not for it. Leave it out.")

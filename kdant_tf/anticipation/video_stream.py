@@ -32,6 +32,7 @@ class VideoStream:
         self.name = name
         self.live = live
         self.damaged = 0
+        self.on_audio: Callable[[av.Packet], None] | None = None
         is_file = path == name and "://" not in path
         self._container = open_container(path) if is_file else _open_stream(name, path)
         try:
@@ -43,38 +44,32 @@ class VideoStream:
         self.rate = float(stated) if stated else rate
 
     @property
-    def audio(self) -> av.AudioStream | None:
-        """The first stream of sound."""
-        return self._container.streams.audio[0] if self._container.streams.audio else None
+    def audio(self) -> tuple[av.AudioStream, ...]:
+        """The streams of sound."""
+        return self._container.streams.audio
 
-    def frames(self, on_audio: Callable[[av.Packet], None] | None = None) -> Iterator[TimedFrame]:
-        """The frames in order, see `Source`.
-
-        Args:
-            on_audio: is given the packets of `audio` as they lie between the frames.
-        """
-        audio = None if on_audio is None else self.audio
+    def frames(self) -> Iterator[TimedFrame]:
+        """The frames in order, see `Source`; the packets of sound between them are handed to `on_audio`."""
         timeline, none = Timeline(self.rate), True
-        for packet in self._packets(audio):
-            if audio is not None and packet.stream is audio:
-                assert on_audio is not None
-                on_audio(packet)
+        for packet in self._packets():
+            if packet.stream is not self.stream:
+                assert self.on_audio is not None
+                self.on_audio(packet)
                 continue
             for frame in self._decode(packet):
                 _LIMITS.check_size(self.name, frame.width, frame.height)
                 none = False
-                yield TimedFrame(timeline.place(_stamp_s(frame)), frame)
+                yield TimedFrame(timeline.place(stamp_s(frame)), frame)
         if none:
             raise VideoError(f"{self.name} holds no frame that can be decoded.")
 
     def close(self) -> None:
         self._container.close()
 
-    def _packets(self, audio: av.AudioStream | None) -> Iterator[av.Packet]:
+    def _packets(self) -> Iterator[av.Packet]:
+        audio = () if self.on_audio is None else self.audio
         try:
-            yield from self._container.demux(
-                *(stream for stream in (self.stream, audio) if stream is not None)
-            )
+            yield from self._container.demux(self.stream, *audio)
         except (av.FFmpegError, OSError) as error:
             raise VideoError(f"{self.name} cannot be read on: {reason_of(error)}.") from error
 
@@ -88,7 +83,8 @@ class VideoStream:
         return frames
 
 
-def _stamp_s(frame: av.VideoFrame) -> float | None:
+def stamp_s(frame: av.VideoFrame) -> float | None:
+    """When the stream says that a frame is shown, in seconds; None where it does not."""
     stamp = frame.dts if frame.pts is None else frame.pts
     return None if stamp is None or not frame.time_base else float(stamp * frame.time_base)
 

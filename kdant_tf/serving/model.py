@@ -11,14 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from kdant_tf.config import STUDENT
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, load_run
 from tf_records.errors import KdantError, RunError
-from tf_records.schema import CHANNELS, OBSERVED, ClipSpec
+from tf_records.schema import CHANNELS, ClipSpec
 
 SAVED_MODEL_NAME = "saved_model.pb"
-# A crop is 7/8 of the shorter side of the frames it is cut from, see `tf_records.augment`.
-_SIDES_PER_CROP = 8 / 7
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -62,6 +59,10 @@ class AnticipationModel:
     def offset_at(self, fps: float) -> float:
         """`offset_s` where clips have `fps` frames per second."""
         return self.clip.offset_at(fps) / fps if self.anticipates else 0.0
+
+    def ahead_at(self, fps: float) -> float:
+        """Seconds from a clip's last frame to the first of what is expected; below 0 where they overlap."""
+        return self.offset_at(fps) - (self.clip_frames - 1) / fps
 
     def probabilities(self, clips: np.ndarray) -> np.ndarray:
         """Class probabilities of each clip.
@@ -147,9 +148,9 @@ def model_of_export(
         classes=tuple(config["classes"]),
         clip=ClipSpec(**clip),
         modality=config["modality"],
-        short_side=config.get("short_side", round(config["crop"] * _SIDES_PER_CROP)),
+        short_side=config["short_side"],
         fps=fps,
-        anticipates=config["role"] == STUDENT or bool(config["offset_s"]),
+        anticipates=config["anticipates"],
         infer=infer,
     )
 
@@ -179,19 +180,14 @@ def _load_signature(version: Path) -> Callable[[np.ndarray], np.ndarray]:
 
 
 def _model_of_run(run: Run) -> AnticipationModel:
-    if run.features is not None:
-        raise RunError(
-            f"Run {run.folder} sees features, {run.features.words}, not frames. Give a run that was "
-            f"trained on frames."
-        )
     return AnticipationModel(
         name=str(run.folder),
         classes=run.classes,
         clip=run.clip,
         modality=run.modality,
         short_side=run.short_side,
-        fps=None,
-        anticipates=run.role == STUDENT or run.config.teacher_view == OBSERVED,
+        fps=run.fps,
+        anticipates=run.anticipates,
         infer=_load_network(run),
     )
 
@@ -199,19 +195,16 @@ def _model_of_run(run: Run) -> AnticipationModel:
 def _load_network(run: Run) -> Callable[[np.ndarray], np.ndarray]:
     import tensorflow as tf
 
-    from kdant_tf.models.networks import load_network
-    from tf_records.augment import crop_centrally
+    from kdant_tf.serving.inputs import clips_spec, prepare_clips
+    from kdant_tf.serving.streams import open_streams
 
-    network = load_network(run)
-    crop, channels = run.config.crop, CHANNELS[run.modality]
+    (stream,) = open_streams([run])
 
-    @tf.function(reduce_retracing=True, autograph=False)
+    @tf.function(
+        input_signature=[clips_spec("clips", run.clip.clip_frames, stream.channels)], autograph=False
+    )
     def answer(clips: tf.Tensor) -> tf.Tensor:
-        shape = tf.shape(clips)
-        # (B, T, H, W, C) → (B·T, H, W, C) → (B, T, crop, crop, C)
-        images = tf.reshape(clips, tf.concat([[-1], shape[2:]], axis=0))
-        images = crop_centrally(tf.ensure_shape(images, (None, None, None, channels)), crop)
-        inputs = tf.reshape(images, (shape[0], run.clip.clip_frames, crop, crop, channels))
-        return tf.nn.softmax(network(inputs, training=False)["logits"])
+        logits, _ = stream.infer(prepare_clips(clips, stream.prepare))
+        return tf.nn.softmax(logits)
 
     return lambda clips: answer(tf.constant(clips)).numpy()

@@ -1,5 +1,6 @@
 """`kdant predict`: what it prints of videos, folders and streams, and what it refuses."""
 
+import dataclasses
 import functools
 import json
 import subprocess
@@ -38,6 +39,15 @@ def loaded_once() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def without_rate(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As runs of before, and those of records of several rates, are."""
+    from kdant_tf.serving import model
+
+    loaded = dataclasses.replace(model.load_model(finished_run), fps=None)
+    monkeypatch.setattr(model, "load_model", lambda folder: loaded)
+
+
 @pytest.fixture(scope="module")
 def video(videos: Path) -> Path:
     return sorted(videos.glob("*.mp4"))[0]
@@ -66,10 +76,7 @@ def test_a_folder_of_the_videos_frames_says_the_same(
     for number, frame in enumerate(read_all_frames(video)):
         Image.fromarray(np.ascontiguousarray(frame)).save(tmp_path / f"frame_{number:04}.png")
     args = ("--model", finished_run, "--json-lines", "--top", 2)
-    without = predict(tmp_path, *args, code=1)
-    assert "--source-fps" in without.stderr
-    rate = round(7 / lines[0]["time_s"])
-    given = lines_of(predict(tmp_path, *args, "--source-fps", rate))
+    given = lines_of(predict(tmp_path, *args))
     assert [line["time_s"] for line in given] == pytest.approx([line["time_s"] for line in lines], abs=1e-3)
     for own, other in zip(lines, given, strict=True):
         own_first, other_first = own["expected"][0], other["expected"][0]
@@ -93,11 +100,36 @@ def test_a_stream_on_stdin_and_a_reader_that_has_seen_enough(
     assert latency["latency"]["dropped"] == 0
 
 
+@pytest.mark.usefixtures("without_rate")
+def test_a_model_without_a_rate(video: Path, finished_run: Path, lines: list[Any], tmp_path: Path) -> None:
+    """The source's is taken, and said."""
+    result = predict(video, "--model", finished_run, "--json-lines", "--top", 2)
+    assert "The model knows no frame rate, so that of" in result.stderr
+    assert lines_of(result) == lines
+    Image.new("RGB", (64, 48)).save(tmp_path / "0.png")
+    assert "--source-fps" in predict(tmp_path, "--model", finished_run, code=1).stderr
+    sped_up = lines_of(predict(video, "--model", finished_run, "--json-lines", "--fps", 40))
+    assert sped_up[0]["time_s"] == 7 / 40
+
+
+def test_an_overlay(video: Path, finished_run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "over.mp4"
+    result = predict(video, "--model", finished_run, "--json-lines", "--overlay", out)
+    assert f"Drew {out}" in result.stderr
+    assert len(list(read_all_frames(out))) == len(list(read_all_frames(video)))
+    for args, words in (
+        ((video, video, "--overlay", out), "--overlay is for one source"),
+        (("rtsp://127.0.0.1:9/a", "--overlay", out), "--overlay is for one source"),
+    ):
+        assert words in predict(*args, "--model", finished_run, code=2).stderr
+    refused = predict(video, "--overlay", video, "--model", finished_run, code=1)
+    assert "would replace what it is drawn of" in refused.stderr
+
+
 def test_plain_lines_latency_and_threshold(video: Path, finished_run: Path, lines: list[Any]) -> None:
     result = predict(video, "--model", finished_run, "--latency")
     assert f"{lines[0]['expected'][0]['class']} " in result.stdout
     assert "none: clip and action overlap" in result.stdout  # It is a teacher, which sees the action.
-    assert "The model knows no frame rate" in result.stderr
     sure = lines_of(predict(video, "--model", finished_run, "--threshold", 1, "--json-lines"))
     assert [line["expected"] for line in sure] == [[]] * len(lines)
 
