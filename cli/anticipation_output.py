@@ -146,7 +146,7 @@ def _choose_show(source: Source, json_lines: bool) -> Iterator[Show]:
             words = "  ".join(f"{name} {percent(value)}" for name, value in likeliest)
             click.echo(f"{anticipation.time_s:9.2f} s  →{anticipation.expected_s:9.2f} s  {words or '-'}")
 
-        click.echo(f"{source.name}: what is expected, from each time to another")
+        click.echo(f"{source.name}: last frame seen → when what is expected begins")
         yield show_line
 
 
