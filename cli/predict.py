@@ -8,10 +8,10 @@ from typing import Any
 import click
 
 from tf_records.errors import KdantError
-from tf_records.quiet import start_tensorflow
 
 from .command import KdantCommand
 from .options import FOLDER
+from .server_options import open_model, server_options
 
 
 @click.command("predict", cls=KdantCommand)
@@ -53,6 +53,7 @@ from .options import FOLDER
     type=click.Choice(["tvl1", "dis", "farneback"]),
     help="Of the records that a model of optical flow was trained on.",
 )
+@server_options
 def predict(
     sources: tuple[str, ...],
     folder: Path,
@@ -66,6 +67,7 @@ def predict(
     fps: float | None,
     source_fps: float | None,
     flow_algorithm: str | None,
+    **where: Any,
 ) -> None:
     """Say what is about to happen, time by time, in videos and streams.
 
@@ -79,12 +81,9 @@ def predict(
         check_source(text, live=live)
     if overlay is not None:
         _check_overlay(overlay, sources, live)
-    start_tensorflow()
-    from kdant_tf.serving.model import load_model
-
+    model = open_model(folder, **where)
     from .anticipation_output import show_anticipations, warm_up
 
-    model = load_model(folder)
     if fps is not None:
         model = dataclasses.replace(model, fps=fps)
     flow = _choose_flow(model, flow_algorithm)

@@ -1,7 +1,8 @@
 """TensorFlow Serving's documented protocol, REST and gRPC, with a SavedModel behind it, on this machine.
 
 What it answers to wrong requests follows TensorFlow Serving's sources: a status of TensorFlow becomes
-one of HTTP or of gRPC. `faults` are answered before the model is asked, `gate` holds answers back.
+one of HTTP or of gRPC. `faults` are answered, one a request, in place of what the model says,
+None for no fault; `gate` holds answers back.
 """
 
 import base64
@@ -52,15 +53,15 @@ class ServedModel:
             for key, value in meta_graph.meta_graphs[0].signature_def.items()
             if not key.startswith("__")
         }
-        self.faults: deque[StatusError] = deque()
+        self.faults: deque[StatusError | None] = deque()
         self.gate = threading.Event()
         self.gate.set()
         self.asked: list[str] = []
 
     def check(self, name: str) -> None:
         self.gate.wait(timeout=60)
-        if self.faults:
-            raise self.faults.popleft()
+        if self.faults and (fault := self.faults.popleft()) is not None:
+            raise fault
         if name != self.name:
             raise StatusError(NOT_FOUND, f"Servable not found for request: Latest({name})")
 

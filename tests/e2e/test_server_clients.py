@@ -19,8 +19,6 @@ from model_server import GrpcServer, RestServer, ServedModel, StatusError
 from PIL import Image
 from ruamel.yaml import YAML
 
-from kdant_tf.runs import load_run
-from kdant_tf.serving.export import export_run
 from kdant_tf.serving.model import AnticipationModel, load_model
 from kdant_tf.serving.served import connect, encode_frames, make_client, make_inputs, read_description
 from kdant_tf.serving.server import Server, ServerError, UnavailableError, parse_address
@@ -31,27 +29,8 @@ INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE = 13, 8, 14
 
 
 @pytest.fixture(scope="module")
-def exported(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A version folder."""
-    return export_run(load_run(finished_run), tmp_path_factory.mktemp("exported") / "served").folder
-
-
-@pytest.fixture(scope="module")
-def loaded(exported: Path) -> ServedModel:
-    return ServedModel(exported)
-
-
-@pytest.fixture(scope="module")
 def local(exported: Path) -> AnticipationModel:
     return load_model(exported)
-
-
-@pytest.fixture
-def served(loaded: ServedModel) -> Iterator[ServedModel]:
-    yield loaded
-    loaded.faults.clear()
-    loaded.asked.clear()
-    loaded.gate.set()
 
 
 @dataclasses.dataclass
