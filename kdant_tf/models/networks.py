@@ -120,7 +120,7 @@ def load_saved(path: Path) -> keras.Model:
         RunError: `path` cannot be read.
     """
     try:
-        network = keras.saving.load_model(path, compile=False)
+        network = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras, zipfile and h5py each have their own for a damaged file.
         raise RunError(f"{path} cannot be read: {first_line(error)}. Train the run again.") from error
     set_precision(network, FLOAT32)

@@ -63,7 +63,7 @@ def load_keras_weights(model: keras.Model, path: Path) -> bool:
         WeightsError: the file cannot be read, or a variable is missing, left over or misshapen.
     """
     try:
-        source = keras.saving.load_model(path, compile=False)
+        source = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras, zipfile and h5py each have their own for a damaged file.
         raise WeightsError(f"{path} cannot be read as a Keras model: {first_line(error)}.") from error
     arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in _by_path(source).items()}

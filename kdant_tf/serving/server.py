@@ -88,7 +88,7 @@ class Server:
         """It does not speak the protocol."""
         return ServerError(
             f"Server {self} does not answer as TensorFlow Serving does: {_shorten(reason)}. "
-            f"Give the port of its REST interface (8501), or of gRPC (8500) to the gRPC client."
+            f"Give the port of its REST interface, mostly 8501, or with --grpc that of gRPC, mostly 8500."
         )
 
 
