@@ -84,7 +84,11 @@ def show_anticipations(
                 # There is no other end to a camera.
                 if not source.live:
                     raise
-        _print_end(source, latencies, json_lines, latency)
+            finally:
+                for complaint in source.complaints():
+                    click.echo(f"{source.name}: {complaint}", err=True)
+        if latencies.answers:
+            _print_end(source, latencies, json_lines, latency)
         if overlay is not None:
             click.echo(f"Drew {overlay}", err=True)
 
@@ -152,13 +156,16 @@ def _choose_show(source: Source, json_lines: bool) -> Iterator[Show]:
 
 def _draw_table(name: str, rows: deque[tuple[Anticipation, Likeliest]]) -> Table:
     table = Table(title=Text(name), title_justify="left", title_style="italic")
-    for column in ("at", "from", "expected"):
-        table.add_column(column, justify="left" if column == "expected" else "right", no_wrap=True)
+    for column in ("seen", "expected"):
+        table.add_column(column, justify="right", no_wrap=True, min_width=9)
+    table.add_column("", no_wrap=True)
     for number, (anticipation, likeliest) in enumerate(rows):
         words = Text()
+        if likeliest:
+            full = round(_BAR * likeliest[0][1])
+            words.append("█" * full + "░" * (_BAR - full), style="cyan")
         for class_name, value in likeliest:
-            words.append("█" * round(_BAR * value) + "░" * (_BAR - round(_BAR * value)), style="cyan")
-            words.append(f" {class_name} {percent(value)}   ")
+            words.append(f"  {class_name} {percent(value)}")
         table.add_row(
             f"{anticipation.time_s:.2f} s",
             f"{anticipation.expected_s:.2f} s",
@@ -169,8 +176,6 @@ def _draw_table(name: str, rows: deque[tuple[Anticipation, Likeliest]]) -> Table
 
 
 def _print_end(source: Source, latencies: Latencies, json_lines: bool, latency: bool) -> None:
-    if source.damaged:
-        click.echo(f"{source.name}: {source.damaged} damaged frames were passed over.", err=True)
     windows = latencies.answers + latencies.dropped
     if latencies.dropped:
         click.echo(

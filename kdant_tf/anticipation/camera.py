@@ -29,7 +29,6 @@ class Camera:
                 f"pip install 'kdant-tf[flow]'."
             ) from error
         self.name = f"camera {number}"
-        self.damaged = 0
         self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened():
             raise VideoError(
@@ -48,6 +47,10 @@ class Camera:
             time_s = timeline.place(time.monotonic())
             frame = av.VideoFrame.from_ndarray(np.asarray(picture, np.uint8), format="bgr24")
             yield TimedFrame(time_s, frame)
+
+    def complaints(self) -> list[str]:
+        """Nothing: a camera gives pictures, or none."""
+        return []
 
     def close(self) -> None:
         self._capture.release()

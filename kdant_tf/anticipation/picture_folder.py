@@ -23,7 +23,7 @@ class PictureFolder:
     def __init__(self, path: str, *, rate: float | None) -> None:
         self.name = path
         self.rate = rate
-        self.damaged = 0
+        self._unreadable: list[VideoError] = []
         if not holds_frames(path):
             raise VideoError(
                 f"Folder {path} holds no pictures such as frame_0001.jpg. Give a video, or its frames."
@@ -34,17 +34,21 @@ class PictureFolder:
         """The pictures in the order of their numbers, see `Source`."""
         if self.rate is None:
             raise VideoError(f"Folder {self.name} states no frame rate. Give it: --source-fps.")
-        reason = None
         for number in range(self._folder.frames):
             try:
                 picture = self._folder.picture(number)
             except VideoError as error:
-                self.damaged += 1
-                reason = error
+                self._unreadable.append(error)
                 continue
             yield TimedFrame(number / self.rate, picture)
-        if reason is not None and self.damaged == self._folder.frames:
-            raise reason
+        if len(self._unreadable) == self._folder.frames:
+            raise self._unreadable[0]
+
+    def complaints(self) -> list[str]:
+        """How many pictures were passed over, and why the first one."""
+        if not self._unreadable:
+            return []
+        return [f"{len(self._unreadable)} damaged frames were passed over, the first: {self._unreadable[0]}"]
 
     def close(self) -> None:
         """Nothing is kept open."""

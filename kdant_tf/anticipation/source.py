@@ -23,13 +23,12 @@ class Source(Protocol):
     """Frames that can be gone through once.
 
     `name` is for messages. `live` says that frames come at their own pace and do not wait. `rate` is the mean
-    number of frames per second, None where nobody knows. `damaged` counts what could not be decoded so far.
+    number of frames per second, None where nobody knows.
     """
 
     name: str
     live: bool
     rate: float | None
-    damaged: int
 
     def frames(self) -> Iterator[TimedFrame]:
         """The frames in order; a damaged one is left out.
@@ -37,6 +36,10 @@ class Source(Protocol):
         Raises:
             VideoError: there is none, or the source fails.
         """
+        ...
+
+    def complaints(self) -> list[str]:
+        """What was wrong with it so far, though it could be gone through."""
         ...
 
     def close(self) -> None:

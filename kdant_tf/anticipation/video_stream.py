@@ -9,6 +9,7 @@ from kdant_tf.anticipation.timeline import Timeline
 from tf_records.container import choose_stream, open_container, reason_of
 from tf_records.errors import VideoError
 from tf_records.limits import Limits
+from tf_records.video_file import END_TOLERANCE_S
 
 _LIMITS = Limits()
 # Seconds to wait for a server's first answer, and for each packet.
@@ -31,7 +32,7 @@ class VideoStream:
     def __init__(self, name: str, path: str, *, live: bool = False, rate: float | None = None) -> None:
         self.name = name
         self.live = live
-        self.damaged = 0
+        self._damaged, self._end_s, self._ended = 0, 0.0, False
         self.on_audio: Callable[[av.Packet], None] | None = None
         is_file = path == name and "://" not in path
         self._container = open_container(path) if is_file else _open_stream(name, path)
@@ -40,6 +41,7 @@ class VideoStream:
         except BaseException:
             self._container.close()
             raise
+        self._stated_s = (self._container.duration or 0) / av.time_base
         stated = self.stream.average_rate or self.stream.guessed_rate
         self.rate = float(stated) if stated else rate
 
@@ -58,10 +60,22 @@ class VideoStream:
                 continue
             for frame in self._decode(packet):
                 _LIMITS.check_size(self.name, frame.width, frame.height)
-                none = False
-                yield TimedFrame(timeline.place(stamp_s(frame)), frame)
+                none, self._end_s = False, timeline.place(stamp_s(frame))
+                yield TimedFrame(self._end_s, frame)
         if none:
             raise VideoError(f"{self.name} holds no frame that can be decoded.")
+        self._ended = True
+
+    def complaints(self) -> list[str]:
+        """How many frames were passed over or shown damaged, and whether the end is missing."""
+        found = [f"{self._damaged} frames are damaged."] if self._damaged else []
+        missing_s = self._stated_s - self._end_s - 1 / (self.rate or 1)
+        if self._ended and missing_s > max(END_TOLERANCE_S, 0.02 * self._stated_s):
+            found.append(
+                f"It is cut short: its header promises {self._stated_s:.2f} s, frames end at "
+                f"{self._end_s:.2f} s."
+            )
+        return found
 
     def close(self) -> None:
         self._container.close()
@@ -77,9 +91,9 @@ class VideoStream:
         try:
             frames = packet.decode()
         except av.FFmpegError:
-            self.damaged += 1
+            self._damaged += 1
             return []
-        self.damaged += sum(frame.is_corrupt for frame in frames)
+        self._damaged += sum(frame.is_corrupt for frame in frames)
         return frames
 
 

@@ -2,9 +2,11 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import subprocess
 import sys
+import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,8 @@ from PIL import Image
 from tf_records.video import read_all_frames
 
 
-def predict(*args: object, code: int = 0) -> Result:
-    result = CliRunner().invoke(main, ["predict", *(str(arg) for arg in args)])
+def predict(*args: object, code: int = 0, env: dict[str, str] | None = None) -> Result:
+    result = CliRunner(env=env).invoke(main, ["predict", *(str(arg) for arg in args)])
     assert result.exit_code == code, (result.stdout, result.stderr, result.exception)
     assert "Traceback" not in result.stderr
     return result
@@ -132,6 +134,56 @@ def test_plain_lines_latency_and_threshold(video: Path, finished_run: Path, line
     assert "none: clip and action overlap" in result.stdout  # It is a teacher, which sees the action.
     sure = lines_of(predict(video, "--model", finished_run, "--threshold", 1, "--json-lines"))
     assert [line["expected"] for line in sure] == [[]] * len(lines)
+
+
+def test_a_table_on_a_terminal(video: Path, finished_run: Path, lines: list[Any]) -> None:
+    result = predict(video, "--model", finished_run, env={"FORCE_COLOR": "1", "COLUMNS": "100"})
+    last = result.stdout.splitlines()[-3:]
+    assert f"{lines[-1]['time_s']:.2f} s" in "".join(last)
+    assert lines[-1]["expected"][0]["class"] in "".join(last)
+
+
+def test_ctrl_c_ends_a_camera_well(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kdant_tf.anticipation import camera
+
+    pictures = itertools.repeat((True, np.zeros((48, 64, 3), np.uint8)), 30)
+
+    def read() -> tuple[bool, np.ndarray]:
+        picture = next(pictures, None)
+        if picture is None:
+            raise KeyboardInterrupt
+        return picture
+
+    opened = types.SimpleNamespace(
+        isOpened=lambda: True, get=lambda name: 20.0, read=read, release=lambda: None
+    )
+    fake = types.SimpleNamespace(VideoCapture=lambda number: opened, CAP_PROP_FPS="fps")
+    clock = itertools.count()
+    monkeypatch.setitem(sys.modules, "cv2", fake)
+    monkeypatch.setattr(camera, "time", types.SimpleNamespace(monotonic=lambda: next(clock) / 20))
+    *given, latency = lines_of(predict("0", "--model", finished_run, "--json-lines", "--latency"))
+    assert {line["source"] for line in given} == {"camera 0"}
+    dropped = sum(line.get("dropped", 0) for line in given)
+    assert latency["latency"]["dropped"] == dropped
+    assert len(given) + dropped == 5
+
+
+def test_a_model_of_flow(video: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told how flow is computed, or says what is missing."""
+    from kdant_tf.serving import model
+
+    seen: list[tuple[int, ...]] = []
+
+    def infer(clips: np.ndarray) -> np.ndarray:
+        seen.append(clips.shape)
+        return np.full((1, 4), 0.25, np.float32)
+
+    loaded = dataclasses.replace(model.load_model(finished_run), modality="rgb,flow", infer=infer)
+    monkeypatch.setattr(model, "load_model", lambda folder: loaded)
+    args = (video, "--model", finished_run, "--json-lines")
+    assert "--flow-algorithm tvl1, dis or farneback" in predict(*args, code=1).stderr
+    assert len(lines_of(predict(*args, "--flow-algorithm", "farneback"))) == len(seen) - 1
+    assert {shape[0::4] for shape in seen} == {(1, 5)}
 
 
 def test_one_bad_source_does_not_keep_the_others(
