@@ -35,7 +35,7 @@ def plot_drift(table: ResultTable, path: Path) -> None:
         title="Gain over the student without a feature loss, 95 % intervals", ylabel="percentage points"
     )
     if gains.lines[:-1]:
-        gains.legend(fontsize=10, loc="best")
+        figure.legend(*gains.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9.5)
     _draw_level(level, table)
     for axis in (gains, level):
         axis.grid(alpha=0.3)
