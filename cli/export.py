@@ -5,10 +5,12 @@ from typing import Any
 
 import click
 
+from kdant_tf.serving.batching import BATCHING_FLAGS
 from tf_records.quiet import start_tensorflow
+from tf_records.remote_path import RecordPath
 
 from .command import KdantCommand
-from .options import FOLDER, json_option, weights_option
+from .options import FOLDER, RECORD_FOLDER, json_option, weights_option
 
 
 @click.command("export", cls=KdantCommand)
@@ -31,6 +33,21 @@ from .options import FOLDER, json_option, weights_option
     help="Where the weights lie that made the features of a run trained on features, if they were moved: "
     "kinetics, a checkpoint, a run folder or a .keras file.",
 )
+@click.option(
+    "--records",
+    type=RECORD_FOLDER,
+    help="Records of frames, whose first clips the export is compared with the run on; default: drawn clips.",
+)
+@click.option(
+    "--fold-batch-norm",
+    is_flag=True,
+    help="Fold batch normalisation into the convolutions before it, which saves operations.",
+)
+@click.option(
+    "--batching",
+    is_flag=True,
+    help="Also write batching_params.pbtxt, by which TensorFlow Serving joins waiting requests.",
+)
 @json_option
 def export(
     run: Path,
@@ -39,9 +56,15 @@ def export(
     other: Path | None,
     fusion_weights: tuple[float, ...],
     stem: str | None,
+    records: RecordPath | None,
+    fold_batch_norm: bool,
+    batching: bool,
     as_json: bool,
 ) -> None:
-    """Write a SavedModel for TensorFlow Serving, preprocessing included."""
+    """Write a SavedModel for TensorFlow Serving, preprocessing included.
+
+    Before it gets its name it is loaded, and compared with the run on a few clips. Versions count up.
+    """
     if fusion_weights and (other is None or len(fusion_weights) != 2):
         raise click.UsageError(
             f"--fusion-weights should be two numbers, beside --with. Received: {len(fusion_weights)}"
@@ -51,32 +74,49 @@ def export(
 
     loaded, added = load_run(run), None if other is None else load_run(other)
     start_tensorflow()
-    from kdant_tf.serving.export import export_run
+    from kdant_tf.serving.export import ExportOptions, export_run
+    from tf_records.records import Records
 
-    exported = export_run(
-        loaded, out, version=version, other=added, weights=fusion_weights or (1.0, 1.0), stem=stem
+    options = ExportOptions(
+        version=version,
+        weights=fusion_weights,
+        stem=stem,
+        fold_batch_norm=fold_batch_norm,
+        batching=batching,
     )
-    _print_exported(f"Exported {run}", exported, as_json)
+    opened = None if records is None else Records.open(records)
+    exported = export_run(loaded, out, options, other=added, records=opened)
+    _print_exported(f"Exported {run}", exported, batching, as_json)
 
 
-def _print_exported(title: str, exported: Any, as_json: bool) -> None:
+def _print_exported(title: str, exported: Any, batching: bool, as_json: bool) -> None:
+    """An Exported on stdout."""
+    import dataclasses
+
     from .output import print_fields, print_json
 
-    config = exported.config
+    config, parity = exported.config, exported.parity
     if as_json:
-        print_json({"folder": str(exported.folder), **config})
+        fields = dataclasses.asdict(exported)
+        print_json({**fields.pop("config"), **fields, "folder": str(exported.folder)})
         return
     signatures = {
-        f"signature {name}": f"{_describe(signature['inputs'])} → {_describe(signature['outputs'])}"
+        name: f"{_describe(signature['inputs'])} → {_describe(signature['outputs'])}; "
+        f"{parity.latency_ms[name]:.1f} ms a clip"
         for name, signature in config["signatures"].items()
     }
     print_fields(
         title,
         {
             "folder": str(exported.folder),
+            "size": f"{exported.bytes / 1e6:.1f} MB",
             **signatures,
             "offset": _describe_offset(config),
             "classes": ", ".join(config["classes"]),
+            "differs from the run": f"by at most {parity.difference:.1g} in a probability, of {parity.clips} "
+            f"{parity.source}",
+            "warm-up": "a request of each signature" if exported.no_warm_up is None else exported.no_warm_up,
+            **({"batching": f"start the server with {BATCHING_FLAGS}"} if batching else {}),
         },
     )
 

@@ -10,14 +10,40 @@ from typing import Any
 
 import keras
 
-from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run
+from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, manifest_sha256
+from kdant_tf.serving.batching import BATCHING_NAME, BATCHING_TEXT
 from kdant_tf.serving.description import LABELS_NAME, describe_export, labels_text
+from kdant_tf.serving.model_card import CARD_NAME, write_card
+from kdant_tf.serving.parity import Parity, check_parity
+from kdant_tf.serving.samples import draw_samples, read_samples
 from kdant_tf.serving.signatures import add_signatures
 from kdant_tf.serving.streams import Stream, open_streams
+from kdant_tf.serving.warm_up import write_warm_up
 from tf_records.errors import KdantError
 from tf_records.files import claim_folder, lock_folder, remove_folder
+from tf_records.records import Records
 
 _TEMPORARY = ".tmp-"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """How runs are exported.
+
+    Args:
+        version: number of the version; None is one more than the highest that is there.
+        weights: of the logits of a pair, as in evaluation.
+        stem: where the weights lie that made the features of runs trained on features, if not where they
+            were.
+        fold_batch_norm: fold batch normalisation into the layers before it.
+        batching: write parameters for a server that joins requests.
+    """
+
+    version: int | None = None
+    weights: Sequence[float] = ()
+    stem: str | None = None
+    fold_batch_norm: bool = False
+    batching: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,72 +53,94 @@ class Exported:
     Args:
         folder: of this version.
         config: what its config.json says.
+        bytes: of all its files.
+        parity: with the run.
+        no_warm_up: why there are no requests for warming up, or None where they were written.
     """
 
     folder: Path
     config: dict[str, Any]
+    bytes: int
+    parity: Parity
+    no_warm_up: str | None
 
 
 def export_run(
     run: Run,
     out: Path,
+    options: ExportOptions = ExportOptions(),
     *,
-    version: int | None = None,
     other: Run | None = None,
-    weights: Sequence[float] = (1.0, 1.0),
-    stem: str | None = None,
+    records: Records | None = None,
     network: keras.Model | None = None,
 ) -> Exported:
-    """Writes `out`/`version`, a SavedModel with everything before the network inside.
+    """Writes a version into `out`: a SavedModel with everything before the network inside.
 
     Its signatures are those of `kdant_tf.serving.signatures`. Frames of any size are cut and scaled as in
     evaluation; those of a run that was trained on features of whole frames are scaled to the short side of
-    its records. Flow comes in the 8 bits of records, `tf_records.flow.flow_to_bytes`.
+    its records. Flow comes in the 8 bits of records, `tf_records.flow.flow_to_bytes`. Before the version gets
+    its name, it is loaded and compared with the run.
 
     Args:
         run: a finished run.
         out: folder, made if need be.
-        version: number of the version; None is one more than the highest that is there.
+        options: how.
         other: a run of the other modality, whose logits are added.
-        weights: of the logits of both, as in evaluation.
-        stem: where the weights lie that made the features of runs trained on features, if not where they
-            were.
+        records: of frames, whose first clips are compared; None for drawn ones.
         network: of `run`, where it is loaded already.
 
     Raises:
         KdantError: the version exists, or `out` cannot be written.
-        RunError: runs or stem that do not fit together.
+        RunError: runs, stem or records that do not fit together, or a SavedModel that says something else
+            than the run.
     """
-    runs = [run] if other is None else [run, other]
     if (out / MODEL_NAME).exists():
         raise KdantError(
-            f"{out} is a run folder. Export to another folder: kdant export {run.folder} --out DIR."
+            f"{out} is a run folder. Export to another one: kdant export {run.folder} --out DIR."
         )
-    _check_is_free(out, version)
-    streams = open_streams(runs, weights[: len(runs)], stem=stem, network=network)
+    _check_is_free(out, options.version)
+    runs = [_with_rate(each, records) for each in (run, other) if each is not None]
+    streams = open_streams(runs, options.weights, stem=options.stem, network=network)
+    samples = draw_samples(streams) if records is None else read_samples(streams, records)
+    source = "drawn clips" if records is None else f"records of {records.folder}"
     claim_folder(out, resume=True)
     with lock_folder(out, "export"), _temporary_folder(out) as temporary:
-        config = _write(streams, temporary)
-        target = out / str(_next_version(out) if version is None else version)
-        _check_is_free(out, version)
-        temporary.rename(target)
-    return Exported(folder=target, config=config)
+        config = _write_model(streams, temporary, options)
+        no_warm_up = write_warm_up(temporary, samples[0].requests(streams))
+        parity = check_parity(temporary, streams, samples, source)
+        _check_is_free(out, options.version)
+        version = _next_version(out) if options.version is None else options.version
+        folder = temporary.rename(out / str(version))
+    return Exported(folder=folder, config=config, bytes=_size(folder), parity=parity, no_warm_up=no_warm_up)
 
 
-def _write(streams: Sequence[Stream], folder: Path) -> dict[str, Any]:
+def _with_rate(run: Run, records: Records | None) -> Run:
+    """A run of before frame rates were noted learns its own from the records that it was trained on."""
+    made_of = run.records_sha256 if run.features is None else run.features.records_sha256
+    if records is None or run.dataset is not None or manifest_sha256(records.folder) != made_of:
+        return run
+    return dataclasses.replace(run, dataset=records.manifest.dataset, fps=records.manifest.fps)
+
+
+def _write_model(streams: Sequence[Stream], folder: Path, options: ExportOptions) -> dict[str, Any]:
     """Writes the SavedModel and what lies beside it; returns config.json's content."""
+    served = [stream.folded() for stream in streams] if options.fold_batch_norm else streams
     archive = keras.export.ExportArchive()
-    for stream in streams:
+    for stream in served:
         archive.track(stream.network)
         if stream.stem is not None:
             archive.track(stream.stem)
-    signatures = add_signatures(archive, streams)
+    signatures = add_signatures(archive, served)
     archive.write_out(str(folder), verbose=False)
-    runs = [stream.run for stream in streams]
-    config = describe_export(runs, [stream.weight for stream in streams], signatures, folded=False)
-    text = json.dumps(config, indent=1, ensure_ascii=False) + "\n"
-    (folder / CONFIG_NAME).write_text(text, encoding="utf-8")
-    (folder / LABELS_NAME).write_text(labels_text(runs[0].classes), encoding="utf-8")
+    config = describe_export(streams, signatures, folded=options.fold_batch_norm)
+    texts = {
+        CONFIG_NAME: json.dumps(config, indent=1, ensure_ascii=False) + "\n",
+        LABELS_NAME: labels_text(config["classes"]),
+        CARD_NAME: write_card(streams, config),
+        **({BATCHING_NAME: BATCHING_TEXT} if options.batching else {}),
+    }
+    for name, text in texts.items():
+        (folder / name).write_text(text, encoding="utf-8")
     return config
 
 
@@ -118,3 +166,7 @@ def _check_is_free(out: Path, version: int | None) -> None:
             f"{out / str(version)} exists, and versions are never replaced. Leave --version out, or give "
             f"{_next_version(out)}."
         )
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

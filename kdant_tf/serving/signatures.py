@@ -47,13 +47,18 @@ def add_signatures(archive: keras.export.ExportArchive, streams: Sequence[Stream
         probabilities, features = infer(*inputs)
         return {"features": features, "probabilities": probabilities}
 
-    clips = [_spec(clips_spec, "clips", stream, streams) for stream in streams]
-    frames = [_spec(frames_spec, "frames", stream, streams) for stream in streams]
+    clips, frames = _specs(clips_spec, DEFAULT, streams), _specs(frames_spec, ENCODED, streams)
     return {
         DEFAULT: _add(archive, DEFAULT, streams, clips, _prepare, name_classes),
         ENCODED: _add(archive, ENCODED, streams, frames, _decode, name_classes),
         FEATURES: _add(archive, FEATURES, streams, clips, _prepare, give_features),
     }
+
+
+def input_names(signature: str, streams: Sequence[Stream]) -> list[str]:
+    """Names of a signature's inputs, one for each stream."""
+    name = "frames" if signature == ENCODED else "clips"
+    return [name if stream is streams[0] else f"{stream.run.modality}_{name}" for stream in streams]
 
 
 def _infer_once(streams: Sequence[Stream]) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
@@ -71,11 +76,13 @@ def _infer_once(streams: Sequence[Stream]) -> Callable[..., tuple[tf.Tensor, tf.
     return infer
 
 
-def _spec(
-    make: Callable[[str, int, int], tf.TensorSpec], name: str, stream: Stream, streams: Sequence[Stream]
-) -> tf.TensorSpec:
-    name = name if stream is streams[0] else f"{stream.run.modality}_{name}"
-    return make(name, stream.run.clip.clip_frames, stream.channels)
+def _specs(
+    make: Callable[[str, int, int], tf.TensorSpec], signature: str, streams: Sequence[Stream]
+) -> list[tf.TensorSpec]:
+    return [
+        make(name, stream.run.clip.clip_frames, stream.channels)
+        for name, stream in zip(input_names(signature, streams), streams, strict=True)
+    ]
 
 
 def _prepare(stream: Stream, clips: tf.Tensor) -> tf.Tensor:

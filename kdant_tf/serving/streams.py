@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import keras
 import tensorflow as tf
 
+from kdant_tf.models.folding import fold_batch_norm
 from kdant_tf.models.networks import LOGITS, feature_map_name, load_network
 from kdant_tf.models.stem import load_stem
 from kdant_tf.runs import Run
@@ -64,6 +65,11 @@ class Stream:
         outputs = self.network(self._seen(clips), training=False)
         features = outputs[feature_map_name(self.network)]
         return outputs[LOGITS], tf.reduce_mean(features, axis=list(range(1, len(features.shape) - 1)))
+
+    def folded(self) -> "Stream":
+        """The same with batch normalisation folded into the layers before it."""
+        stem = None if self.stem is None else fold_batch_norm(self.stem)
+        return dataclasses.replace(self, network=fold_batch_norm(self.network), stem=stem)
 
     def _seen(self, clips: tf.Tensor) -> tf.Tensor:
         """What the network sees of the clips: records of features hold float16, and the middle of a map."""

@@ -1,17 +1,20 @@
 """Exports as a user makes them, and what they answer where only TensorFlow is installed."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from click.testing import CliRunner, Result
 from kdant_cli.main import main
+from keras import layers
 from test_bad_input import refuse
 
 from kdant_tf.models.networks import load_network
@@ -43,10 +46,26 @@ def encode(clips: np.ndarray, encoder: Callable = tf.io.encode_png) -> np.ndarra
 
 
 @pytest.fixture(scope="module")
-def served(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_folder(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A teacher of one convolution, which is exported in a second; `test_whole_loop` exports an I3D."""
+    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("run") / "tiny"))
+    keras.utils.set_random_seed(0)
+    clip = layers.Input((FRAMES, 32, 32, 3))
+    x = layers.Conv3D(6, (1, 7, 7), (2, 4, 4), padding="same", use_bias=False)(clip)
+    x = layers.BatchNormalization(
+        moving_mean_initializer="random_normal", moving_variance_initializer=keras.initializers.Constant(0.1)
+    )(x)
+    x = layers.ReLU(name="map")(x)
+    logits = layers.Dense(len(CLASSES))(layers.GlobalAveragePooling3D()(x))
+    keras.Model(clip, {"logits": logits, "map": x}).save(folder / "model.keras")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A version folder of the untrained teacher."""
     out = tmp_path_factory.mktemp("export") / "served"
-    return Path(export(finished_run, out)["folder"])
+    return Path(export(run_folder, out)["folder"])
 
 
 @pytest.fixture(scope="module")
@@ -61,10 +80,10 @@ def ask(served: Path) -> Callable[..., dict[str, np.ndarray]]:
     return call
 
 
-def test_every_signature_says_what_the_run_says(finished_run: Path, ask: Callable) -> None:
+def test_every_signature_says_what_the_run_says(run_folder: Path, ask: Callable) -> None:
     clips = random_clips(2)
     inputs = tf.reshape(crop_centrally(clips.reshape(-1, 48, 72, 3), 32), (2, FRAMES, 32, 32, 3))
-    outputs = load_network(load_run(finished_run))(inputs, training=False)
+    outputs = load_network(load_run(run_folder))(inputs, training=False)
     expected = tf.nn.softmax(outputs["logits"]).numpy()
     named = [ask("serving_default", clips=clips), ask("encoded", frames=encode(clips))]
     for answer in named:
@@ -77,7 +96,7 @@ def test_every_signature_says_what_the_run_says(finished_run: Path, ask: Callabl
         )
     answer = ask("features", clips=clips)
     np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
-    pooled = tf.reduce_mean(outputs["Mixed_4f"], axis=(1, 2, 3))
+    pooled = tf.reduce_mean(outputs["map"], axis=(1, 2, 3))
     np.testing.assert_allclose(answer["features"], pooled, rtol=1e-4, atol=1e-6)
 
 
@@ -147,7 +166,7 @@ print(json.dumps([answer["probabilities"].numpy().tolist() for answer in answers
         np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
-def test_config_json_and_labels_say_what_a_client_needs(served: Path, finished_run: Path) -> None:
+def test_config_json_and_labels_say_what_a_client_needs(served: Path, run_folder: Path) -> None:
     config = json.loads((served / "config.json").read_text())
     assert (served / "labels.txt").read_text().splitlines() == config["classes"] == CLASSES
     clip = {"clip_frames": 8, "offset_frames": 16, "anticipation_s": None, "fps": 20.0}
@@ -163,23 +182,23 @@ def test_config_json_and_labels_say_what_a_client_needs(served: Path, finished_r
     uint8 = {"clips": {"dtype": "uint8", "shape": [None, 8, None, None, 3]}}
     frames = {"frames": {"dtype": "string", "shape": [None, 8]}}
     assert inputs == {"serving_default": uint8, "encoded": frames, "features": uint8}
-    assert config["run"]["records_sha256"] == load_run(finished_run).records_sha256
+    assert config["run"]["records_sha256"] == load_run(run_folder).records_sha256
     assert config["run"]["versions"]["keras"]
 
 
-def test_versions_count_up_and_are_never_replaced(finished_run: Path, tmp_path: Path) -> None:
+def test_versions_count_up_and_are_never_replaced(run_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "served"
-    assert export(finished_run, out, "--version", 7)["folder"] == str(out / "7")
+    assert export(run_folder, out, "--version", 7)["folder"] == str(out / "7")
     before = (out / "7" / "saved_model.pb").stat().st_mtime_ns
-    assert "7 exists" in refuse("export", finished_run, "--out", out, "--version", 7)
+    assert "7 exists" in refuse("export", run_folder, "--out", out, "--version", 7)
     assert (out / "7" / "saved_model.pb").stat().st_mtime_ns == before
     (out / ".tmp-version").mkdir()  # of an export that was killed
-    assert export(finished_run, out)["folder"] == str(out / "8")
+    assert export(run_folder, out)["folder"] == str(out / "8")
     assert sorted(path.name for path in out.iterdir()) == ["7", "8"]
 
 
-def test_a_run_of_before_frame_rates_were_noted(finished_run: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(finished_run, tmp_path / "run"))
+def test_a_run_of_before_frame_rates_were_noted(run_folder: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
     config = json.loads((run / "config.json").read_text())
     for name in ("fps", "dataset"):
         del config[name]
@@ -188,10 +207,116 @@ def test_a_run_of_before_frame_rates_were_noted(finished_run: Path, tmp_path: Pa
     assert (loaded.fps, loaded.dataset, loaded.offset_s) == (None, None, None)
 
 
-def test_what_cannot_be_exported(finished_run: Path, tmp_path: Path) -> None:
-    assert "is a run folder" in refuse("export", finished_run, "--out", finished_run)
-    pair = ("--with", finished_run, "--out", tmp_path / "served")
-    assert "one of RGB and one of flow" in refuse("export", finished_run, *pair)
+def test_what_is_printed_is_what_was_found(run_folder: Path, record_folder: Path, tmp_path: Path) -> None:
+    result = kdant("export", run_folder, "--out", tmp_path, "--records", record_folder)
+    assert result.exit_code == 0, result.stderr
+    text = " ".join(result.stdout.replace("│", " ").split())
+    assert f"in a probability, of 4 records of {record_folder}" in text.replace(" /", "/").replace(
+        "of/", "of /"
+    )
+    assert " MB " in text
+    assert text.count("ms a clip") == 3
+    assert "a request of each signature" in text
+
+
+def test_folded_batch_norm_and_batching(
+    run_folder: Path, record_folder: Path, tmp_path: Path, ask: Callable
+) -> None:
+    options = ("--fold-batch-norm", "--batching", "--records", record_folder)
+    printed = export(run_folder, tmp_path / "served", *options)
+    assert printed["folded_batch_norm"] is True
+    assert printed["bytes"] > 10_000
+    assert set(printed["parity"]["latency_ms"]) == {"serving_default", "encoded", "features"}
+    assert 0 <= printed["parity"]["difference"] <= 1e-5
+    folder = Path(printed["folder"])
+    loaded = tf.saved_model.load(str(folder))
+    clips = random_clips(2)
+    answer = loaded.signatures["features"](clips=tf.constant(clips))
+    np.testing.assert_allclose(
+        answer["probabilities"], ask("features", clips=clips)["probabilities"], atol=1e-5
+    )
+    functions = loaded.signatures["features"].graph.as_graph_def().library.function
+    assert "Rsqrt" not in {node.op for function in functions for node in function.node_def}
+    batching = (folder / "batching_params.pbtxt").read_text()
+    sizes = [int(size) for size in re.findall(r"^allowed_batch_sizes: (\d+)$", batching, re.MULTILINE)]
+    # A server refuses others.
+    assert sizes == sorted(set(sizes))
+    assert f"max_batch_size {{ value: {sizes[-1]} }}" in batching
+
+
+def test_each_signature_is_warmed_up(served: Path, ask: Callable) -> None:
+    from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog
+
+    path = served / "assets.extra" / "tf_serving_warmup_requests"
+    logs = [PredictionLog.FromString(record.numpy()) for record in tf.data.TFRecordDataset(str(path))]
+    answered = []
+    for log in logs:
+        request = log.predict_log.request
+        inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+        answer = ask(request.model_spec.signature_name, **inputs)
+        assert answer["probabilities"].shape == (1, len(CLASSES))
+        answered.append(request.model_spec.signature_name)
+    assert sorted(answered) == ["encoded", "features", "serving_default"]
+
+
+def test_without_the_extra_no_warm_up_is_written(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
+    for name in [name for name in sys.modules if name.startswith("tensorflow_serving.")]:
+        monkeypatch.delitem(sys.modules, name)
+    printed = export(run_folder, tmp_path / "served")
+    assert "pip install 'kdant-tf[serving]'" in printed["no_warm_up"]
+    assert not (Path(printed["folder"]) / "assets.extra").exists()
+
+
+def test_a_model_that_says_something_else_than_its_run_is_not_kept(
+    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def spoil(network: keras.Model) -> keras.Model:
+        spoiled = keras.models.clone_model(network)
+        spoiled.set_weights([weights + 0.1 for weights in network.get_weights()])
+        return spoiled
+
+    monkeypatch.setattr("kdant_tf.serving.streams.fold_batch_norm", spoil)
+    message = refuse("export", run_folder, "--out", tmp_path / "served", "--fold-batch-norm")
+    assert re.search(r"differs from run .* by \S+ in a probability, more than 1e-05", message)
+    assert list((tmp_path / "served").iterdir()) == []
+
+
+def test_the_model_card_tells_a_stranger_what_it_is(run_folder: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "role": "student"}))
+    interval = {"top1": 0.625, "top1_interval": [0.5, 0.75], "top5": 1.0, "mean_class_accuracy": 0.5}
+    (run / "evaluation.json").write_text(
+        json.dumps({"observed": {**interval, "samples": 8, "split": "test", "windows": 5}})
+    )
+    printed = export(run, tmp_path / "served")
+    assert printed["offset_s"] == 0.8
+    card = (Path(printed["folder"]) / "model_card.md").read_text()
+    for text in (
+        "# Anticipates 4 actions in video",
+        "clips of 8 frames at 20 frames per second",
+        "expected 0.8 s after the clip's first frame",
+        "fall, grow, rise, shrink",
+        "| run | observed | test | 8 | 5 | 62.5 % (50.0 to 75.0) | 100.0 % | 50.0 % |",
+        "## Intended use",
+        "## Limits",
+        "| width | 0.0625 |",
+    ):
+        assert text in card
+    assert f"`kdant evaluate {run_folder}" in export_card(run_folder, tmp_path / "other")
+
+
+def export_card(run: Path, out: Path) -> str:
+    return (Path(export(run, out)["folder"]) / "model_card.md").read_text()
+
+
+def test_what_cannot_be_exported(run_folder: Path, tmp_path: Path) -> None:
+    assert "is a run folder" in refuse("export", run_folder, "--out", run_folder)
+    pair = ("--with", run_folder, "--out", tmp_path / "served")
+    assert "one of RGB and one of flow" in refuse("export", run_folder, *pair)
     assert not (tmp_path / "served").exists()
-    for wrong in (("--fusion-weights", "1,1"), ("--with", finished_run, "--fusion-weights", "1")):
-        assert kdant("export", finished_run, "--out", tmp_path / "served", *wrong).exit_code == 2
+    for wrong in (("--fusion-weights", "1,1"), ("--with", run_folder, "--fusion-weights", "1")):
+        assert kdant("export", run_folder, "--out", tmp_path / "served", *wrong).exit_code == 2
