@@ -101,7 +101,7 @@ def _print_exported(title: str, exported: Any, batching: bool, as_json: bool) ->
         print_json({**fields.pop("config"), **fields, "folder": str(exported.folder)})
         return
     signatures = {
-        name: f"{_describe(signature['inputs'])} → {_describe(signature['outputs'])}; "
+        name: f"{_describe(signature['inputs'])} → {', '.join(signature['outputs'])}; "
         f"{parity.latency_ms[name]:.1f} ms a clip"
         for name, signature in config["signatures"].items()
     }
@@ -113,8 +113,8 @@ def _print_exported(title: str, exported: Any, batching: bool, as_json: bool) ->
             **signatures,
             "offset": _describe_offset(config),
             "classes": ", ".join(config["classes"]),
-            "differs from the run": f"by at most {parity.difference:.1g} in a probability, of {parity.clips} "
-            f"{parity.source}",
+            "differs from the run": f"by at most {parity.difference:.1g} in a probability; tried: "
+            f"{parity.clips} {parity.source}",
             "warm-up": "a request of each signature" if exported.no_warm_up is None else exported.no_warm_up,
             **({"batching": f"start the server with {BATCHING_FLAGS}"} if batching else {}),
         },

@@ -102,7 +102,7 @@ def export_run(
     runs = [_with_rate(each, records) for each in (run, other) if each is not None]
     streams = open_streams(runs, options.weights, stem=options.stem, network=network)
     samples = draw_samples(streams) if records is None else read_samples(streams, records)
-    source = "drawn clips" if records is None else f"records of {records.folder}"
+    source = "drawn clips" if records is None else f"clips of {records.folder}"
     claim_folder(out, resume=True)
     with lock_folder(out, "export"), _temporary_folder(out) as temporary:
         config = _write_model(streams, temporary, options)
