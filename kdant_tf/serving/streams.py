@@ -2,10 +2,12 @@
 
 import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 import keras
 import tensorflow as tf
 
+from kdant_tf.config import INITS
 from kdant_tf.models.folding import fold_batch_norm
 from kdant_tf.models.networks import LOGITS, feature_map_name, load_network
 from kdant_tf.models.stem import load_stem
@@ -120,12 +122,16 @@ def _open_stream(run: Run, weight: float, stem: str | None, network: keras.Model
 def _open_stem(run: Run, init: str | None) -> keras.Model | None:
     if run.features is None:
         return None
-    frames = run.clip.clip_frames
-    stem = load_stem(run.features.source if init is None else init, modality=run.modality, clip_frames=frames)
+    source = run.features.source if init is None else init
+    advice = "Say where the weights lie that made them: --stem INIT."
+    if source not in INITS and not Path(source).exists() and not Path(f"{source}.index").exists():
+        raise RunError(
+            f"Run {run.folder} was trained on features of a stem whose weights are not at {source}. {advice}"
+        )
+    stem = load_stem(source, modality=run.modality, clip_frames=run.clip.clip_frames)
     if stem.weights_sha256 != run.features.weights_sha256:
         raise RunError(
-            f"Run {run.folder} was trained on features of another stem than that of {stem.source}. Say where "
-            f"the weights lie that made them: --stem INIT."
+            f"Run {run.folder} was trained on features of another stem than that of {source}. {advice}"
         )
     return stem.network
 

@@ -14,7 +14,6 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner, Result
 from kdant_cli.main import main
-from keras import layers
 from test_bad_input import refuse
 
 from kdant_tf.models.networks import load_network
@@ -46,26 +45,10 @@ def encode(clips: np.ndarray, encoder: Callable = tf.io.encode_png) -> np.ndarra
 
 
 @pytest.fixture(scope="module")
-def run_folder(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A teacher of one convolution, which is exported in a second; `test_whole_loop` exports an I3D."""
-    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("run") / "tiny"))
-    keras.utils.set_random_seed(0)
-    clip = layers.Input((FRAMES, 32, 32, 3))
-    x = layers.Conv3D(6, (1, 7, 7), (2, 4, 4), padding="same", use_bias=False)(clip)
-    x = layers.BatchNormalization(
-        moving_mean_initializer="random_normal", moving_variance_initializer=keras.initializers.Constant(0.1)
-    )(x)
-    x = layers.ReLU(name="map")(x)
-    logits = layers.Dense(len(CLASSES))(layers.GlobalAveragePooling3D()(x))
-    keras.Model(clip, {"logits": logits, "map": x}).save(folder / "model.keras")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def served(run_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def served(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A version folder of the untrained teacher."""
     out = tmp_path_factory.mktemp("export") / "served"
-    return Path(export(run_folder, out)["folder"])
+    return Path(export(tiny_run, out)["folder"])
 
 
 @pytest.fixture(scope="module")
@@ -80,10 +63,10 @@ def ask(served: Path) -> Callable[..., dict[str, np.ndarray]]:
     return call
 
 
-def test_every_signature_says_what_the_run_says(run_folder: Path, ask: Callable) -> None:
+def test_every_signature_says_what_the_run_says(tiny_run: Path, ask: Callable) -> None:
     clips = random_clips(2)
     inputs = tf.reshape(crop_centrally(clips.reshape(-1, 48, 72, 3), 32), (2, FRAMES, 32, 32, 3))
-    outputs = load_network(load_run(run_folder))(inputs, training=False)
+    outputs = load_network(load_run(tiny_run))(inputs, training=False)
     expected = tf.nn.softmax(outputs["logits"]).numpy()
     named = [ask("serving_default", clips=clips), ask("encoded", frames=encode(clips))]
     for answer in named:
@@ -166,7 +149,7 @@ print(json.dumps([answer["probabilities"].numpy().tolist() for answer in answers
         np.testing.assert_allclose(probabilities, expected, atol=1e-5)
 
 
-def test_config_json_and_labels_say_what_a_client_needs(served: Path, run_folder: Path) -> None:
+def test_config_json_and_labels_say_what_a_client_needs(served: Path, tiny_run: Path) -> None:
     config = json.loads((served / "config.json").read_text())
     assert (served / "labels.txt").read_text().splitlines() == config["classes"] == CLASSES
     clip = {"clip_frames": 8, "offset_frames": 16, "anticipation_s": None, "fps": 20.0}
@@ -182,23 +165,23 @@ def test_config_json_and_labels_say_what_a_client_needs(served: Path, run_folder
     uint8 = {"clips": {"dtype": "uint8", "shape": [None, 8, None, None, 3]}}
     frames = {"frames": {"dtype": "string", "shape": [None, 8]}}
     assert inputs == {"serving_default": uint8, "encoded": frames, "features": uint8}
-    assert config["run"]["records_sha256"] == load_run(run_folder).records_sha256
+    assert config["run"]["records_sha256"] == load_run(tiny_run).records_sha256
     assert config["run"]["versions"]["keras"]
 
 
-def test_versions_count_up_and_are_never_replaced(run_folder: Path, tmp_path: Path) -> None:
+def test_versions_count_up_and_are_never_replaced(tiny_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "served"
-    assert export(run_folder, out, "--version", 7)["folder"] == str(out / "7")
+    assert export(tiny_run, out, "--version", 7)["folder"] == str(out / "7")
     before = (out / "7" / "saved_model.pb").stat().st_mtime_ns
-    assert "7 exists" in refuse("export", run_folder, "--out", out, "--version", 7)
+    assert "7 exists" in refuse("export", tiny_run, "--out", out, "--version", 7)
     assert (out / "7" / "saved_model.pb").stat().st_mtime_ns == before
     (out / ".tmp-version").mkdir()  # of an export that was killed
-    assert export(run_folder, out)["folder"] == str(out / "8")
+    assert export(tiny_run, out)["folder"] == str(out / "8")
     assert sorted(path.name for path in out.iterdir()) == ["7", "8"]
 
 
-def test_a_run_of_before_frame_rates_were_noted(run_folder: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
+def test_a_run_of_before_frame_rates_were_noted(tiny_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     config = json.loads((run / "config.json").read_text())
     for name in ("fps", "dataset"):
         del config[name]
@@ -207,8 +190,8 @@ def test_a_run_of_before_frame_rates_were_noted(run_folder: Path, tmp_path: Path
     assert (loaded.fps, loaded.dataset, loaded.offset_s) == (None, None, None)
 
 
-def test_what_is_printed_is_what_was_found(run_folder: Path, record_folder: Path, tmp_path: Path) -> None:
-    result = kdant("export", run_folder, "--out", tmp_path, "--records", record_folder)
+def test_what_is_printed_is_what_was_found(tiny_run: Path, record_folder: Path, tmp_path: Path) -> None:
+    result = kdant("export", tiny_run, "--out", tmp_path, "--records", record_folder)
     assert result.exit_code == 0, result.stderr
     text = " ".join(result.stdout.replace("│", " ").split())
     assert "in a probability; tried: 4 clips of" in text
@@ -218,10 +201,10 @@ def test_what_is_printed_is_what_was_found(run_folder: Path, record_folder: Path
 
 
 def test_folded_batch_norm_and_batching(
-    run_folder: Path, record_folder: Path, tmp_path: Path, ask: Callable
+    tiny_run: Path, record_folder: Path, tmp_path: Path, ask: Callable
 ) -> None:
     options = ("--fold-batch-norm", "--batching", "--records", record_folder)
-    printed = export(run_folder, tmp_path / "served", *options)
+    printed = export(tiny_run, tmp_path / "served", *options)
     assert printed["folded_batch_norm"] is True
     assert printed["bytes"] > 10_000
     assert set(printed["parity"]["latency_ms"]) == {"serving_default", "encoded", "features"}
@@ -258,18 +241,18 @@ def test_each_signature_is_warmed_up(served: Path, ask: Callable) -> None:
 
 
 def test_without_the_extra_no_warm_up_is_written(
-    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "tensorflow_serving", None)
     for name in [name for name in sys.modules if name.startswith("tensorflow_serving.")]:
         monkeypatch.delitem(sys.modules, name)
-    printed = export(run_folder, tmp_path / "served")
+    printed = export(tiny_run, tmp_path / "served")
     assert "pip install 'kdant-tf[serving]'" in printed["no_warm_up"]
     assert not (Path(printed["folder"]) / "assets.extra").exists()
 
 
 def test_a_model_that_says_something_else_than_its_run_is_not_kept(
-    run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoil(network: keras.Model) -> keras.Model:
         spoiled = keras.models.clone_model(network)
@@ -277,13 +260,13 @@ def test_a_model_that_says_something_else_than_its_run_is_not_kept(
         return spoiled
 
     monkeypatch.setattr("kdant_tf.serving.streams.fold_batch_norm", spoil)
-    message = refuse("export", run_folder, "--out", tmp_path / "served", "--fold-batch-norm")
+    message = refuse("export", tiny_run, "--out", tmp_path / "served", "--fold-batch-norm")
     assert re.search(r"differs from run .* by \S+ in a probability, more than 1e-05", message)
     assert list((tmp_path / "served").iterdir()) == []
 
 
-def test_the_model_card_tells_a_stranger_what_it_is(run_folder: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(run_folder, tmp_path / "run"))
+def test_the_model_card_tells_a_stranger_what_it_is(tiny_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**config, "role": "student"}))
     interval = {"top1": 0.625, "top1_interval": [0.5, 0.75], "top5": 1.0, "mean_class_accuracy": 0.5}
@@ -304,17 +287,17 @@ def test_the_model_card_tells_a_stranger_what_it_is(run_folder: Path, tmp_path: 
         "| width | 0.0625 |",
     ):
         assert text in card
-    assert f"`kdant evaluate {run_folder}" in export_card(run_folder, tmp_path / "other")
+    assert f"`kdant evaluate {tiny_run}" in export_card(tiny_run, tmp_path / "other")
 
 
 def export_card(run: Path, out: Path) -> str:
     return (Path(export(run, out)["folder"]) / "model_card.md").read_text()
 
 
-def test_what_cannot_be_exported(run_folder: Path, tmp_path: Path) -> None:
-    assert "is a run folder" in refuse("export", run_folder, "--out", run_folder)
-    pair = ("--with", run_folder, "--out", tmp_path / "served")
-    assert "one of RGB and one of flow" in refuse("export", run_folder, *pair)
+def test_what_cannot_be_exported(tiny_run: Path, tmp_path: Path) -> None:
+    assert "is a run folder" in refuse("export", tiny_run, "--out", tiny_run)
+    pair = ("--with", tiny_run, "--out", tmp_path / "served")
+    assert "one of RGB and one of flow" in refuse("export", tiny_run, *pair)
     assert not (tmp_path / "served").exists()
-    for wrong in (("--fusion-weights", "1,1"), ("--with", run_folder, "--fusion-weights", "1")):
-        assert kdant("export", run_folder, "--out", tmp_path / "served", *wrong).exit_code == 2
+    for wrong in (("--fusion-weights", "1,1"), ("--with", tiny_run, "--fusion-weights", "1")):
+        assert kdant("export", tiny_run, "--out", tmp_path / "served", *wrong).exit_code == 2

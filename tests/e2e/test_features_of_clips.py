@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from click.testing import CliRunner, Result
 from kdant_cli.main import main
 from test_bad_input import refuse
@@ -14,9 +15,11 @@ from test_bad_input import refuse
 from kdant_tf.models.networks import load_network
 from kdant_tf.models.stem import build_head
 from kdant_tf.runs import load_run
+from tf_records.clips import decode_clip, parse
 from tf_records.manifest import load_manifest
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records
+from tf_records.schema import OBSERVED
 
 SMALL = ("--width", "0.0625", "--crop", "32", "--batch-size", "8", "--epochs", "1")
 
@@ -125,6 +128,50 @@ def test_the_logits_through_features_are_those_through_images(
             expected = network(image_batch["clip"])["logits"].numpy()
             found = head(map_batch["clip"])["logits"].numpy()
             assert np.abs(found - expected).max() <= 2e-3 * np.abs(expected).max()
+
+
+def test_a_head_is_exported_with_its_stem(
+    record_folder: Path, features: Path, student: Path, tmp_path: Path
+) -> None:
+    out = ("--out", tmp_path / "served")
+    printed = kdant_json("export", student, *out, "--records", record_folder, "--fold-batch-norm")
+    assert printed["parity"]["clips"] == 4
+    loaded = tf.saved_model.load(printed["folder"])
+    frames = Records.open(record_folder)
+    serialized = next(iter(tf.data.TFRecordDataset(frames.paths("test"))))
+    _, segments = parse(frames, serialized, (OBSERVED,))
+    clips = decode_clip(frames, segments[OBSERVED], 0)[None]
+    answer = loaded.signatures["serving_default"](clips=clips)["probabilities"].numpy()
+    options = {"split": "test", "view": OBSERVED, "batch_size": 1, "crop": 32, "windows": 3}
+    first = next(iter(evaluation_batches(Records.open(features), **options)))
+    expected = tf.nn.softmax(load_network(load_run(student))(first["clip"])["logits"]).numpy()
+    np.testing.assert_allclose(answer, expected, atol=1e-5)
+    # Whole frames of any size are scaled to what the stem has seen, but in one request they have one size.
+    encoded = loaded.signatures["encoded"]
+    jpegs = [
+        tf.io.encode_jpeg(frame).numpy() for frame in tf.cast(tf.image.resize(clips[0], (90, 60)), "uint8")
+    ]
+    assert encoded(frames=tf.constant([jpegs]))["probabilities"].shape == (1, 4)
+    jpegs[3] = tf.io.encode_jpeg(np.zeros((64, 64, 3), np.uint8)).numpy()
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"have one shape.* for frame 3 of clip 0"):
+        encoded(frames=tf.constant([jpegs]))
+
+
+def test_a_head_whose_stem_is_elsewhere(features: Path, teacher: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(teacher, tmp_path / "run"))
+    config = json.loads((run / "config.json").read_text())
+    stem = config["features"]["source"]
+    for change, options, message in (
+        ({"source": "moved"}, (), "the weights lie that made them: --stem INIT"),
+        ({"weights_sha256": "0" * 64}, ("--stem", stem), "features of another stem"),
+    ):
+        changed = {**config, "features": {**config["features"], **change}}
+        (run / "config.json").write_text(json.dumps(changed))
+        assert message in refuse("export", run, "--out", tmp_path / "served", *options)
+    assert not (tmp_path / "served").exists()
+    (run / "config.json").write_text(json.dumps(config))
+    out = ("--out", tmp_path / "served")
+    assert "Give the records of frames" in refuse("export", run, *out, "--records", features)
 
 
 def test_build_records_with_features_leaves_no_frames(

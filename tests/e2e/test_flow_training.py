@@ -1,6 +1,7 @@
 """Flow from videos to a served network, as a user types it."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -88,6 +89,44 @@ def test_an_exported_flow_network_takes_flow_in_the_8_bits_of_records(
     network = load_network(load_run(teacher))
     expected = predict(network, batches, 8).probabilities
     np.testing.assert_allclose(served[0], expected[0], rtol=1e-4)
+
+
+def test_a_pair_is_exported_as_one_model_that_adds_logits(
+    teacher: Path, both: Path, tiny_run: Path, tmp_path: Path
+) -> None:
+    from kdant_tf.evaluation.predictions import fuse
+    from kdant_tf.evaluation.protocols import predict_run
+    from kdant_tf.runs import load_run
+    from tf_records.records import Records
+
+    pair = ("--with", tiny_run, "--fusion-weights", "0.5,2", "--records", both)
+    printed = json.loads(succeed("export", teacher, *pair, "--out", tmp_path / "served", "--json"))
+    assert printed["modality"] == "rgb,flow"
+    assert (printed["run"]["weight"], printed["with"]["weight"]) == (2, 0.5)
+    serve = tf.saved_model.load(printed["folder"]).signatures["encoded"]
+    record = next(iter(tf.data.TFRecordDataset([str(path) for path in sorted(both.glob("test-*"))])))
+    lists = tf.train.SequenceExample.FromString(record.numpy()).feature_lists.feature_list
+    images, u, v = (
+        [feature.bytes_list.value[0] for feature in lists[f"observed/{name}/encoded"].feature]
+        for name in ("image", "flow/u", "flow/v")
+    )
+    answer = serve(frames=tf.constant([images]), flow_frames=tf.constant([list(zip(u, v, strict=True))]))
+    records = Records.open(both)
+    streams = [
+        predict_run(load_run(run), records, view="observed", split="test") for run in (teacher, tiny_run)
+    ]
+    expected = fuse(streams, (0.5, 2)).probabilities[0]
+    np.testing.assert_allclose(answer["probabilities"][0], expected, atol=1e-5)
+    assert "Two streams should agree in `clip`" in refuse("export", teacher, *change_clip(tiny_run, tmp_path))
+
+
+def change_clip(run: Path, folder: Path) -> tuple[object, ...]:
+    """Options of an export with a run that was trained on clips with another offset."""
+    other = Path(shutil.copytree(run, folder / "other"))
+    config = json.loads((other / "config.json").read_text())
+    config["clip"]["offset_frames"] += 1
+    (other / "config.json").write_text(json.dumps(config))
+    return "--with", other, "--out", folder / "never"
 
 
 def test_a_flow_network_is_drawn_over_frames_where_the_records_have_them(
