@@ -4,6 +4,7 @@ import click
 
 from kdant_tf.version import __version__
 
+from .benchmark import benchmark
 from .build_records import build_records
 from .demo import demo
 from .distill import distill
@@ -35,7 +36,7 @@ def main() -> None:
 
 for _command in (
     *(build_records, inspect, extract_features),
-    *(train_teacher, distill, evaluate, visualize, report, export, predict),
+    *(train_teacher, distill, evaluate, visualize, report, export, predict, benchmark),
     *(runs, presets, reproduce, demo),
 ):
     main.add_command(_command)

@@ -11,7 +11,7 @@ from kdant_tf.version import __version__
 
 VERBS = (
     *("build-records", "inspect", "extract-features", "train-teacher", "distill", "evaluate"),
-    *("visualize", "report", "export", "predict", "runs", "presets", "reproduce", "demo"),
+    *("visualize", "report", "export", "predict", "benchmark", "runs", "presets", "reproduce", "demo"),
 )
 
 

@@ -23,7 +23,7 @@ LIGHT_MODULES = (
     "tf_records.flow, tf_records.sources.jhmdb, tf_records.writer, "
     "kdant_tf.studies.table1, kdant_tf.studies.figure4, kdant_tf.studies.sweep, kdant_tf.studies.runner, "
     "kdant_tf.anticipation.anticipate, kdant_tf.anticipation.overlay_video, kdant_tf.serving.model, "
-    "kdant_tf.studies.output, kdant_tf.studies.study_folder, kdant_tf.serving.served"
+    "kdant_tf.studies.output, kdant_tf.studies.study_folder, kdant_tf.serving.served_subject"
 )
 
 
