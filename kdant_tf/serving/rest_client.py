@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from kdant_tf.serving.signature import Signature, signatures_of_json
 
 # An answer is some numbers a class; a server that is none may send anything.
 _LARGEST_ANSWER = 64 << 20
+_PIECE = 1 << 16
 _CONNECTIONS = 16
 
 
@@ -67,10 +69,7 @@ class RestClient:
         headers = {"Content-Type": "application/json"} if body is not None else {}
         try:
             answer = self._pool.request(method, url, body=body, headers=headers, preload_content=False)
-            content = answer.read(_LARGEST_ANSWER)
-            if len(content) == _LARGEST_ANSWER:
-                answer.close()
-            answer.release_conn()
+            content = self._read(answer)
         except urllib3.exceptions.ReadTimeoutError as error:
             raise self.server.too_slow() from error
         except urllib3.exceptions.HTTPError as error:
@@ -80,6 +79,21 @@ class RestClient:
             reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
             raise self.server.unavailable(reason) from error
         return self._understand(answer.status, answer.headers.get("Content-Type", ""), content)
+
+    def _read(self, answer: urllib3.BaseHTTPResponse) -> bytes:
+        """The body, within the time for an answer, also where it comes in drops."""
+        until_s = time.monotonic() + self.server.timeout_s
+        content = bytearray()
+        while piece := answer.read1(_PIECE):
+            content += piece
+            if time.monotonic() > until_s:
+                answer.close()
+                raise self.server.too_slow()
+            if len(content) > _LARGEST_ANSWER:
+                answer.close()
+                break
+        answer.release_conn()
+        return bytes(content)
 
     def _understand(self, status: int, kind: str, content: bytes) -> Any:
         """The JSON of an answer, or the error that it is."""

@@ -3,12 +3,9 @@
 import dataclasses
 import io
 import json
-import socket
 import subprocess
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +17,15 @@ from PIL import Image
 from ruamel.yaml import YAML
 
 from kdant_tf.serving.model import AnticipationModel, load_model
-from kdant_tf.serving.served import connect, encode_frames, make_client, make_inputs, read_description
-from kdant_tf.serving.server import Server, ServerError, UnavailableError, parse_address
+from kdant_tf.serving.served import (
+    check_answer,
+    connect,
+    encode_frames,
+    make_client,
+    make_inputs,
+    read_description,
+)
+from kdant_tf.serving.server import Server, ServerError, UnavailableError
 from tf_records.errors import KdantError, RunError
 
 COMPOSE = Path(__file__).resolve().parents[2] / "docker" / "serving" / "compose.yaml"
@@ -68,7 +72,7 @@ def draw_clips(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("shape", [(1, 8, 40, 60), (3, 8, 64, 33)])
+@pytest.mark.parametrize("shape", [(1, 8, 40, 60), (3, 8, 64, 33), (1, 8, 1, 1)])
 def test_a_served_model_says_what_the_exported_one_says(running, local, served, shape):
     model, clips = running.connect(), draw_clips(*shape)
     probabilities = model.probabilities(clips)
@@ -99,8 +103,14 @@ def test_a_corrupt_frame_among_good_ones_is_named_and_the_server_lives(running):
 
 @pytest.mark.parametrize(
     "clips",
-    [draw_clips(1, 5, 32, 32), draw_clips(8, 32, 32), np.zeros((1, 8, 32, 32, 2), np.uint8)],
-    ids=["frames", "rank", "channels"],
+    [
+        draw_clips(1, 5, 32, 32),
+        draw_clips(1, 0, 32, 32),
+        draw_clips(1, 8, 0, 32),
+        draw_clips(8, 32, 32),
+        np.zeros((1, 8, 32, 32, 2), np.uint8),
+    ],
+    ids=["frames", "no frames", "no pixels", "rank", "channels"],
 )
 def test_clips_that_do_not_fit_are_refused_by_the_client_and_by_the_server(running, clips):
     with pytest.raises(KdantError, match=r"takes clips of uint8 \(B, 8, H, W, 3\)"):
@@ -190,74 +200,24 @@ def test_another_model_in_its_place_is_noticed(running, exported, tmp_path):
         connect(running.address(), tmp_path / "config.json", grpc=running.grpc)
 
 
-class _Page(BaseHTTPRequestHandler):
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", "text/html")
-        self.end_headers()
-        self.wfile.write(b"<html>It works!</html>")
-
-    do_POST = do_GET
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-
-@pytest.fixture(scope="module")
-def page() -> Iterator[int]:
-    """Port of a web server that is no TensorFlow Serving."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Page)
-    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-    yield server.server_port
-    server.shutdown()
-    server.server_close()
-
-
-def reach(port: int, exported: Path, *, over_grpc: bool) -> str:
-    with pytest.raises(ServerError) as caught:
-        connect(Server(host="127.0.0.1", port=port, timeout_s=5), exported, grpc=over_grpc)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def test_a_server_that_is_none(page, served, exported):
-    assert "200 with text/html in place of JSON" in reach(page, exported, over_grpc=False)
-    assert "does not answer as TensorFlow Serving does" in reach(page, exported, over_grpc=True)
-    for server, speaks_grpc in ((RestServer(served), True), (GrpcServer(served), False)):
-        server.start()
-        assert "does not answer as TensorFlow Serving does" in reach(
-            server.port, exported, over_grpc=speaks_grpc
-        )
-        server.stop()
-
-
-@pytest.mark.parametrize("over_grpc", [False, True])
-def test_a_closed_port(exported, over_grpc):
-    with socket.socket() as closed:
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-    assert "is not available" in (message := reach(port, exported, over_grpc=over_grpc))
-    assert "onnection refused" in message or over_grpc
-
-
-@pytest.mark.parametrize(
-    "text", ["localhost", "localhost:", "host:0", "host:99999", "http://host:80", "a b:1", ""]
-)
-def test_an_address_that_is_none(text):
-    with pytest.raises(ServerError, match="HOST:PORT"):
-        parse_address(text)
-
-
-def test_addresses():
-    assert parse_address("localhost:8501") == ("localhost", 8501)
-    assert parse_address("[::1]:8500") == ("[::1]", 8500)
-
-
 def test_a_description_is_an_exported_folder_a_version_or_its_config(exported, tmp_path):
     config = read_description(exported)
     assert config == read_description(exported.parent) == read_description(exported / "config.json")
     with pytest.raises(RunError, match="no folder that kdant export wrote"):
         read_description(tmp_path)
+    (tmp_path / "saved_model.pb").touch()
+    with pytest.raises(RunError, match=r"has no config\.json, which tells its classes"):
+        read_description(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "outputs",
+    [{}, {"probabilities": np.zeros((2, 3))}, {"probabilities": np.zeros((2, 4), np.int64)}],
+    ids=["none", "classes", "type"],
+)
+def test_an_answer_of_another_model(outputs):
+    with pytest.raises(ServerError, match=r"probabilities of shape \(2, 4\)\. Received: .*Does it serve"):
+        check_answer(outputs, (2, 4), Server(host="a", port=1))
 
 
 def decode(frames: np.ndarray) -> np.ndarray:
