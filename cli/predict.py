@@ -82,29 +82,23 @@ def predict(
     if overlay is not None:
         _check_overlay(overlay, sources, live)
     model = open_model(folder, **where)
-    from .anticipation_output import show_anticipations, warm_up
+    from .anticipation_output import Wishes, show_anticipations, warm_up
 
     if fps is not None:
         model = dataclasses.replace(model, fps=fps)
-    flow = _choose_flow(model, flow_algorithm)
+    wishes = Wishes(
+        live=live,
+        source_fps=source_fps,
+        stride_s=stride_s,
+        flow=_choose_flow(model, flow_algorithm),
+        top=top,
+        threshold=threshold,
+        json_lines=json_lines,
+        latency=latency,
+        overlay=overlay,
+    )
     warm_up(model)
-
-    def go_through(text: str) -> None:
-        show_anticipations(
-            text,
-            model,
-            live=live,
-            rate=source_fps,
-            stride_s=stride_s,
-            flow=flow,
-            top=top,
-            threshold=threshold,
-            json_lines=json_lines,
-            latency=latency,
-            overlay=overlay,
-        )
-
-    _go_through_all(sources, go_through)
+    _go_through_all(sources, lambda text: show_anticipations(text, model, wishes))
 
 
 def _go_through_all(sources: tuple[str, ...], go_through: Callable[[str], None]) -> None:

@@ -29,6 +29,7 @@ class Camera:
                 f"pip install 'kdant-tf[flow]'."
             ) from error
         self.name = f"camera {number}"
+        self._reading = False
         self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened():
             raise VideoError(
@@ -39,18 +40,23 @@ class Camera:
 
     def frames(self) -> Iterator[TimedFrame]:
         """What the camera gives until it is unplugged, see `Source`."""
-        timeline = Timeline(self.rate)
-        while True:
-            given, picture = self._capture.read()
-            if not given:
-                raise VideoError(f"{self.name.capitalize()} gives no more pictures.")
-            time_s = timeline.place(time.monotonic())
-            frame = av.VideoFrame.from_ndarray(np.asarray(picture, np.uint8), format="bgr24")
-            yield TimedFrame(time_s, frame)
+        timeline, self._reading = Timeline(self.rate), True
+        try:
+            while True:
+                given, picture = self._capture.read()
+                if not given:
+                    raise VideoError(f"{self.name.capitalize()} gives no more pictures.")
+                time_s = timeline.place(time.monotonic())
+                frame = av.VideoFrame.from_ndarray(np.asarray(picture, np.uint8), format="bgr24")
+                yield TimedFrame(time_s, frame)
+        finally:
+            self._capture.release()
 
     def complaints(self) -> list[str]:
         """Nothing: a camera gives pictures, or none."""
         return []
 
     def close(self) -> None:
-        self._capture.release()
+        """Releases a camera that nobody has begun to read; whoever reads it releases it at the end."""
+        if not self._reading:
+            self._capture.release()

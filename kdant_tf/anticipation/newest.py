@@ -15,6 +15,7 @@ class _Slot(Generic[Item]):
         self._item: Item | None = None
         self._replaced = 0
         self._ended = False
+        self.unwanted = False
         self._error: BaseException | None = None
 
     def put(self, item: Item) -> None:
@@ -44,6 +45,8 @@ class _Slot(Generic[Item]):
 def newest(items: Iterator[Item]) -> Iterator[tuple[Item, int]]:
     """Goes through `items` in a thread of its own, as fast as they come; yields the newest each time.
 
+    Where it is not gone through to its end the thread stops with the next item that comes.
+
     Yields:
         An item, and how many before it were left out since the last one. The very last one always comes.
 
@@ -53,14 +56,19 @@ def newest(items: Iterator[Item]) -> Iterator[tuple[Item, int]]:
     slot: _Slot[Item] = _Slot()
     thread = threading.Thread(target=_fill, args=(items, slot), name="kdant-source", daemon=True)
     thread.start()
-    while (taken := slot.take()) is not None:
-        yield taken
+    try:
+        while (taken := slot.take()) is not None:
+            yield taken
+    finally:
+        slot.unwanted = True
 
 
 def _fill(items: Iterator[Item], slot: _Slot[Item]) -> None:
     try:
         for item in items:
             slot.put(item)
+            if slot.unwanted:
+                break
     except BaseException as error:
         slot.end(error)
     else:

@@ -1,6 +1,7 @@
 """Where frames come from: a video file, a folder of pictures, stdin, a camera, an RTSP server."""
 
 import os
+import urllib.parse
 from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
@@ -53,6 +54,8 @@ def check_source(text: str, *, live: bool = False) -> None:
     Raises:
         VideoError: as `open_source`.
     """
+    if text == STDIN and os.isatty(0):
+        raise VideoError("stdin is a terminal, no stream. Pipe one in: cat VIDEO | kdant predict - …")
     if text != STDIN and not is_live(text):
         open_source(text, live=live).close()
 
@@ -60,6 +63,12 @@ def check_source(text: str, *, live: bool = False) -> None:
 def is_live(text: str) -> bool:
     """Whether frames come at their own pace: of a camera, or a URL."""
     return text.lower().startswith(_RTSP) or (text.isdecimal() and not os.path.exists(text))
+
+
+def _without_password(url: str) -> str:
+    """For messages and results, which others may read."""
+    parts = urllib.parse.urlsplit(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
 def open_source(text: str, *, live: bool = False, rate: float | None = None) -> Source:
@@ -80,7 +89,7 @@ def open_source(text: str, *, live: bool = False, rate: float | None = None) -> 
     if text == STDIN:
         return VideoStream("stdin", "pipe:0", live=live, rate=rate)
     if text.lower().startswith(_RTSP):
-        return VideoStream(text, text, live=True, rate=rate)
+        return VideoStream(_without_password(text), text, live=True, rate=rate)
     if "://" in text:
         raise VideoError(
             f"{text} is a URL of another kind than rtsp://. Pipe it in: "

@@ -33,6 +33,7 @@ class VideoStream:
         self.name = name
         self.live = live
         self._damaged, self._end_s, self._ended = 0, 0.0, False
+        self._reading = False
         self.on_audio: Callable[[av.Packet], None] | None = None
         is_file = path == name and "://" not in path
         self._container = open_container(path) if is_file else _open_stream(name, path)
@@ -51,7 +52,17 @@ class VideoStream:
         return self._container.streams.audio
 
     def frames(self) -> Iterator[TimedFrame]:
-        """The frames in order, see `Source`; the packets of sound between them are handed to `on_audio`."""
+        """The frames in order, see `Source`; the packets of sound between them are handed to `on_audio`.
+
+        The file is closed at the end, by the thread that reads it.
+        """
+        self._reading = True
+        try:
+            yield from self._read()
+        finally:
+            self._container.close()
+
+    def _read(self) -> Iterator[TimedFrame]:
         timeline, none = Timeline(self.rate), True
         for packet in self._packets():
             if packet.stream is not self.stream:
@@ -78,7 +89,9 @@ class VideoStream:
         return found
 
     def close(self) -> None:
-        self._container.close()
+        """Closes what nobody reads; what is being read, maybe by another thread, is closed at its end."""
+        if not self._reading:
+            self._container.close()
 
     def _packets(self) -> Iterator[av.Packet]:
         audio = () if self.on_audio is None else self.audio

@@ -207,7 +207,11 @@ def refuse(finished_run: Path) -> Callable[..., str]:
     return call
 
 
-def test_sources_that_are_none(refuse: Callable[..., str], tmp_path: Path, video: Path) -> None:
+def test_sources_that_are_none(
+    refuse: Callable[..., str], tmp_path: Path, video: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.isatty", lambda descriptor: True)
+    assert "stdin is a terminal" in refuse("-")
     (tmp_path / "words.txt").write_text("one two three\n" * 100)
     (tmp_path / "empty.mp4").touch()
     (tmp_path / "cut.mp4").write_bytes(video.read_bytes()[:400])

@@ -77,9 +77,10 @@ def test_what_the_source_raises_comes_after_its_last_item() -> None:
 
 
 def test_rtsp() -> None:
+    """A password in the URL is used, but not told."""
     with serve_rtsp(make_packets(60, 30)) as url:
-        source = open_source(url)
-        assert source.live
+        source = open_source(url.replace("//", "//user:secret@"))
+        assert (source.live, source.name) == (True, url)
         answers = watch(source)
     check_all_accounted_for(answers, windows=10)
 
@@ -110,6 +111,27 @@ def test_a_pipe_that_does_not_wait_while_the_model_computes(tmp_path: Path) -> N
     os.close(reading)
     assert sum(each.dropped for each in answers) >= 4
     check_all_accounted_for(answers, windows=6)
+
+
+def test_a_reader_that_stops_early_stops_the_thread() -> None:
+    given = []
+
+    def items() -> Iterator[int]:
+        for number in range(1000):
+            given.append(number)
+            yield number
+            assert wanted.wait(10)
+            wanted.clear()
+
+    wanted = threading.Event()
+    stream = newest(items())
+    assert next(stream) == (0, 0)
+    (thread,) = (each for each in threading.enumerate() if each.name == "kdant-source")
+    stream.close()
+    wanted.set()
+    thread.join(10)
+    assert not thread.is_alive()
+    assert given == [0, 1]
 
 
 class FakeCapture:

@@ -156,8 +156,9 @@ def test_a_source_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
 
     def fail() -> None:
         with closing(open_source(str(path))) as source, OverlayVideo(out, source, make_panel()) as film:
-            film.draw(next(iter(source.frames())))
-            raise VideoError("ends here")
+            for timed in source.frames():
+                film.draw(timed)
+                raise VideoError("ends here")
 
     with pytest.raises(VideoError, match="ends here"):
         fail()
