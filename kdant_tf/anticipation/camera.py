@@ -30,6 +30,8 @@ class Camera:
             ) from error
         self.name = f"camera {number}"
         self._reading = False
+        # What OpenCV says of a missing camera goes past Python's stderr.
+        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         self._capture = cv2.VideoCapture(number)
         if not self._capture.isOpened():
             raise VideoError(

@@ -154,10 +154,11 @@ def test_ctrl_c_ends_a_camera_well(finished_run: Path, monkeypatch: pytest.Monke
             raise KeyboardInterrupt
         return picture
 
+    quiet = types.SimpleNamespace(logging=types.SimpleNamespace(setLogLevel=int, LOG_LEVEL_SILENT=0))
     opened = types.SimpleNamespace(
         isOpened=lambda: True, get=lambda name: 20.0, read=read, release=lambda: None
     )
-    fake = types.SimpleNamespace(VideoCapture=lambda number: opened, CAP_PROP_FPS="fps")
+    fake = types.SimpleNamespace(VideoCapture=lambda number: opened, CAP_PROP_FPS="fps", utils=quiet)
     clock = itertools.count()
     monkeypatch.setitem(sys.modules, "cv2", fake)
     monkeypatch.setattr(camera, "time", types.SimpleNamespace(monotonic=lambda: next(clock) / 20))

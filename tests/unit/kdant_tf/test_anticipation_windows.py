@@ -21,7 +21,7 @@ from kdant_tf.serving.model import AnticipationModel
 from tf_records.errors import VideoError
 from tf_records.flow import compute_flow, describe_flow, flow_to_bytes
 from tf_records.schema import ClipSpec
-from tf_records.video import read_clock_frames
+from tf_records.video import open_video, read_clock_frames
 
 VARIABLE = (0, 0.01, 0.05, 0.2, 0.21, 0.22, 0.9, 1.0, 1.033)
 TIMES = {
@@ -79,6 +79,26 @@ def test_each_tick_shows_the_last_frame_before_it(coded: dict[str, Path], name: 
     assert seen[-1] == len(times) - 1 or times[-1] > answers[-1].time_s
     np.testing.assert_allclose([each.time_s for each in answers], np.arange(len(seen)) / fps)
     assert seen == [number_of(frame) for frame in read_clock_frames(coded[name], 0, len(seen), fps=fps)]
+
+
+def test_a_real_video_is_shown_as_records_show_it(jhmdb: Path) -> None:
+    path = sorted((jhmdb / "golf").glob("*.avi"))[0]
+    clips: list[np.ndarray] = []
+
+    def infer(given: np.ndarray) -> np.ndarray:
+        clips.append(given[0])
+        return np.ones((1, 2), np.float32)
+
+    recorder = Recorder(clip_frames=8, fps=24.0)
+    recorder.model = dataclasses.replace(recorder.model, infer=infer, short_side=128)
+    answers = recorder.watch(path, stride_s=0.5)
+    assert len(answers) == len(clips) > 2
+    for answer, clip in zip(answers, clips, strict=True):
+        last = round(answer.time_s * 24)
+        with open_video(path, short_side=128) as video:
+            ticks = range(last - 7, last + 1)
+            stored = list(video.shown_at([video.info.shown_s(tick, 24.0) for tick in ticks]))
+        np.testing.assert_array_equal(clip, np.stack(stored))
 
 
 def test_windows_end_a_stride_apart_or_a_little_later(coded: dict[str, Path]) -> None:

@@ -134,6 +134,10 @@ def test_a_reader_that_stops_early_stops_the_thread() -> None:
     assert given == [0, 1]
 
 
+# cv2.utils
+QUIET = types.SimpleNamespace(logging=types.SimpleNamespace(setLogLevel=int, LOG_LEVEL_SILENT=0))
+
+
 class FakeCapture:
     """Stands in for cv2.VideoCapture: camera 3 gives 20 pictures, then none; there is no other."""
 
@@ -155,7 +159,7 @@ class FakeCapture:
 
 
 def test_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
-    fake = types.SimpleNamespace(VideoCapture=FakeCapture, CAP_PROP_FPS="fps")
+    fake = types.SimpleNamespace(VideoCapture=FakeCapture, CAP_PROP_FPS="fps", utils=QUIET)
     monkeypatch.setitem(sys.modules, "cv2", fake)
     clock = iter(range(1000))
     monkeypatch.setattr(camera, "time", types.SimpleNamespace(monotonic=lambda: next(clock) / 30))
