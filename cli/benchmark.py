@@ -99,8 +99,7 @@ def benchmark(
                 **size,
             )
         if threads is not None:
-            calls = max(repeats, threads)
-            results = [time_threads(each, threads=threads, calls=calls, **size) for each in subjects]
+            results = [time_threads(each, threads=threads, repeats=repeats, **size) for each in subjects]
     from .benchmark_output import print_times
 
     print_times(rows, results, f"frames of {width} x {height}", as_json)

@@ -23,9 +23,8 @@ def print_times(rows: Sequence[Row], threads: Sequence[ThreadsResult], clips: st
     for model in models:
         own = [row for row in rows if row.model == model]
         _print_model(f"{model}, compared with {models[0]}" if model != models[0] else model, own)
-        for result in threads:
-            if result.model == model:
-                _print_threads(result)
+    if threads:
+        _print_threads(threads)
 
 
 def _print_model(title: str, rows: Sequence[Row]) -> None:
@@ -41,8 +40,9 @@ def _print_model(title: str, rows: Sequence[Row]) -> None:
         ]
         for row in rows
     ]
-    print_table(title, columns + (["times"] if compared else []), cells)
-    parts = list(dict.fromkeys(part for row in rows for part in row.shares))
+    print_table(title, columns + (["of first"] if compared else []), cells)
+    fullest_first = sorted(rows, key=lambda row: -len(row.shares))
+    parts = list(dict.fromkeys(part for row in fullest_first for part in row.shares))
     if parts:
         shares = [
             [
@@ -56,10 +56,12 @@ def _print_model(title: str, rows: Sequence[Row]) -> None:
         print_table("Shares of the median", ["signature", "clips a call", *parts], shares)
 
 
-def _print_threads(result: ThreadsResult) -> None:
+def _print_threads(results: Sequence[ThreadsResult]) -> None:
     print_table(
-        f"One clip a call; answers differ by {result.largest_difference:.1g} at most",
-        ("threads", "clips/s"),
-        ((1, f"{result.alone:.1f}"), (result.threads, f"{result.together:.1f}")),
-        left=0,
+        "Clips a second, one clip a call",
+        ("model", "1 thread", f"{results[0].threads} threads", "answers differ by"),
+        [
+            (each.model, f"{each.alone:.1f}", f"{each.together:.1f}", f"{each.largest_difference:.1g}")
+            for each in results
+        ],
     )

@@ -93,7 +93,7 @@ class ThreadsResult:
     Args:
         model: name of the subject.
         threads: that ask at a time.
-        alone, together: clips a second, from one thread and from all.
+        alone, together: clips a second, from one thread and from all, by the median time.
         largest_difference: between the answers of both.
     """
 
@@ -163,26 +163,26 @@ def time_calls(
     return rows
 
 
-def time_threads(subject: Subject, *, threads: int, height: int, width: int, calls: int) -> ThreadsResult:
-    """Asks a model for `calls` clips, one at a time and from `threads` threads at a time."""
-    clips = draw_clips(subject.model, calls, height, width)
+def time_threads(subject: Subject, *, threads: int, height: int, width: int, repeats: int) -> ThreadsResult:
+    """Asks a model for clips one at a time and from `threads` threads at a time, `repeats` times in turns."""
+    clips = draw_clips(subject.model, threads, height, width)
 
     def ask(clip: np.ndarray) -> np.ndarray:
         return subject.model.probabilities(clip[None])
 
-    ask(clips[0])
-    began_s = time.perf_counter()
-    alone = [ask(clip) for clip in clips]
-    between_s = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
-        together = list(pool.map(ask, clips))
-    ended_s = time.perf_counter()
+        ways: dict[str, Callable[[], list[np.ndarray]]] = {
+            "alone": lambda: [ask(clip) for clip in clips],
+            "together": lambda: list(pool.map(ask, clips)),
+        }
+        seconds = _take_turns(ways, repeats, lambda: None)
+        alone, together = (np.array(ask_all()) for ask_all in ways.values())
     return ThreadsResult(
         model=subject.name,
         threads=threads,
-        alone=calls / (between_s - began_s),
-        together=calls / (ended_s - between_s),
-        largest_difference=float(np.max(np.abs(np.array(alone) - np.array(together)))),
+        alone=threads / statistics.median(seconds["alone"]),
+        together=threads / statistics.median(seconds["together"]),
+        largest_difference=float(np.max(np.abs(alone - together))),
     )
 
 
