@@ -9,10 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import tensorflow as tf
 
+from kdant_tf.models.weights import first_line
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, manifest_sha256
 from kdant_tf.serving.batching import BATCHING_NAME, BATCHING_TEXT
 from kdant_tf.serving.description import LABELS_NAME, describe_export, labels_text
+from kdant_tf.serving.model import SAVED_MODEL_NAME
 from kdant_tf.serving.model_card import CARD_NAME, write_card
 from kdant_tf.serving.parity import Parity, check_parity
 from kdant_tf.serving.samples import draw_samples, read_samples
@@ -94,10 +97,7 @@ def export_run(
         RunError: runs, stem or records that do not fit together, or a SavedModel that says something else
             than the run.
     """
-    if (out / MODEL_NAME).exists():
-        raise KdantError(
-            f"{out} is a run folder. Export to another one: kdant export {run.folder} --out DIR."
-        )
+    _check_is_no_model(out)
     _check_is_free(out, options.version)
     runs = [_with_rate(each, records) for each in (run, other) if each is not None]
     streams = open_streams(runs, options.weights, stem=options.stem, network=network)
@@ -131,7 +131,13 @@ def _write_model(streams: Sequence[Stream], folder: Path, options: ExportOptions
         if stream.stem is not None:
             archive.track(stream.stem)
     signatures = add_signatures(archive, served)
-    archive.write_out(str(folder), verbose=False)
+    try:
+        archive.write_out(str(folder), verbose=False)
+    except (OSError, tf.errors.OpError) as error:
+        raise KdantError(
+            f"The SavedModel cannot be written to {folder.parent}: {first_line(error)}. Make room there, or "
+            f"give another --out."
+        ) from error
     config = describe_export(streams, signatures, folded=options.fold_batch_norm)
     texts = {
         CONFIG_NAME: json.dumps(config, indent=1, ensure_ascii=False) + "\n",
@@ -158,6 +164,12 @@ def _temporary_folder(out: Path) -> Iterator[Path]:
 
 def _next_version(out: Path) -> int:
     return 1 + max((int(path.name) for path in out.iterdir() if path.name.isdecimal()), default=0)
+
+
+def _check_is_no_model(out: Path) -> None:
+    for name, kind in ((MODEL_NAME, "a run folder"), (SAVED_MODEL_NAME, "a version of an export")):
+        if (out / name).exists():
+            raise KdantError(f"{out} is {kind}. Give a folder for versions as --out, such as served.")
 
 
 def _check_is_free(out: Path, version: int | None) -> None:

@@ -107,6 +107,10 @@ def open_streams(
     """
     if len(runs) > 1:
         _check_pair(runs)
+    if stem is not None and all(run.features is None for run in runs):
+        raise RunError(
+            f"--stem is for runs trained on features. Received: {runs[0].folder}, which sees frames."
+        )
     streams = [
         _open_stream(run, weight, stem, network if run is runs[0] else None)
         for run, weight in zip(runs, weights or (1.0,) * len(runs), strict=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import resource
 import shutil
 import subprocess
 import sys
@@ -265,6 +266,18 @@ def test_a_model_that_says_something_else_than_its_run_is_not_kept(
     assert list((tmp_path / "served").iterdir()) == []
 
 
+def test_a_full_disk(tiny_run: Path, tmp_path: Path) -> None:
+    """No file may pass 4 kB, as on a disk with no more room."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        message = refuse("export", tiny_run, "--out", tmp_path / "served")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "cannot be written to" in message
+    assert list((tmp_path / "served").iterdir()) == []
+
+
 def test_the_model_card_tells_a_stranger_what_it_is(tiny_run: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
     config = json.loads((run / "config.json").read_text())
@@ -294,10 +307,17 @@ def export_card(run: Path, out: Path) -> str:
     return (Path(export(run, out)["folder"]) / "model_card.md").read_text()
 
 
-def test_what_cannot_be_exported(tiny_run: Path, tmp_path: Path) -> None:
+def test_what_cannot_be_exported(tiny_run: Path, served: Path, tmp_path: Path) -> None:
     assert "is a run folder" in refuse("export", tiny_run, "--out", tiny_run)
+    assert "is a version of an export" in refuse("export", tiny_run, "--out", served)
+    stem = ("--stem", "kinetics", "--out", tmp_path / "served")
+    assert "--stem is for runs trained on features" in refuse("export", tiny_run, *stem)
     pair = ("--with", tiny_run, "--out", tmp_path / "served")
     assert "one of RGB and one of flow" in refuse("export", tiny_run, *pair)
     assert not (tmp_path / "served").exists()
-    for wrong in (("--fusion-weights", "1,1"), ("--with", tiny_run, "--fusion-weights", "1")):
+    for wrong in (
+        ("--fusion-weights", "1,1"),
+        ("--with", tiny_run, "--fusion-weights", "1"),
+        ("--version", "0"),
+    ):
         assert kdant("export", tiny_run, "--out", tmp_path / "served", *wrong).exit_code == 2

@@ -185,7 +185,7 @@ def test_the_saved_network_and_the_exported_one_know_nothing_of_it(whole, tmp_pa
     shapes = {tuple(variable.shape) for variable in load_network(run).weights}
     assert (1024, 4) in shapes
     assert (1024, 8) not in shapes
-    served = tf.saved_model.load(str(export_run(run, tmp_path)))
+    served = tf.saved_model.load(str(export_run(run, tmp_path).folder))
     shapes = {tuple(variable.shape) for variable in served.signatures["serving_default"].variables}
     assert (1024, 4) in shapes
     assert (1024, 8) not in shapes
