@@ -15,8 +15,9 @@ from kdant_tf.pictures.style import OKABE_ITO, text_on
 # Without black, which does not show on the dark panel; the palest first.
 COLORS = tuple(color for color in reversed(OKABE_ITO) if color != "#000000")
 BARS = 3
-_TEXT, _FAINT, _TRACK, _DARK = "#FFFFFF", "#C8C8C8", "#5A5A5A", "#101010"
-_OPACITY = 0.65
+_TEXT, _FAINT, _TRACK, _DARK = "#FFFFFF", "#D0D0D0", "#707070", "#101010"
+# Over a white picture white words still have 10 : 1.
+_OPACITY = 0.8
 # Of the frame's shorter side; below the smallest size letters run into each other.
 _FONT_SHARE, _SMALLEST_FONT = 0.034, 9
 # Share of the time line that lies ahead of now, and the seconds that it shows at least.
@@ -119,11 +120,13 @@ class Panel:
                 continue
             draw.rectangle((start, y, stop, bottom), fill=self._colors[name])
             # The name stands in the longer part at one side of the present.
-            parts = ((start, min(stop, now - thick)), (max(start, now + thick), stop))
+            parts = ((start, min(stop, now - 2 * thick)), (max(start, now + 2 * thick), stop))
             start, stop = max(parts, key=lambda part: part[1] - part[0])
             if self._width(name) + self._margin <= stop - start:
                 place = ((start + stop) / 2, (y + bottom) / 2)
                 draw.text(place, name, text_on(self._colors[name]), self._font, anchor="mm")
+        # White within dark, which shows on every class's colour.
+        draw.rectangle((now - 2 * thick, y - thick, now + 2 * thick, bottom + thick), fill=_DARK)
         draw.rectangle((now - thick, y - thick, now + thick, bottom + thick), fill=_TEXT)
         self._draw_axis(draw, bottom + thick, now)
 
@@ -131,7 +134,7 @@ class Panel:
         middle = y + self._row / 2
         draw.text((now, middle), "now", _TEXT, self._font, anchor="mm")
         half = self._width("now") / 2 + self._margin
-        past, ahead = f"-{self._past_s:.3g} s", f"+{self._future_s:.3g} s"
+        past, ahead = f"-{self._past_s:.2g} s", f"+{self._future_s:.2g} s"
         if self._margin + self._width(past) <= now - half:
             draw.text((self._margin, middle), past, _FAINT, self._font, anchor="lm")
         if now + half <= self._size[0] - self._margin - self._width(ahead):
