@@ -18,7 +18,7 @@ from .options import FOLDER, RECORD_FOLDER, json_option, weights_option
 @click.option("--out", required=True, type=FOLDER, help="Folder that gets the version folder.")
 @click.option(
     "--version",
-    type=click.IntRange(1, 2**63 - 1),
+    type=click.IntRange(min=1),
     help="Number of the version; default: one more than the highest in --out.",
 )
 @click.option(
