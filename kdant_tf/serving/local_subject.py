@@ -33,7 +33,7 @@ def open_local(folder: Path, *, constants: bool = False) -> Subject:
     """
     version = find_version(folder)
     if version is None:
-        run, model = load_run(folder), load_model(folder)
+        model, run = load_model(folder), load_run(folder)
         crops = None if run.features is not None else [run.config.crop]
 
         def make_calls(clips: np.ndarray) -> dict[str, Call]:
@@ -70,7 +70,7 @@ def _load_signatures(version: Path, constants: bool) -> dict[str, Answer]:
         if constants:
             return {RAW: _freeze(signatures[RAW])}
     except Exception as error:  # TensorFlow has many for a damaged SavedModel, KeyError for a foreign one.
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise RunError(f"SavedModel {version} cannot be loaded: {reason}. Export the run again.") from error
     # `loaded` owns the variables, which its signatures alone do not keep.
     return {name: partial(_call, loaded, signature) for name, signature in signatures.items()}

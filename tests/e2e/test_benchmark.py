@@ -125,7 +125,10 @@ def test_wrong_usage(exported: Path, options: tuple[str, ...]):
 def test_a_folder_without_a_model(tmp_path: Path):
     result = benchmark(tmp_path, *SMALL)
     assert (result.exit_code, result.stdout) == (1, "")
-    assert "holds neither" in result.stderr or "config.json" in result.stderr
+    assert "holds neither" in result.stderr
+    assert "Model folder" in benchmark(tmp_path / "no", *SMALL).stderr
+    (tmp_path / "saved_model.pb").touch()
+    assert "has no config.json" in benchmark(tmp_path, *SMALL).stderr
 
 
 @given(st.lists(st.floats(0, 2), min_size=1, max_size=3), st.floats(0.1, 1.5))
