@@ -163,7 +163,7 @@ def _load_signature(version: Path) -> Callable[[np.ndarray], np.ndarray]:
         serve = loaded.signatures["serving_default"]
         inputs = serve.structured_input_signature[1]
     except Exception as error:  # TensorFlow has many for a damaged SavedModel, KeyError for a foreign one.
-        reason = str(error).strip().splitlines()[0]
+        reason = str(error).strip().splitlines()[0].rstrip(".")
         raise RunError(f"SavedModel {version} cannot be loaded: {reason}. Export the run again.") from error
     rgb = CHANNELS["rgb"]
 
