@@ -27,8 +27,8 @@ _OPTIONS = [
     ("grpc.max_receive_message_length", -1),
     # `Server.call` tries again, and each time should be one.
     ("grpc.enable_retries", 0),
+    # min_reconnect_backoff_ms, against its name, also limits how long connecting may take: it stays at 20 s.
     ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
     ("grpc.max_reconnect_backoff_ms", 500),
     # As over REST: HOST:PORT is where to go.
     ("grpc.enable_http_proxy", 0),

@@ -70,6 +70,11 @@ def test_without_an_engine_the_targets_say_so_and_succeed(tmp_path, target):
     (tmp_path / "docker").chmod(0o755)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     made = subprocess.run(
-        ["make", target], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True
+        ["make", "--no-print-directory", target],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert made.stdout == "No Docker engine answers here: nothing to do.\n"
