@@ -105,6 +105,8 @@ def edit_manifest() -> Callable[..., None]:
 @pytest.fixture(scope="session")
 def finished_run(record_folder: Path) -> Path:
     """A teacher's run folder with an untrained network, for what does not depend on its weights."""
+    import keras
+
     from kdant_tf.config import TrainConfig
     from kdant_tf.models.i3d import build_i3d
     from kdant_tf.runs import Run, manifest_sha256
@@ -124,6 +126,8 @@ def finished_run(record_folder: Path) -> Path:
     )
     run.folder.mkdir()
     run.save()
+    # Seeded, since tests count what the network happens to be right about.
+    keras.utils.set_random_seed(0)
     build_i3d(len(run.classes), (8, 32, 32, 3), width=0.0625).save(run.model_path)
     return run.folder
 
