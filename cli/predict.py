@@ -51,7 +51,7 @@ from .server_options import open_model, server_options
 @click.option(
     "--flow-algorithm",
     type=click.Choice(["tvl1", "dis", "farneback"]),
-    help="Of the records that a model of optical flow was trained on.",
+    help="For a model of optical flow; default: as its records were made.",
 )
 @server_options
 def predict(
@@ -131,9 +131,12 @@ def _choose_flow(model: Any, algorithm: str | None) -> Any:
 
     if "flow" not in model.modality:
         return None
-    if algorithm is None:
+    if algorithm is not None:
+        return describe_flow(algorithm)
+    if model.flow is None:  # Of an older run.
         raise KdantError(
             f"Model {model.name} sees optical flow. Say how that of its records was computed, which kdant "
             f"inspect tells: --flow-algorithm tvl1, dis or farneback."
         )
-    return describe_flow(algorithm)
+    # With the OpenCV that is here.
+    return dataclasses.replace(model.flow, opencv=describe_flow(model.flow.algorithm).opencv)

@@ -14,7 +14,7 @@ from tf_records.errors import KdantError, RunError
 from tf_records.files import write_text_atomically
 from tf_records.manifest import MANIFEST_NAME, Manifest
 from tf_records.remote_path import RecordPath
-from tf_records.schema import OBSERVED, ClipSpec, FeatureInfo
+from tf_records.schema import OBSERVED, ClipSpec, FeatureInfo, FlowInfo
 
 CONFIG_NAME = "config.json"
 MODEL_NAME = "model.keras"
@@ -48,6 +48,7 @@ class Run:
         dataset: that the records are of; None in runs of before it was noted.
         fps: frames per second of these clips; None where the records have several rates, and in runs of
             before it was noted.
+        flow: how the flow in its clips was computed; None without flow, and in runs of before it was noted.
         execution: how it ran, or ran last.
     """
 
@@ -64,6 +65,7 @@ class Run:
     left_out: tuple[str, ...] = ()
     dataset: str | None = None
     fps: float | None = None
+    flow: FlowInfo | None = None
     execution: Execution = DEFAULT_EXECUTION
 
     @property
@@ -168,6 +170,7 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
                 "classes": tuple(fields["classes"]),
                 "clip": ClipSpec(**fields["clip"]),
                 "features": _features_from(fields.get("features")),
+                "flow": flow_from(fields.get("flow")),
                 "left_out": tuple(fields.get("left_out", ())),
                 "execution": Execution(**fields.get("execution", {})),
             }
@@ -184,6 +187,11 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
 
 def _features_from(fields: dict[str, Any] | None) -> FeatureInfo | None:
     return None if fields is None else FeatureInfo.from_dict(fields)
+
+
+def flow_from(fields: dict[str, Any] | None) -> FlowInfo | None:
+    """What a config.json says of flow, None where it says nothing."""
+    return None if fields is None else FlowInfo(**fields)
 
 
 def inherited_settings(teacher: Run) -> dict[str, Any]:

@@ -21,7 +21,7 @@ def describe_export(
         signatures: see `kdant_tf.serving.signatures.add_signatures`.
         folded: whether batch normalisation was folded into the layers before it.
     """
-    first = streams[0].run
+    first, last = streams[0].run, streams[-1].run  # One and the same, or RGB and flow.
     return {
         "kdant": __version__,
         "classes": list(first.classes),
@@ -29,6 +29,7 @@ def describe_export(
         "offset_s": first.offset_s,
         "anticipates": first.anticipates,
         "modality": ",".join(stream.run.modality for stream in streams),
+        "flow": None if last.flow is None else dataclasses.asdict(last.flow),
         "crop": first.config.crop,
         "short_side": first.short_side,
         "role": first.role,

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, load_run
+from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, flow_from, load_run
 from tf_records.errors import KdantError, RunError
-from tf_records.schema import CHANNELS, ClipSpec
+from tf_records.schema import CHANNELS, ClipSpec, FlowInfo
 
 SAVED_MODEL_NAME = "saved_model.pb"
 
@@ -32,6 +32,7 @@ class AnticipationModel:
         fps: frames per second of its clips, or None where it was trained on videos of several rates.
         anticipates: whether it names what comes, or, as a teacher, what it sees.
         infer: clips as `probabilities` takes them → float32 `(B, classes)`.
+        flow: how the flow in its clips was computed; None without flow, or where that was not noted.
     """
 
     name: str
@@ -42,6 +43,7 @@ class AnticipationModel:
     fps: float | None
     anticipates: bool
     infer: Callable[[np.ndarray], np.ndarray]
+    flow: FlowInfo | None = None
 
     @property
     def clip_frames(self) -> int:
@@ -151,6 +153,7 @@ def model_of_export(
         short_side=config["short_side"],
         fps=fps,
         anticipates=config["anticipates"],
+        flow=flow_from(config.get("flow")),
         infer=infer,
     )
 
@@ -188,6 +191,7 @@ def _model_of_run(run: Run) -> AnticipationModel:
         short_side=run.short_side,
         fps=run.fps,
         anticipates=run.anticipates,
+        flow=run.flow,
         infer=_load_network(run),
     )
 

@@ -7,6 +7,7 @@ from kdant_tf.report.evaluated import Evaluated, describe_advice, read_config, r
 from kdant_tf.report.setting_tables import flatten
 from kdant_tf.runs import Run
 from kdant_tf.serving.streams import Stream
+from tf_records.schema import FlowInfo
 
 CARD_NAME = "model_card.md"
 _NAMES = {"rgb": "RGB", "flow": "optical flow"}
@@ -151,8 +152,9 @@ def _limits(config: Mapping[str, Any], streams: Sequence[Stream]) -> str:
     if streams[0].crop is not None:
         limits.append("It sees the square in the middle of a frame, 7/8 of the shorter side.")
     if "flow" in config["modality"]:
+        algorithm = "" if config["flow"] is None else f", by {FlowInfo(**config['flow'])}"
         limits.append(
-            f"Flow is to be computed as for its records, in pixels of frames whose short side is "
+            f"Flow is to be computed as for its records{algorithm}, in pixels of frames whose short side is "
             f"{config['short_side']}."
         )
     return "\n".join(f"- {limit}" for limit in limits)

@@ -32,7 +32,7 @@ from tf_records.errors import RecordError, RunError
 from tf_records.manifest import Manifest
 from tf_records.records import Records
 from tf_records.remote_path import RecordPath
-from tf_records.schema import CHANNELS, EITHER, FUTURE, OBSERVED, PER_FRAME, FeatureInfo
+from tf_records.schema import CHANNELS, EITHER, FLOW, FUTURE, OBSERVED, PER_FRAME, FeatureInfo
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,6 +129,7 @@ def prepare_job(
         left_out=tuple(shard.file for shard in records.left_out),
         dataset=manifest.dataset,
         fps=manifest.fps,
+        flow=manifest.flow if records.modality == FLOW else None,
         execution=execution,
     )
     return Job(

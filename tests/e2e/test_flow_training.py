@@ -66,7 +66,7 @@ def test_a_student_takes_its_teachers_modality_and_both_are_evaluated_in_it(
 
 
 def test_an_exported_flow_network_takes_flow_in_the_8_bits_of_records(
-    teacher: Path, both: Path, tmp_path: Path
+    teacher: Path, both: Path, videos: Path, tmp_path: Path
 ) -> None:
     from kdant_tf.evaluation.protocols import predict
     from kdant_tf.models.networks import load_network
@@ -89,6 +89,15 @@ def test_an_exported_flow_network_takes_flow_in_the_8_bits_of_records(
     network = load_network(load_run(teacher))
     expected = predict(network, batches, 8).probabilities
     np.testing.assert_allclose(served[0], expected[0], rtol=1e-4)
+    # Whoever predicts need not say how flow is computed: it goes from the records to the run and the export.
+    assert "by dis (preset MEDIUM)" in (tmp_path / "served" / "1" / "model_card.md").read_text()
+    video = min(videos.glob("*.mp4"))
+    said = {
+        succeed("predict", video, "--model", model, "--json-lines", *given)
+        for model in (teacher, tmp_path / "served")
+        for given in ((), ("--flow-algorithm", "dis"))
+    }
+    assert [len(lines.splitlines()) > 0 for lines in said] == [True]
 
 
 def test_a_pair_is_exported_as_one_model_that_adds_logits(

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from kdant_cli.main import main
 from PIL import Image
 
+from tf_records.flow import describe_flow
 from tf_records.video import read_all_frames
 
 
@@ -185,6 +186,9 @@ def test_a_model_of_flow(video: Path, finished_run: Path, monkeypatch: pytest.Mo
     assert "--flow-algorithm tvl1, dis or farneback" in predict(*args, code=1).stderr
     assert len(lines_of(predict(*args, "--flow-algorithm", "farneback"))) == len(seen) - 1
     assert {shape[0::4] for shape in seen} == {(1, 5)}
+    told = dataclasses.replace(loaded, flow=describe_flow("farneback"))
+    monkeypatch.setattr(model, "load_model", lambda folder: told)
+    assert len(lines_of(predict(*args))) == len(lines_of(predict(*args, "--flow-algorithm", "dis")))
 
 
 def test_one_bad_source_does_not_keep_the_others(
