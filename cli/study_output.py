@@ -97,7 +97,7 @@ def print_sweep(study: Any, swept: Sequence[Any], as_json: bool) -> None:
             best = f"{100 * each.best_accuracy:.1f}"
             numbers = (seen.places, describe_spread(seen), f"{each.loss:.3f}", best)
         lines.append((setting.feature_loss, weight, alpha, *numbers))
-    head = ("feature loss", "weight", "alpha", "runs", "validation top-1, %", "loss", "best epoch, %")
+    head = ("feature loss", "weight", "alpha", "runs", "top-1, %", "loss", "best epoch")
     print_table(f"{study.title}\nScale {study.scale}", head, lines)
     for loss, setting in pick_best(swept).items():
         click.echo(f"Best for {loss}: feature weight {setting.feature_weight:g}, alpha {setting.alpha_words}")

@@ -1,9 +1,13 @@
-"""Features of a network, pooled over the positions of its map."""
+"""Features of networks, pooled over the positions of their maps, and the picture of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
 
 from kdant_tf.models.networks import feature_map_name
+from kdant_tf.pictures.projection import plot_projection, project
 from kdant_tf.pictures.shown import ShownRun
 from tf_records.reader import evaluation_batches
 from tf_records.records import iterate_batches
@@ -11,6 +15,28 @@ from tf_records.records import iterate_batches
 # At most: the picture has no room for more, and t-SNE takes minutes.
 SAMPLES = 1000
 _BATCH = 16
+
+
+def draw_features(
+    shown: Sequence[ShownRun], classes: Sequence[str], path: Path, *, projection: str = "pca", seed: int = 0
+) -> Path:
+    """The split's samples in two dimensions, a panel a network.
+
+    Args:
+        shown: at least one run.
+        classes: names in index order.
+        path: PNG to write.
+        projection: "pca" or "tsne".
+        seed: of t-SNE, and of the draw of 1,000 samples where there are more.
+
+    Raises:
+        KdantError: t-SNE cannot be made (says why).
+    """
+    points = {}
+    for each in shown:
+        features, labels = pooled_features(each, seed=seed)
+        points[each.name] = project(features, projection, seed)
+    return plot_projection(points, labels, classes, path)
 
 
 def pooled_features(shown: ShownRun, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

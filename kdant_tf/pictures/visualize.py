@@ -14,8 +14,7 @@ from kdant_tf.metrics_csv import read_metrics
 from kdant_tf.pictures.calibration import plot_reliability
 from kdant_tf.pictures.classes import plot_confusion, plot_per_class
 from kdant_tf.pictures.earliness import AGAINST, plot_accuracy_against
-from kdant_tf.pictures.pooled import pooled_features
-from kdant_tf.pictures.projection import plot_projection, project
+from kdant_tf.pictures.pooled import draw_features
 from kdant_tf.pictures.samples import Sample, choose_samples, read_samples
 from kdant_tf.pictures.scenes import draw_drift, draw_heat_maps
 from kdant_tf.pictures.shown import PictureError, ShownRun
@@ -218,11 +217,8 @@ class _Scene:
         return [Drawn(kind="curves", path=path)]
 
     def _draw_features(self) -> list[Drawn]:
-        points = {}
-        for each in self.shown:
-            features, labels = pooled_features(each, seed=self.choice.seed)
-            points[each.name] = project(features, self.choice.projection, self.choice.seed)
-        path = plot_projection(points, labels, self.classes, self.out / "features.png")
+        choice, path = self.choice, self.out / "features.png"
+        draw_features(self.shown, self.classes, path, projection=choice.projection, seed=choice.seed)
         return [Drawn(kind="features", path=path)]
 
 

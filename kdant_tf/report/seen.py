@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from kdant_tf.pictures.pooled import draw_features
 from kdant_tf.pictures.samples import Sample, read_samples
 from kdant_tf.pictures.scenes import draw_drift, draw_heat_maps
 from kdant_tf.pictures.shown import PictureError, ShownRun
@@ -15,7 +16,7 @@ from kdant_tf.report.group import Group
 from kdant_tf.report.inline import draw_inline
 from tf_records.records import Records
 from tf_records.remote_path import RecordPath
-from tf_records.schema import OBSERVED
+from tf_records.schema import FUTURE, OBSERVED
 
 _HEAT_MAPS, _DRIFTS = 3, 1
 
@@ -105,4 +106,15 @@ def _pictures(
             drawn.append(draw_inline(draw, alt=alt, caption=caption, frames=True))
         except PictureError as error:
             text.append(f"Left out: {error}")
+    drawn.append(_features(group, shown))
     return drawn, list(dict.fromkeys(text))
+
+
+def _features(group: Group, shown: Sequence[ShownRun]) -> Picture:
+    sides = {name: [each.name for each in shown if each.view == name] for name in (OBSERVED, FUTURE)}
+    seeing = "; ".join(f"the {name} clips by {', '.join(names)}" for name, names in sides.items() if names)
+    return draw_inline(
+        partial(draw_features, shown, group.classes),
+        alt=f"Samples of {group.split} as points, one colour and marker a class, a panel a network.",
+        caption=f"How features part the classes, pooled over the map and projected: of {seeing}.",
+    )

@@ -68,11 +68,12 @@ def test_a_page_has_numbers_pictures_clips_and_settings(page: Path):
     assert page.stat().st_size < 3_000_000
     assert "student <b>" not in text
     assert text.count("student &lt;b&gt;&amp;&#34;&#39;") > 10
-    # Heat maps, two samples' drift, bars, three confusion matrices, reliability, curves.
+    # Heat maps, two samples' drift, features, bars, three confusion matrices, reliability, curves.
     alts = re.findall(
         r'<figure class="picture">\n<img src="data:image/webp;base64,[^"]+" .*?alt="([^"]+)"', text
     )
-    assert len(alts) == 9
+    assert len(alts) == 10
+    assert sum("as points, one colour and marker a class" in alt for alt in alts) == 1
     for setting in ("feature_loss", "batch_size", "execution: xla", "versions: keras", "records_sha256"):
         assert f">{setting}<" in text
 
