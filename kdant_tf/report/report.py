@@ -16,7 +16,7 @@ from kdant_tf.report.pictures import (
 )
 from kdant_tf.report.result_tables import class_table, difference_table, result_table
 from kdant_tf.report.setting_tables import setting_tables
-from kdant_tf.report.study_tables import about_tables, study_tables
+from kdant_tf.report.study_tables import about_tables, study_blocks
 from kdant_tf.report.subject import Subject, load_subject
 from kdant_tf.runs import Run
 from kdant_tf.version import __version__
@@ -86,7 +86,7 @@ def compose(subject: Subject, records: Sequence[RecordPath]) -> Page:
 def _results(subject: Subject) -> Section:
     blocks: list[Table | Picture] = []
     if subject.study is not None:
-        blocks += [*study_pictures(subject.study), *study_tables(subject.study, subject.tables)]
+        blocks += [*study_pictures(subject.study), *study_blocks(subject.study, subject.tables)]
     if subject.networks:
         blocks.append(result_table(subject.networks))
     difference = None if subject.study is not None else difference_table(subject.networks)

@@ -1,20 +1,23 @@
-"""A study's tables, from the files that `kdant reproduce` wrote. No TensorFlow here."""
+"""A study's tables and their bars, from the files that `kdant reproduce` wrote. No TensorFlow here."""
 
 import csv
 import json
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kdant_tf.report.content import Cell, Table, interval_cell
+from kdant_tf.pictures.results import Bar, plot_results
+from kdant_tf.report.content import Cell, Picture, Table, interval_cell
+from kdant_tf.report.inline import draw_inline
 from kdant_tf.report.setting_tables import field_table, flatten
 from tf_records.errors import RunError
 
 _TEXT = {"study", "scale"}
 
 
-def study_tables(folder: Path, names: Mapping[str, Any]) -> list[Table]:
-    """The tables of a study's folder that were written.
+def study_blocks(folder: Path, names: Mapping[str, Any]) -> list[Table | Picture]:
+    """The tables of a study's folder that were written; those of the paper with bars above them.
 
     Args:
         folder: of the study.
@@ -23,19 +26,21 @@ def study_tables(folder: Path, names: Mapping[str, Any]) -> list[Table]:
     Raises:
         RunError: a table cannot be read.
     """
-    tables = []
+    blocks: list[Table | Picture] = []
     for name in names:
         path = folder / f"{name}.json"
         if not path.is_file():
             continue
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
-            tables.append(_result_table(fields) if "rows" in fields else _plain_table(path, fields))
+            if fields.get("published_source"):
+                blocks += _result_pictures(fields)
+            blocks.append(_result_table(fields) if "rows" in fields else _plain_table(path, fields))
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise RunError(
                 f"{path} cannot be read: {error}. Write it again: kdant reproduce {name} … --summarize."
             ) from error
-    return tables
+    return blocks
 
 
 def about_tables(names: Mapping[str, Any]) -> list[Table]:
@@ -44,6 +49,25 @@ def about_tables(names: Mapping[str, Any]) -> list[Table]:
         field_table(f"How {name} was made", flatten(about, leave_out=("runs",)))
         for name, about in names.items()
     ]
+
+
+def _result_pictures(fields: Mapping[str, Any]) -> list[Picture]:
+    """One, of the columns in which there is something."""
+    columns: dict[str, list[Bar]] = {}
+    for row in fields["rows"]:
+        for name, cell in row["columns"].items():
+            values = [each["value"] for each in cell["values"]]
+            bar = Bar(title=row["title"], values=values, published=cell["published"])
+            columns.setdefault(name, []).append(bar)
+    shown = {name: bars for name, bars in columns.items() if any(bar.values or bar.published for bar in bars)}
+    if not shown:
+        return []
+    picture = draw_inline(
+        partial(plot_results, shown),
+        alt=f"{fields['title']}: a bar for each method. The table below has the numbers.",
+        caption=f"{fields['title']}: our trainings, and what was published.",
+    )
+    return [picture]
 
 
 def _result_table(fields: Mapping[str, Any]) -> Table:

@@ -176,8 +176,10 @@ def test_a_study_shows_its_table_and_the_runs_that_are_finished(
     )
     ours = {"mean": 0.5, "sd": 0.125, "sd_over": "seeds", "places": 3}
     gain = {"value": 0.01, "low": -0.02, "high": -1e-9}
-    cell = {"ours": ours, "difference": gain, "published": 0.7, "published_difference": None}
-    empty = dict.fromkeys(cell)
+    values = [{"split": 1, "seed": seed, "value": 0.25 * (1 + seed)} for seed in range(3)]
+    cell = {"ours": ours, "values": values, "difference": gain}
+    cell |= {"published": 0.7, "published_difference": None}
+    empty = {**dict.fromkeys(cell), "values": []}
     rows = [
         {
             "name": "none",
@@ -197,6 +199,7 @@ def test_a_study_shows_its_table_and_the_runs_that_are_finished(
     text = out.read_text("utf-8")
     for shown in ("Student &lt;none&gt;", "50.0 ± 12.5", "+1.0 (-2.0 to +0.0)", ">70.0<", "1 runs are not"):
         assert shown in text, shown
+    assert "Table 1: a bar for each method." in text
     assert ">0.1235<" in text
     assert "Flow, paper" not in text  # nothing stands there
     assert names[0] in text

@@ -15,6 +15,7 @@ from kdant_tf.pictures.drift import COLOURS, Drift, plot_drift
 from kdant_tf.pictures.earliness import plot_accuracy_against
 from kdant_tf.pictures.magnitude import Panel, plot_magnitudes, shared_scale
 from kdant_tf.pictures.projection import plot_projection, project
+from kdant_tf.pictures.results import Bar, plot_results
 from kdant_tf.pictures.samples import choose_samples
 from kdant_tf.pictures.style import OKABE_ITO, contrast, mark_of, text_on, unique_names, verdict
 from tf_records.errors import KdantError, RecordError
@@ -131,6 +132,23 @@ def test_a_confusion_matrix_is_darkest_where_the_share_is_largest(tmp_path, clas
     pixels = pixels_of(plot_confusion("run", off, names, tmp_path / "confusion.png"))
     columns = np.flatnonzero(near(pixels, "#08306b").sum(axis=0) > 30)
     assert columns.size  # one column is dark, and the bar
+
+
+def test_a_bar_is_as_long_as_the_mean_and_what_was_not_trained_has_none(tmp_path):
+    bars = [
+        Bar(title="twice", values=[0.7, 0.9], published=None),
+        Bar(title="once", values=[0.4], published=0.6),
+        Bar(title="published only", values=[], published=0.5),
+    ]
+    pixels = pixels_of(plot_results({"RGB": bars}, tmp_path / "results.png"))
+    shades = np.array([int("56B4E9"[i : i + 2], 16) for i in (0, 2, 4)]) * 0.55 + 255 * 0.45
+    bar = np.abs(pixels - shades).max(axis=-1) <= 3
+    lengths = bar.sum(axis=1)[: int(0.8 * len(bar))]  # The legend stands below.
+    long, short = np.unique(lengths[lengths > 50])[[-1, 0]]
+    assert long / short == pytest.approx(2, rel=0.05)
+    assert near(pixels, OKABE_ITO[0]).sum() > 3 * 15
+    diamonds = near(pixels, OKABE_ITO[1]).any(axis=1).astype(int)
+    assert (np.diff(diamonds) == 1).sum() == 3  # two methods, and the legend
 
 
 def test_class_intervals_have_a_width_where_all_are_right():
