@@ -1,6 +1,7 @@
 """What the studies of `kdant reproduce` share: their options, and running one start to end."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -147,9 +148,11 @@ def run_study(
             f"Folder {out} does not exist, so there is nothing to summarize. Give a study's --out."
         )
     claim_folder(out, resume=resume or summarize)
-    with lock_folder(out, "study"):
+    # A summary may be made beside the process that trains, and on another machine than it trained on.
+    with nullcontext() if summarize else lock_folder(out, "study"):
         file = StudyFile(out)
-        about = file.describe(study.name, study.scale, study.runs)
+        about = file.described(study.name) if summarize else None
+        about = about or file.describe(study.name, study.scale, study.runs)
         failures = {} if summarize else _train(study, file, out, jobs, devices)
         paths = conclude(about)
     click.echo(f"Also in {', '.join(map(str, paths))}", err=True)

@@ -48,6 +48,10 @@ class StudyFile:
         self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 1)
         self._write()
 
+    def described(self, name: str) -> dict[str, Any] | None:
+        """What is kept of how a table is made; None where it was not begun yet."""
+        return self.fields["tables"].get(name)
+
     def describe(self, name: str, scale: str, runs: Sequence[RunSpec]) -> dict[str, Any]:
         """Keeps what a table is made with, and returns it."""
         about = {

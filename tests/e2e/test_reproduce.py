@@ -76,8 +76,12 @@ def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
 def test_a_study_is_stopped_and_resumed(records: Path, study: Path) -> None:
     command = ("reproduce", "table1", "--records", records, "--out", study, *TINY)
     assert "is not empty" in refuse(*command)
-    early = kdant_json(*command, "--rows", "recognition,none", "--summarize")
+    about = (study / "study.json").read_bytes()
+    with lock_folder(study, "study"):  # as while it runs
+        assert "Another study is writing" in refuse(*command, "--rows", "recognition,none", "--resume")
+        early = kdant_json(*command, "--rows", "recognition,none", "--summarize")
     assert early["missing"] == ["rgb-split2-seed4-none"]
+    assert (study / "study.json").read_bytes() == about
     before = contents(study / "runs" / "rgb-split2-seed4-teacher")
     table = kdant_json(*command, "--rows", "recognition,none", "--resume")
     assert contents(study / "runs" / "rgb-split2-seed4-teacher") == before
