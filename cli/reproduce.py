@@ -113,7 +113,7 @@ def _parse_numbers(ctx: click.Context, param: click.Parameter, value: str) -> tu
 @click.option(
     "--feature-weights",
     "weights",
-    default="1,3,10,30",
+    default="0.1,0.3,1,3,10",
     show_default=True,
     callback=_parse_numbers,
     help="The paper's lambda.",

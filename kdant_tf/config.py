@@ -117,7 +117,7 @@ class TrainConfig:
     clip_norm: float | None = None
     precision: str = "float32"
     feature_loss: str = "bidirectional"
-    feature_weight: float = 1.0
+    feature_weight: float = 0.3
     projection: bool = False
     alpha: float | None = None
     penalty: str = "huber"
