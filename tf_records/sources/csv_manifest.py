@@ -117,6 +117,8 @@ def _parse(row: Row) -> _Action:
         raise AnnotationError(f"{where}: split should be one of {', '.join(SPLITS)}. Received: {split!r}.")
     if label is None and split != "train":
         raise AnnotationError(f"{where}: a {split} row needs a label; only training rows may be unlabelled.")
+    if label is not None and len(label.splitlines()) > 1:  # labels.txt of an export has one a line.
+        raise AnnotationError(f"{where}: a label should be one line. Received: {label!r}.")
     return _Action(
         where=where,
         video=cells["video"].replace(os.sep, "/"),

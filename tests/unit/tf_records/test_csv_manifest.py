@@ -81,6 +81,14 @@ def test_a_bad_row_is_named_by_file_and_line(table: Path, row: str, words: str) 
     assert words in str(error.value)
 
 
+@pytest.mark.parametrize("label", ["to\nwave", "to\rwave", "to\u2028wave"])
+def test_a_label_is_one_line(table: Path, label: str) -> None:
+    """Exports list classes one a line."""
+    table.write_text(f'{HEADER}a.mp4,0,1,"{label}",train\n', newline="")
+    with pytest.raises(AnnotationError, match=r"mine.csv:[23]: a label should be one line. Received: 'to"):
+        read_csv(table)
+
+
 def test_an_end_within_a_frame_of_the_videos_end_passes(table: Path) -> None:
     table.write_text(HEADER + "a.mp4,1,2.05,wave,train\n")
     assert len(read_csv(table).samples) == 1
