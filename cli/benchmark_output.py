@@ -29,7 +29,7 @@ def print_times(rows: Sequence[Row], threads: Sequence[ThreadsResult], clips: st
 
 def _print_model(title: str, rows: Sequence[Row]) -> None:
     compared = any(row.ratio is not None for row in rows)
-    columns = ["signature", "clips a call", "p50 ms", "p90 ms", "p99 ms", "clips/s"]
+    columns = ["signature", "clips", "p50 ms", "p90 ms", "p99 ms", "clips/s"]
     cells = [
         [
             row.signature,
@@ -53,7 +53,7 @@ def _print_model(title: str, rows: Sequence[Row]) -> None:
             for row in rows
             if row.shares
         ]
-        print_table("Shares of the median", ["signature", "clips a call", *parts], shares)
+        print_table("Shares of the median", ["signature", "clips", *parts], shares)
 
 
 def _print_threads(results: Sequence[ThreadsResult]) -> None:
