@@ -27,6 +27,7 @@ class Wishes:
 
     live: bool
     source_fps: float | None
+    reconnect_s: float
     stride_s: float
     flow: FlowInfo | None
     top: int
@@ -49,7 +50,14 @@ def show_anticipations(text: str, model: AnticipationModel, wishes: Wishes) -> N
         VideoError: see `open_source` and `anticipate`.
     """
     rate = model.fps if wishes.source_fps is None else wishes.source_fps
-    with closing(open_source(text, live=wishes.live, rate=rate)) as source:
+    opened = open_source(
+        text,
+        live=wishes.live,
+        rate=rate,
+        reconnect_s=wishes.reconnect_s,
+        report=lambda line: click.echo(line, err=True),
+    )
+    with closing(opened) as source:
         fps = find_fps(source, model)
         if model.fps is None:
             click.echo(

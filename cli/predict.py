@@ -49,6 +49,13 @@ from .server_options import open_model, server_options
     help="Frames per second of a source that states none, such as a folder; default: the model's.",
 )
 @click.option(
+    "--reconnect-s",
+    type=click.FloatRange(0),
+    default=60.0,
+    show_default=True,
+    help="Seconds that an rtsp:// stream may be away before it is given up; with 0 its first end is the end.",
+)
+@click.option(
     "--flow-algorithm",
     type=click.Choice(["tvl1", "dis", "farneback"]),
     help="For a model of optical flow; default: as its records were made.",
@@ -66,6 +73,7 @@ def predict(
     latency: bool,
     fps: float | None,
     source_fps: float | None,
+    reconnect_s: float,
     flow_algorithm: str | None,
     **where: Any,
 ) -> None:
@@ -89,6 +97,7 @@ def predict(
     wishes = Wishes(
         live=live,
         source_fps=source_fps,
+        reconnect_s=reconnect_s,
         stride_s=stride_s,
         flow=_choose_flow(model, flow_algorithm),
         top=top,

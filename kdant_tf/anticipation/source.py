@@ -2,7 +2,8 @@
 
 import os
 import urllib.parse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple, Protocol
 
 import av
@@ -71,25 +72,36 @@ def _without_password(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def open_source(text: str, *, live: bool = False, rate: float | None = None) -> Source:
+def open_source(
+    text: str,
+    *,
+    live: bool = False,
+    rate: float | None = None,
+    reconnect_s: float = 0.0,
+    report: Callable[[str], None] = lambda line: None,
+) -> Source:
     """The source that a person's words name.
 
     Args:
         text: a video file, a folder of pictures, "-" for stdin, the number of a camera, or an rtsp:// URL.
         live: whether frames of stdin do not wait; those of cameras and URLs never do.
         rate: frames per second of what states none, such as a folder.
+        reconnect_s: seconds that a URL may be away; with 0 its first end is the end.
+        report: told in a sentence where it breaks off and is back.
 
     Raises:
         VideoError: there is no such thing, or it cannot be read.
     """
     from kdant_tf.anticipation.camera import Camera
     from kdant_tf.anticipation.picture_folder import PictureFolder
+    from kdant_tf.anticipation.reconnecting import Reconnecting
     from kdant_tf.anticipation.video_stream import VideoStream
 
     if text == STDIN:
         return VideoStream("stdin", "pipe:0", live=live, rate=rate)
     if text.lower().startswith(_RTSP):
-        return VideoStream(_without_password(text), text, live=True, rate=rate)
+        open_url = partial(VideoStream, _without_password(text), text, live=True, rate=rate)
+        return Reconnecting(open_url, patience_s=reconnect_s, report=report) if reconnect_s else open_url()
     if "://" in text:
         raise VideoError(
             f"{text} is a URL of another kind than rtsp://. Pipe it in: "

@@ -25,6 +25,8 @@ class VideoStream:
         live: whether frames do not wait to be read.
         rate: frames per second, where the stream states none.
 
+    `stated_s` is the length in seconds that the stream states, 0 where it states none.
+
     Raises:
         VideoError: it cannot be opened, or holds no video.
     """
@@ -42,7 +44,7 @@ class VideoStream:
         except BaseException:
             self._container.close()
             raise
-        self._stated_s = (self._container.duration or 0) / av.time_base
+        self.stated_s = (self._container.duration or 0) / av.time_base
         stated = self.stream.average_rate or self.stream.guessed_rate
         self.rate = float(stated) if stated else rate
 
@@ -80,10 +82,10 @@ class VideoStream:
     def complaints(self) -> list[str]:
         """How many frames were passed over or shown damaged, and whether the end is missing."""
         found = [f"{self._damaged} frames are damaged."] if self._damaged else []
-        missing_s = self._stated_s - self._end_s - 1 / (self.rate or 1)
-        if self._ended and missing_s > max(END_TOLERANCE_S, 0.02 * self._stated_s):
+        missing_s = self.stated_s - self._end_s - 1 / (self.rate or 1)
+        if self._ended and missing_s > max(END_TOLERANCE_S, 0.02 * self.stated_s):
             found.append(
-                f"It is cut short: its header promises {self._stated_s:.2f} s, frames end at "
+                f"It is cut short: its header promises {self.stated_s:.2f} s, frames end at "
                 f"{self._end_s:.2f} s."
             )
         return found

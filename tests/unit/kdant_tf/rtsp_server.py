@@ -1,4 +1,4 @@
-"""A camera in the network, as far as RTSP over TCP goes: one stream of MPEG-2 video, played once."""
+"""A camera in the network, as far as RTSP over TCP goes: one stream of MPEG-2 video."""
 
 import contextlib
 import socket
@@ -48,16 +48,22 @@ def make_packets(frames: int, fps: int) -> list[bytes]:
 
 
 @contextlib.contextmanager
-def serve_rtsp(packets: list[bytes]) -> Iterator[str]:
-    """Sends the packets to the first client that plays the URL, then says good-bye."""
+def serve_rtsp(packets: list[bytes], times: int = 1) -> Iterator[str]:
+    """Sends the packets to the first `times` clients that play the URL, says good-bye, and is gone then."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        thread = threading.Thread(target=_answer, args=(server, packets), daemon=True)
+        thread = threading.Thread(target=_answer, args=(server, packets, times), daemon=True)
         thread.start()
         yield f"rtsp://127.0.0.1:{server.getsockname()[1]}/camera"
         thread.join(10)
 
 
-def _answer(server: socket.socket, packets: list[bytes]) -> None:
+def _answer(server: socket.socket, packets: list[bytes], times: int) -> None:
+    for _ in range(times):
+        _play(server, packets)
+    server.close()
+
+
+def _play(server: socket.socket, packets: list[bytes]) -> None:
     connection, _ = server.accept()
     with connection, connection.makefile("rb") as lines:
         while True:

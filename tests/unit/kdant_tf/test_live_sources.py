@@ -85,6 +85,27 @@ def test_rtsp() -> None:
     check_all_accounted_for(answers, windows=10)
 
 
+def test_an_rtsp_stream_that_breaks_off_is_taken_up_again() -> None:
+    """And given up when it has been away for too long."""
+    said: list[str] = []
+    with serve_rtsp(make_packets(60, 30), times=2) as url:
+        source = open_source(url, reconnect_s=1.5, report=said.append)
+        times_s: list[float] = []
+        with (
+            closing(source),
+            pytest.raises(VideoError, match=r"has been away for 1.5 s, at last: .* refused"),
+        ):
+            times_s.extend(timed.time_s for timed in source.frames())
+    assert len(times_s) == 120
+    assert times_s == sorted(times_s)
+    away_s = times_s[60] - times_s[59]
+    assert 0.5 <= away_s < 1.5
+    assert times_s[119] - times_s[60] == pytest.approx(59 / 30, abs=1e-3)
+    again = f"{url} ended. It is tried again for 1.5 s."
+    assert said == [again, f"{url} is back after {away_s:.1f} s.", again]
+    assert source.complaints() == [f"It broke off once, for {away_s:.1f} s in all."]
+
+
 def test_nobody_answers_at_the_url() -> None:
     with pytest.raises(
         VideoError, match=r"rtsp://127.0.0.1:9/a cannot be opened as a video: Connection refused"
