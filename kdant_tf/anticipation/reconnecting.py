@@ -44,7 +44,6 @@ class Reconnecting:
         """The frames in order, see `Source`; after a break as much later as it lasted."""
         start_s = last_s = 0.0
         came_at: float | None = None
-        reason: str | None = None
         while True:
             broke_off = came_at is not None
             try:

@@ -5,9 +5,8 @@ from typing import Any
 
 from kdant_tf.report.evaluated import Evaluated, describe_advice, read_config, read_evaluated
 from kdant_tf.report.setting_tables import flatten
-from kdant_tf.runs import Run
+from kdant_tf.runs import Run, flow_from
 from kdant_tf.serving.streams import Stream
-from tf_records.schema import FlowInfo
 
 CARD_NAME = "model_card.md"
 _NAMES = {"rgb": "RGB", "flow": "optical flow"}
@@ -152,7 +151,8 @@ def _limits(config: Mapping[str, Any], streams: Sequence[Stream]) -> str:
     if streams[0].crop is not None:
         limits.append("It sees the square in the middle of a frame, 7/8 of the shorter side.")
     if "flow" in config["modality"]:
-        algorithm = "" if config["flow"] is None else f", by {FlowInfo(**config['flow'])}"
+        flow = flow_from(config["flow"])
+        algorithm = "" if flow is None else f", by {flow}"
         limits.append(
             f"Flow is to be computed as for its records{algorithm}, in pixels of frames whose short side is "
             f"{config['short_side']}."
