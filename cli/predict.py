@@ -53,7 +53,7 @@ from .server_options import open_model, server_options
     type=click.FloatRange(0),
     default=60.0,
     show_default=True,
-    help="Seconds that an rtsp:// stream may be away before it is given up; with 0 its first end is the end.",
+    help="Seconds that an rtsp:// stream or a camera may be away before it is given up; 0: not at all.",
 )
 @click.option(
     "--flow-algorithm",

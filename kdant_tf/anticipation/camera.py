@@ -19,6 +19,7 @@ class Camera:
     """
 
     live = True
+    stated_s = 0.0  # cameras state no length
 
     def __init__(self, number: int) -> None:
         try:

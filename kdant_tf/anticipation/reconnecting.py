@@ -1,8 +1,9 @@
-"""A stream of the network that is taken up again where it breaks off."""
+"""A stream of the network or a camera that is taken up again where it breaks off."""
 
 import time
 from collections.abc import Callable, Iterator
 
+from kdant_tf.anticipation.camera import Camera
 from kdant_tf.anticipation.source import TimedFrame
 from kdant_tf.anticipation.video_stream import VideoStream
 from tf_records.errors import VideoError
@@ -13,8 +14,8 @@ _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 8.0
 class Reconnecting:
     """A live `Source` that is opened anew where it breaks off; its clock goes on meanwhile.
 
-    RTSP tells the end of a stream by closing the connection, as a camera does that is switched off. So what
-    states no length has not ended but broken off.
+    RTSP tells the end of a stream by closing the connection, as a camera does that is switched off; a camera
+    that is unplugged gives no more pictures. So what states no length has not ended but broken off.
 
     Args:
         open_stream: opens the stream; called at once, and again after each break.
@@ -29,7 +30,7 @@ class Reconnecting:
 
     def __init__(
         self,
-        open_stream: Callable[[], VideoStream],
+        open_stream: Callable[[], VideoStream | Camera],
         *,
         patience_s: float,
         report: Callable[[str], None] = lambda line: None,
@@ -77,7 +78,7 @@ class Reconnecting:
     def _count(self, away_s: float) -> float:
         self._breaks += 1
         self._away_s += away_s
-        self._report(f"{self.name} is back after {away_s:.1f} s.")
+        self._report(f"After {away_s:.1f} s {self.name} is back.")
         return away_s
 
     def _reopen(self, came_at: float, reason: str) -> None:
@@ -98,6 +99,6 @@ class Reconnecting:
             else:
                 return
         raise VideoError(
-            f"{self.name} has been away for {self._patience_s:g} s, at last: {reason} Start again when it is "
+            f"Gave up on {self.name} after {self._patience_s:g} s, at last: {reason} Start again when it is "
             f"back, or give it longer: --reconnect-s."
         )

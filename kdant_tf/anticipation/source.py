@@ -86,7 +86,7 @@ def open_source(
         text: a video file, a folder of pictures, "-" for stdin, the number of a camera, or an rtsp:// URL.
         live: whether frames of stdin do not wait; those of cameras and URLs never do.
         rate: frames per second of what states none, such as a folder.
-        reconnect_s: seconds that a URL may be away; with 0 its first end is the end.
+        reconnect_s: seconds that a URL or a camera may be away; with 0 its first end is the end.
         report: told in a sentence where it breaks off and is back.
 
     Raises:
@@ -99,9 +99,15 @@ def open_source(
 
     if text == STDIN:
         return VideoStream("stdin", "pipe:0", live=live, rate=rate)
-    if text.lower().startswith(_RTSP):
-        open_url = partial(VideoStream, _without_password(text), text, live=True, rate=rate)
-        return Reconnecting(open_url, patience_s=reconnect_s, report=report) if reconnect_s else open_url()
+    if is_live(text):
+        open_stream: Callable[[], Camera | VideoStream]
+        if text.isdecimal():
+            open_stream = partial(Camera, int(text))
+        else:
+            open_stream = partial(VideoStream, _without_password(text), text, live=True, rate=rate)
+        if not reconnect_s:
+            return open_stream()
+        return Reconnecting(open_stream, patience_s=reconnect_s, report=report)
     if "://" in text:
         raise VideoError(
             f"{text} is a URL of another kind than rtsp://. Pipe it in: "
@@ -109,8 +115,6 @@ def open_source(
         )
     if os.path.isdir(text):
         return PictureFolder(text, rate=rate)
-    if is_live(text):
-        return Camera(int(text))
     if live:
         raise VideoError(f"{text} waits for its frames to be read, so --live is not for it. Leave it out.")
     return VideoStream(text, text, rate=rate)

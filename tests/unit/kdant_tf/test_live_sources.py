@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from fractions import Fraction
 from pathlib import Path
+from typing import ClassVar
 
 import av
 import numpy as np
@@ -93,7 +94,7 @@ def test_an_rtsp_stream_that_breaks_off_is_taken_up_again() -> None:
         times_s: list[float] = []
         with (
             closing(source),
-            pytest.raises(VideoError, match=r"has been away for 1.5 s, at last: .* refused"),
+            pytest.raises(VideoError, match=r"Gave up on .* after 1.5 s, at last: .* refused"),
         ):
             times_s.extend(timed.time_s for timed in source.frames())
     assert len(times_s) == 120
@@ -102,7 +103,7 @@ def test_an_rtsp_stream_that_breaks_off_is_taken_up_again() -> None:
     assert 0.5 <= away_s < 1.5
     assert times_s[119] - times_s[60] == pytest.approx(59 / 30, abs=1e-3)
     again = f"{url} ended. It is tried again for 1.5 s."
-    assert said == [again, f"{url} is back after {away_s:.1f} s.", again]
+    assert said == [again, f"After {away_s:.1f} s {url} is back.", again]
     assert source.complaints() == [f"It broke off once, for {away_s:.1f} s in all."]
 
 
@@ -160,13 +161,19 @@ QUIET = types.SimpleNamespace(logging=types.SimpleNamespace(setLogLevel=int, LOG
 
 
 class FakeCapture:
-    """Stands in for cv2.VideoCapture: camera 3 gives 20 pictures, then none; there is no other."""
+    """Stands in for cv2.VideoCapture: camera 3 gives 20 pictures, then none; there is no other.
+
+    Whether it is there at each opening is in `plugged_in`, at those after always.
+    """
+
+    plugged_in: ClassVar[list[bool]] = []
 
     def __init__(self, number: int) -> None:
-        self._number, self._left = number, 20
+        self._opened = number == 3 and (self.plugged_in.pop(0) if self.plugged_in else True)
+        self._left = 20
 
     def isOpened(self) -> bool:
-        return self._number == 3
+        return self._opened
 
     def get(self, name: str) -> float:
         return 30.0
@@ -179,11 +186,18 @@ class FakeCapture:
         self._left = 0
 
 
-def test_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def plugged_in(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of the fake camera, which gives a picture each 1/30 s."""
     fake = types.SimpleNamespace(VideoCapture=FakeCapture, CAP_PROP_FPS="fps", utils=QUIET)
     monkeypatch.setitem(sys.modules, "cv2", fake)
     clock = iter(range(1000))
     monkeypatch.setattr(camera, "time", types.SimpleNamespace(monotonic=lambda: next(clock) / 30))
+    monkeypatch.setattr(FakeCapture, "plugged_in", [])
+    return FakeCapture.plugged_in
+
+
+def test_a_camera(plugged_in: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[Anticipation] = []
     with (
         closing(open_source("3")) as source,
@@ -195,6 +209,22 @@ def test_a_camera(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cv2", None)
     with pytest.raises(VideoError, match=r"Cameras need OpenCV.*kdant-tf\[flow\]"):
         open_source("3")
+
+
+def test_a_camera_that_is_unplugged_is_taken_up_again(plugged_in: list[bool]) -> None:
+    plugged_in += [True, False, True, False, False, False]
+    said: list[str] = []
+    times_s: list[float] = []
+    with (
+        closing(open_source("3", reconnect_s=2, report=said.append)) as source,
+        pytest.raises(VideoError, match=r"Gave up on camera 3 after 2 s, at last: There is no camera 3"),
+    ):
+        times_s.extend(timed.time_s for timed in source.frames())
+    assert len(times_s) == 40
+    away_s = times_s[20] - times_s[19]
+    assert away_s >= 0.5
+    again = "Camera 3 gives no more pictures. It is tried again for 2 s."
+    assert said == [again, f"After {away_s:.1f} s camera 3 is back.", again]
 
 
 @pytest.fixture(scope="module")
