@@ -30,6 +30,13 @@ server_options = add_options(
     ),
     click.option("--model-name", default="kdant", show_default=True, help="That the server has it under."),
     click.option("--grpc", is_flag=True, help="Speak gRPC (extra serving) with the server, not REST."),
+    click.option("--tls", is_flag=True, help="Speak TLS with the server, or with what stands before it."),
+    click.option(
+        "--ca-file",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="PEM file of the authorities that may vouch for the server, with --tls. Default: those that the "
+        "system trusts, or over gRPC its own list.",
+    ),
     click.option(
         "--timeout-s",
         type=click.FloatRange(0, min_open=True),
@@ -40,16 +47,18 @@ server_options = add_options(
 )
 
 
-def make_server(server: tuple[str, int] | None, model_name: str, grpc: bool, timeout_s: float) -> Any:
+def make_server(server: tuple[str, int] | None, *, grpc: bool, tls: bool, **options: Any) -> Any:
     """The `kdant_tf.serving.server.Server` that the options name, or None."""
     if server is None:
-        if grpc:
-            raise click.UsageError("--grpc goes with --server HOST:PORT.")
+        if grpc or tls:
+            raise click.UsageError(f"--{'grpc' if grpc else 'tls'} goes with --server HOST:PORT.")
         return None
+    if options["ca_file"] is not None and not tls:
+        raise click.UsageError("--ca-file goes with --tls.")
     from kdant_tf.serving.server import Server
 
     host, port = server
-    return Server(host=host, port=port, model_name=model_name, timeout_s=timeout_s)
+    return Server(host=host, port=port, tls=tls, **options)
 
 
 def open_model(folder: Path, *, grpc: bool, **options: Any) -> Any:

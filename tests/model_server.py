@@ -10,6 +10,7 @@ import contextlib
 import json
 import re
 import socket
+import ssl
 import threading
 from collections import deque
 from concurrent import futures
@@ -20,6 +21,7 @@ from typing import Any
 import grpc
 import numpy as np
 import tensorflow as tf
+import trustme
 from google.protobuf import json_format
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import (
@@ -215,10 +217,10 @@ class _HttpServer(ThreadingHTTPServer):
 
 
 class RestServer:
-    """Serves over HTTP from `start` to `stop`; starting again takes the same port."""
+    """Serves over HTTP, or HTTPS with a certificate; starting again takes the same port."""
 
-    def __init__(self, model: ServedModel) -> None:
-        self.model = model
+    def __init__(self, model: ServedModel, certificate: trustme.LeafCert | None = None) -> None:
+        self.model, self.certificate = model, certificate
         self.port = 0
         self.server: _HttpServer | None = None
 
@@ -226,6 +228,10 @@ class RestServer:
         handler = type("Handler", (_RestHandler,), {"model": self.model})
         self.server = _HttpServer(("127.0.0.1", self.port), handler)
         self.port = self.server.server_port
+        if self.certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            self.certificate.configure_cert(context)
+            self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
         threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
     def stop(self) -> None:
@@ -236,10 +242,10 @@ class RestServer:
 
 
 class GrpcServer:
-    """Serves over gRPC from `start` to `stop`; starting again takes the same port."""
+    """Serves over gRPC, with a certificate over TLS; starting again takes the same port."""
 
-    def __init__(self, model: ServedModel) -> None:
-        self.model = model
+    def __init__(self, model: ServedModel, certificate: trustme.LeafCert | None = None) -> None:
+        self.model, self.certificate = model, certificate
         self.port = 0
         self.server: grpc.Server | None = None
 
@@ -248,7 +254,13 @@ class GrpcServer:
         self.server = grpc.server(futures.ThreadPoolExecutor(4), options=options)
         service = _PredictionService(self.model)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, self.server)
-        self.port = self.server.add_insecure_port(f"127.0.0.1:{self.port}")
+        address = f"127.0.0.1:{self.port}"
+        if self.certificate is None:
+            self.port = self.server.add_insecure_port(address)
+        else:
+            chain = b"".join(pem.bytes() for pem in self.certificate.cert_chain_pems)
+            pair = (self.certificate.private_key_pem.bytes(), chain)
+            self.port = self.server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
         self.server.start()
 
     def stop(self) -> None:

@@ -1,5 +1,6 @@
 """TensorFlow Serving's gRPC interface (extra `serving`)."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -35,6 +36,8 @@ _OPTIONS = [
 ]
 # What gRPC says of servers that speak another version of HTTP, or HTTP but not gRPC.
 _NO_GRPC = ("http1.x", "HTTP/2", "http2 header", "content-type")
+# And of certificates, in the middle of much else.
+_UNTRUSTED = re.compile(r"(?<=CERTIFICATE_VERIFY_FAILED: )[^:]+|Hostname Verification Check failed")
 
 Answer = TypeVar("Answer")
 
@@ -52,7 +55,11 @@ class GrpcClient:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self._channel = grpc.insecure_channel(str(server), options=_OPTIONS)
+        self._channel = (
+            grpc.secure_channel(str(server), _credentials(server), options=_OPTIONS)
+            if server.tls
+            else grpc.insecure_channel(str(server), options=_OPTIONS)
+        )
         self._stub = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
     def signatures(self) -> dict[str, Signature]:
@@ -89,6 +96,10 @@ class GrpcClient:
             raise self._understand(error.code(), error.details() or error.code().name) from error
 
     def _understand(self, code: grpc.StatusCode, reason: str) -> ServerError:
+        if untrusted := _UNTRUSTED.search(reason):
+            return self.server.untrusted(untrusted[0])
+        if "WRONG_VERSION_NUMBER" in reason:
+            return self.server.foreign("it speaks no TLS")
         if code == grpc.StatusCode.UNIMPLEMENTED or any(sign in reason for sign in _NO_GRPC):
             return self.server.foreign(reason)
         if code == grpc.StatusCode.UNAVAILABLE:
@@ -98,6 +109,13 @@ class GrpcClient:
         if code == grpc.StatusCode.NOT_FOUND:
             return self.server.no_model(reason)
         return self.server.refused(reason)
+
+
+def _credentials(server: Server) -> grpc.ChannelCredentials:
+    if server.ca_file is None:
+        return grpc.ssl_channel_credentials()
+    server.trusted()  # gRPC would say of a file without certificates that the server is not available
+    return grpc.ssl_channel_credentials(server.ca_file.read_bytes())
 
 
 def _shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import ssl
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -33,12 +34,16 @@ class RestClient:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        self._pool = urllib3.HTTPConnectionPool(
-            server.host.strip("[]"),
-            server.port,
-            timeout=urllib3.Timeout(connect=server.timeout_s, read=server.timeout_s),
-            maxsize=_CONNECTIONS,
-            retries=False,
+        options: dict[str, Any] = {
+            "timeout": urllib3.Timeout(connect=server.timeout_s, read=server.timeout_s),
+            "maxsize": _CONNECTIONS,
+            "retries": False,
+        }
+        host = server.host.strip("[]")
+        self._pool = (
+            urllib3.HTTPSConnectionPool(host, server.port, ssl_context=server.trusted(), **options)
+            if server.tls
+            else urllib3.HTTPConnectionPool(host, server.port, **options)
         )
         self._url = f"/v1/models/{quote(server.model_name, safe='')}"
 
@@ -74,6 +79,10 @@ class RestClient:
             raise self.server.too_slow() from error
         except urllib3.exceptions.HTTPError as error:
             cause = _cause(error)
+            if isinstance(cause, ssl.SSLCertVerificationError):
+                raise self.server.untrusted(cause.verify_message) from error
+            if isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER":
+                raise self.server.foreign("it speaks no TLS") from error
             if isinstance(cause, http.client.BadStatusLine) and not isinstance(cause, ConnectionError):
                 raise self.server.foreign("it speaks no HTTP/1") from error
             reason = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__

@@ -3,8 +3,10 @@
 import dataclasses
 import random
 import re
+import ssl
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from tf_records.errors import KdantError
@@ -35,6 +37,9 @@ class Server:
 
     Args:
         host, port: of its REST or its gRPC interface.
+        tls: whether it speaks TLS, or what stands before it.
+        ca_file: PEM file of the authorities that may vouch for it over TLS; None for those that the system
+            trusts (REST) or that gRPC brings along.
         model_name: that it serves the model under.
         timeout_s: float > 0, that one answer may take.
         tries: int >= 1, while it is unavailable.
@@ -43,6 +48,8 @@ class Server:
 
     host: str
     port: int
+    tls: bool = False
+    ca_file: Path | None = None
     model_name: str = "kdant"
     timeout_s: float = 30.0
     tries: int = 10
@@ -50,6 +57,21 @@ class Server:
 
     def __str__(self) -> str:
         return f"{self.host}:{self.port}"
+
+    def trusted(self) -> ssl.SSLContext:
+        """Who may vouch for it over TLS.
+
+        Raises:
+            ServerError: `ca_file` holds no certificate, or cannot be read.
+        """
+        try:
+            return ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:
+            reason = "it holds none" if isinstance(error, ssl.SSLError) else error.strerror
+            raise ServerError(
+                f"A file of authorities should hold certificates as PEM. Received: {self.ca_file}, {reason}. "
+                f"Ask for it where the server's certificate comes from."
+            ) from error
 
     def call(self, once: Callable[[], Answer]) -> Answer:
         """What `once` returns; called again, after ever longer pauses, while it raises UnavailableError."""
@@ -83,6 +105,13 @@ class Server:
     def refused(self, reason: str) -> ServerError:
         """It cannot use the request."""
         return ServerError(f"Server {self} refused the request: {_shorten(reason)}.")
+
+    def untrusted(self, reason: str) -> ServerError:
+        """It does not prove over TLS who it is."""
+        return ServerError(
+            f"Server {self} is not trusted: {_shorten(reason)}. Give the name its certificate is for, and "
+            f"with --ca-file the authority that signed it."
+        )
 
     def foreign(self, reason: str) -> ServerError:
         """It does not speak the protocol."""
