@@ -5,9 +5,9 @@ FUZZ_SECONDS ?= 10
 # What `make serve` serves: a folder that kdant export wrote.
 SERVED ?= served
 INSTALLED := .venv/installed
-# A process holds about 2 GB; PARALLEL= runs the tests in one. A process that crashes ends the run: pytest-xdist
-# 3.8 can wait for ever after it has replaced one.
-PARALLEL ?= --numprocesses 2 --dist loadfile --max-worker-restart 0
+# A process holds about 2 GB; PARALLEL= runs the tests in one. Files come in order: e2e, the long ones, first. A
+# process that crashes ends the run: pytest-xdist 3.8 can wait for ever after it has replaced one.
+PARALLEL ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
 .PHONY: demo test test-beam test-io test-gpu check lint bench check-weights fuzz format wheel image image-gpu \
 	serve clean
