@@ -141,7 +141,7 @@ def _choose_flow(model: Any, algorithm: str | None) -> Any:
     if "flow" not in model.modality:
         return None
     if algorithm is not None:
-        return describe_flow(algorithm)
+        return describe_flow(algorithm) if model.flow is None else describe_flow(algorithm, model.flow.bound)
     if model.flow is None:  # Of an older run.
         raise KdantError(
             f"Model {model.name} sees optical flow. Say how that of its records was computed, which kdant "

@@ -155,7 +155,7 @@ def _decode(jpegs: list[bytes], modality: str) -> Image.Image:
 def colour_flow(u: np.ndarray, v: np.ndarray) -> Image.Image:
     """Flow in [-1, 1] `(H, W)` → RGB: hue is direction; the picture's longest vectors have full colour."""
     length = np.hypot(u, v)
-    # A tenth of the bound, two pixels, has full colour at the earliest: below is mostly noise.
+    # A tenth of the bound has full colour at the earliest: below is mostly noise.
     saturation = length / max(float(np.percentile(length, 99)), 0.1)
     hue = (np.arctan2(v, u) / (2 * np.pi)) % 1.0
     hsv = np.stack([hue * 255, np.clip(saturation, 0, 1) * 255, np.full_like(hue, 255)], axis=-1)

@@ -12,6 +12,8 @@ from click.testing import CliRunner, Result
 from kdant_cli.main import main
 from PIL import Image
 
+from tf_records.manifest import load_manifest
+
 SMALL = ("--width", "0.0625", "--crop", "32", "--batch-size", "8", "--epochs", "1")
 
 
@@ -194,7 +196,7 @@ def test_kinetics_weights_are_those_of_the_flow_network(
 
 
 def test_inspect_shows_the_algorithm_with_its_parameters(both: Path, record_folder: Path) -> None:
-    assert "dis (preset MEDIUM), ±20 pixels, OpenCV" in succeed("inspect", both)
+    assert "dis (preset MEDIUM), ±5 pixels, OpenCV" in succeed("inspect", both)
     printed = json.loads(succeed("inspect", both, "--json"))
     assert printed["modality"] == "rgb,flow"
     assert printed["flow"]["algorithm"] == "dis"
@@ -203,9 +205,22 @@ def test_inspect_shows_the_algorithm_with_its_parameters(both: Path, record_fold
 
 def test_an_algorithm_without_flow_is_wrong_usage(videos: Path, tmp_path: Path) -> None:
     source = ("--source", "synthetic", "--input", videos, "--out", tmp_path / "out")
-    result = kdant("build-records", *source, "--flow-algorithm", "dis")
-    assert (result.exit_code, result.stdout) == (2, "")
-    assert "--flow-algorithm is for --modality flow" in result.stderr
+    for option in (("--flow-algorithm", "dis"), ("--flow-bound", "5")):
+        result = kdant("build-records", *source, *option)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert f"{option[0]} is for --modality flow" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "bound"),
+    [((), 20 * 64 / 256), (("--flow-bound", "2.5"), 2.5)],
+)
+def test_flow_is_clipped_to_a_share_of_the_frame_or_to_what_is_asked_for(
+    options: tuple[str, ...], bound: float, videos: Path, tmp_path: Path
+) -> None:
+    flow = ("--modality", "flow", "--flow-algorithm", "dis")
+    build(tmp_path / "records", videos, *flow, *options)
+    assert load_manifest(tmp_path / "records").flow.bound == bound
 
 
 def test_flow_without_opencv_is_refused_before_anything_is_made(

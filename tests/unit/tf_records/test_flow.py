@@ -89,6 +89,12 @@ def test_an_opencv_without_contrib_modules_lacks_tvl1_alone(monkeypatch: pytest.
     assert describe_flow("dis").opencv == "4.9.0"
 
 
+@pytest.mark.parametrize("bound", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_bound_that_is_none_is_refused(bound: float) -> None:
+    with pytest.raises(KdantError, match=r"`flow_bound` should be a number of pixels above 0"):
+        describe_flow("dis", bound)
+
+
 def test_an_unknown_algorithm_is_refused_with_those_there_are() -> None:
     with pytest.raises(KdantError, match=r"one of tvl1, dis, farneback\. Received: 'raft'"):
         describe_flow("raft")
