@@ -51,7 +51,7 @@ _OWN_OPTIONS = {"split": "jhmdb", "target": "epic55", "drift": "synthetic", "all
 @click.option(
     "--flow-bound",
     type=click.FloatRange(0, min_open=True),
-    help="Pixels a frame that flow is clipped to ±, and stored in 254 steps. Default: 20 at --short-side 256, "
+    help="Pixels a frame that flow is clipped to ±, stored in 254 steps. Default: 20 at --short-side 256, "
     "as I3D's Flow network was trained, and in proportion at others.",
 )
 @click.option(
