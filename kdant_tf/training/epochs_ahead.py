@@ -53,8 +53,9 @@ class EpochsAhead:
         self._pool.submit(self._take_down, epoch)
 
     def close(self) -> None:
-        """Waits for nothing: the threads end with what they do."""
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Waits for what the threads have begun, so that nothing of it runs beside a next training."""
+        self._pool.shutdown(cancel_futures=True)
+        self._pipelines.clear()
 
     def _begin(self, epoch: int) -> None:
         if epoch not in self._begun:

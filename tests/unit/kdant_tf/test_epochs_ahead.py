@@ -38,7 +38,7 @@ def test_no_epoch_waits_for_the_one_before_to_be_taken_down():
     assert seen == [(epoch, step) for epoch in range(2) for step in range(STEPS)]
     assert ended == []
     may_end.set()
-    ahead._pool.shutdown()
+    ahead.close()
     assert sorted(ended) == [0, 1]
 
 
