@@ -5,7 +5,8 @@ import http.client
 import json
 import ssl
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import quote
 
@@ -34,16 +35,15 @@ class RestClient:
 
     def __init__(self, server: Server) -> None:
         self.server = server
-        options: dict[str, Any] = {
-            "timeout": urllib3.Timeout(connect=server.timeout_s, read=server.timeout_s),
-            "maxsize": _CONNECTIONS,
-            "retries": False,
-        }
-        host = server.host.strip("[]")
-        self._pool = (
-            urllib3.HTTPSConnectionPool(host, server.port, ssl_context=server.trusted(), **options)
-            if server.tls
-            else urllib3.HTTPConnectionPool(host, server.port, **options)
+        make_pool: Callable[..., urllib3.HTTPConnectionPool] = urllib3.HTTPConnectionPool
+        if server.tls:
+            make_pool = partial(urllib3.HTTPSConnectionPool, ssl_context=server.trusted())
+        self._pool = make_pool(
+            server.host.strip("[]"),
+            server.port,
+            timeout=urllib3.Timeout(connect=server.timeout_s, read=server.timeout_s),
+            maxsize=_CONNECTIONS,
+            retries=False,
         )
         self._url = f"/v1/models/{quote(server.model_name, safe='')}"
 

@@ -211,16 +211,13 @@ def test_an_algorithm_without_flow_is_wrong_usage(videos: Path, tmp_path: Path) 
         assert f"{option[0]} is for --modality flow" in result.stderr
 
 
-@pytest.mark.parametrize(
-    ("options", "bound"),
-    [((), 20 * 64 / 256), (("--flow-bound", "2.5"), 2.5)],
-)
 def test_flow_is_clipped_to_a_share_of_the_frame_or_to_what_is_asked_for(
-    options: tuple[str, ...], bound: float, videos: Path, tmp_path: Path
+    both: Path, videos: Path, tmp_path: Path
 ) -> None:
-    flow = ("--modality", "flow", "--flow-algorithm", "dis")
-    build(tmp_path / "records", videos, *flow, *options)
-    assert load_manifest(tmp_path / "records").flow.bound == bound
+    assert load_manifest(both).flow.bound == 20 * 64 / 256
+    options = ("--modality", "flow", "--flow-algorithm", "dis", "--flow-bound", "2.5")
+    asked_for = build(tmp_path / "records", videos, *options)
+    assert load_manifest(asked_for).flow.bound == 2.5
 
 
 def test_flow_without_opencv_is_refused_before_anything_is_made(
