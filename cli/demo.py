@@ -44,7 +44,7 @@ def demo(size: str, out: Path, overwrite: bool) -> None:
     ]
     samples = next(iter(result.evaluations.values())).samples
     title = f"{samples} test videos; chance is {percent(result.chance)}"
-    print_table(title, ("network", "sees", "top-1", "mean class accuracy", "times chance"), rows)
+    print_table(title, ("network", "sees", "top-1", "mean class\naccuracy", "times\nchance"), rows)
     click.echo(f"Pictures: {result.pictures}")
     click.echo(f"SavedModel: {result.exported}")
     click.echo(f"Next: kdant evaluate {out / 'teacher'} --records {out / 'records'} --view observed")

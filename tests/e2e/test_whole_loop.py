@@ -176,7 +176,7 @@ def test_jhmdb_runs_through_with_real_video(tmp_path: Path, jhmdb: Path) -> None
 
 
 def test_the_tiny_demo_runs_and_leaves_its_pictures(tmp_path: Path) -> None:
-    environment = {**os.environ, "COLUMNS": "120"}
+    environment = {**os.environ, "COLUMNS": "80"}
     command = [sys.executable, "-c", "from kdant_cli.main import main; main(prog_name='kdant')"]
     done = subprocess.run(
         [*command, "demo", "--size", "tiny", "--out", str(tmp_path / "demo")],
