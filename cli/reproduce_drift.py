@@ -53,6 +53,9 @@ def _parse_drifts(ctx: click.Context, param: click.Parameter, value: str) -> tup
     help="tiny only shows that everything works.",
 )
 @click.option(
+    "--config", "config_file", type=FOLDER, help="TOML file with settings, above the preset drift and scale."
+)
+@click.option(
     "--rows",
     "row_names",
     callback=split_names,
@@ -68,6 +71,7 @@ def drift(
     drifts: Sequence[float],
     seeds: tuple[int, ...],
     scale: str,
+    config_file: Path | None,
     row_names: Sequence[str],
     resume: bool,
     summarize: bool,
@@ -79,13 +83,12 @@ def drift(
     Renders videos, few of them labelled, whose telling object stands elsewhere once the action begins, builds
     their records, trains a teacher and four students for each drift and seed, and draws drift.png.
     """
-    from kdant_tf.studies.drift import DRIFT_ROWS, plan_drift, summarize_drift
+    from kdant_tf.studies.drift import check_request, plan_drift, summarize_drift
     from kdant_tf.studies.drift_records import prepare_records
-    from kdant_tf.studies.rows import choose_rows
     from kdant_tf.studies.study_folder import STUDY_NAME
     from tf_records.files import claim_folder, lock_folder
 
-    choose_rows(DRIFT_ROWS, row_names)  # refuses a name before anything is rendered
+    check_request(row_names, config_file)
     if summarize and not (out / STUDY_NAME).is_file():
         raise KdantError(f"Folder {out} holds no study to summarize. Give a study's --out.")
     if not summarize:
@@ -93,7 +96,7 @@ def drift(
         with lock_folder(out, "study"):
             prepare_records(out, drifts, scale, report=lambda line: click.echo(line, err=True))
     records = prepare_records(out, drifts, scale, build=False)
-    study = plan_drift(records, seeds, scale, row_names)
+    study = plan_drift(records, seeds, scale, row_names, config_file)
 
     def conclude(about: dict[str, Any]) -> Sequence[Path]:
         from kdant_tf.studies.drift_plot import PICTURE_NAME, plot_drift

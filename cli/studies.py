@@ -140,6 +140,7 @@ def run_study(
         conclude: prints what came out and writes it into `out`; is given what study.json says of the study.
         out, jobs, devices, resume, summarize: as the options.
     """
+    from kdant_tf.studies.run_state import is_trained
     from kdant_tf.studies.study_folder import StudyFile
     from tf_records.files import claim_folder, lock_folder
 
@@ -148,6 +149,9 @@ def run_study(
             f"Folder {out} does not exist, so there is nothing to summarize. Give a study's --out."
         )
     claim_folder(out, resume=resume or summarize)
+    if summarize:
+        for spec in study.runs:
+            is_trained(spec, out)  # refuses runs of other settings than the table would name
     # A summary may be made beside the process that trains, and on another machine than it trained on.
     with nullcontext() if summarize else lock_folder(out, "study"):
         file = StudyFile(out)

@@ -95,8 +95,8 @@ class Run:
         """Refuses records that this run's network cannot be used on, or not with comparable numbers.
 
         Raises:
-            RunError: other classes, clip length, modality or frame size, frames for features, or features
-                of another stem (says both).
+            RunError: other classes, clip length, modality or frame size, flow of another algorithm or
+                bound, frames for features, or features of another stem (says both).
         """
         if manifest.classes != self.classes:
             raise RunError(
@@ -118,7 +118,15 @@ class Run:
                     f"Run {self.folder} wants {what.format(own)}, records {folder} have "
                     f"{what.format(other)}. Build records that fit."
                 )
+        self._check_flow(manifest.flow, folder)
         self._check_features(manifest.features, folder)
+
+    def _check_flow(self, given: FlowInfo | None, folder: RecordPath) -> None:
+        if self.flow is not None and given is not None and not self.flow.fits(given):
+            raise RunError(
+                f"Run {self.folder} was trained on flow of {self.flow}; records {folder} have {given}. "
+                f"Build records with the run's --flow-algorithm and --flow-bound."
+            )
 
     def _check_features(self, given: FeatureInfo | None, folder: RecordPath) -> None:
         own = self.features

@@ -138,6 +138,10 @@ class FlowInfo:
         parameters = ", ".join(f"{name} {value}" for name, value in self.parameters.items())
         return f"{self.algorithm} ({parameters}), ±{self.bound:g} pixels, OpenCV {self.opencv}"
 
+    def fits(self, other: "FlowInfo") -> bool:
+        """Whether a network that learned from this flow can be used on the `other`, of whatever OpenCV."""
+        return dataclasses.replace(self, opencv=other.opencv) == other
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class FeatureInfo:

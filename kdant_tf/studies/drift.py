@@ -9,7 +9,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kdant_tf.config import FEATURE_LOSS_NAMES, STUDENT, TEACHER
+from kdant_tf.config import FEATURE_LOSS_NAMES, STUDENT, TEACHER, resolve_config
 from kdant_tf.studies.plan import Base, places_of, plan_runs
 from kdant_tf.studies.rows import choose_rows
 from kdant_tf.studies.scales import PAPER, describe_scale
@@ -32,8 +32,23 @@ DRIFT_ROWS = (
 )
 
 
+def check_request(row_names: Sequence[str], config_file: Path | None) -> None:
+    """Refuses, before anything is rendered, what `plan_drift` would refuse after it.
+
+    Raises:
+        KdantError: rows or settings that cannot be.
+    """
+    choose_rows(DRIFT_ROWS, row_names)
+    for role in (TEACHER, STUDENT):
+        resolve_config(role, preset=PRESETS["rgb"], file=config_file)
+
+
 def plan_drift(
-    records: Mapping[float, Path], seeds: tuple[int, ...], scale: str, row_names: Sequence[str] = ()
+    records: Mapping[float, Path],
+    seeds: tuple[int, ...],
+    scale: str,
+    row_names: Sequence[str] = (),
+    config_file: Path | None = None,
 ) -> Study:
     """A teacher and four students for each drift and seed; `none`, which gains are over, always is one.
 
@@ -42,9 +57,10 @@ def plan_drift(
         seeds: of weights, order, crops and dropout; videos and labels are the same for all.
         scale: STUDY, or "tiny".
         row_names: only these rows; empty for all.
+        config_file: TOML file with settings, above the preset `drift` and the scale.
 
     Raises:
-        KdantError: records or rows that cannot be.
+        KdantError: records, rows or settings that cannot be.
     """
     rows = choose_rows(DRIFT_ROWS, [*row_names, NONE] if row_names else ())
     networks = (
@@ -59,12 +75,13 @@ def plan_drift(
         Source(split=drift_name(drift), records={"rgb": folder}, seeds=seeds)
         for drift, folder in records.items()
     ]
-    base = Base(presets=PRESETS, scale=PAPER if scale == STUDY else scale)
+    base = Base(presets=PRESETS, scale=PAPER if scale == STUDY else scale, file=config_file)
     runs = plan_runs(networks, sources, base)
+    size = scale if config_file is None else f"{scale}, with {config_file.name}"
     return Study(
         name="drift",
         title="Drift study: what a feature loss gains when things move between the clips",
-        scale=describe_scale(scale, [run.config for run in runs]),
+        scale=describe_scale(size, [run.config for run in runs]),
         places=places_of(sources),
         runs=runs,
         rows=rows,

@@ -212,12 +212,15 @@ def test_an_algorithm_without_flow_is_wrong_usage(videos: Path, tmp_path: Path) 
 
 
 def test_flow_is_clipped_to_a_share_of_the_frame_or_to_what_is_asked_for(
-    both: Path, videos: Path, tmp_path: Path
+    both: Path, teacher: Path, videos: Path, tmp_path: Path
 ) -> None:
     assert load_manifest(both).flow.bound == 20 * 64 / 256
     options = ("--modality", "flow", "--flow-algorithm", "dis", "--flow-bound", "2.5")
     asked_for = build(tmp_path / "records", videos, *options)
     assert load_manifest(asked_for).flow.bound == 2.5
+    message = refuse("evaluate", teacher, "--records", asked_for)
+    assert "±5 pixels" in message
+    assert "±2.5 pixels" in message
 
 
 def test_flow_without_opencv_is_refused_before_anything_is_made(

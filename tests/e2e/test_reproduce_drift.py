@@ -86,6 +86,24 @@ def test_what_is_finished_stays_and_other_videos_are_refused(study: tuple[Path, 
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
+def test_settings_of_ones_own_are_used_or_refused_before_anything_is_rendered(
+    study: tuple[Path, Result], tmp_path: Path
+) -> None:
+    out, _ = study
+    settings = tmp_path / "longer.toml"
+    settings.write_text("[student]\nepochs = 2\n", "utf-8")
+    summary = drift(out, *TINY, "--config", settings, "--summarize", "--json")
+    assert summary.exit_code == 1
+    assert "begun with other settings: epochs 1 → 2" in summary.stderr
+    result = drift(tmp_path / "longer", *TINY, "--config", settings)
+    assert result.exit_code == 0, result.stderr
+    assert "tiny, with longer.toml (crop 32, width 0.0625, 1 or 2 epochs)" in result.stdout.replace("\n", " ")
+    settings.write_text("[student]\nepohcs = 2\n", "utf-8")
+    refused = drift(tmp_path / "none", "--config", settings)
+    assert (refused.exit_code, (tmp_path / "none").exists()) == (1, False)
+    assert "epohcs" in refused.stderr
+
+
 @pytest.mark.parametrize("drifts", ["", "a", "0.7", "-0.1", "0.2,0.2", "nan"])
 def test_drifts_that_cannot_be_are_refused(drifts: str, tmp_path: Path) -> None:
     result = drift(tmp_path / "study", "--drifts", drifts)

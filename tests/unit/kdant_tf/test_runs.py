@@ -9,7 +9,7 @@ from kdant_tf.config import TrainConfig
 from kdant_tf.runs import Run, inherited_settings, load_run, manifest_sha256, record_evaluation
 from tf_records.errors import RunError
 from tf_records.manifest import Manifest
-from tf_records.schema import ClipSpec
+from tf_records.schema import ClipSpec, FlowInfo
 
 
 @pytest.fixture
@@ -138,6 +138,21 @@ def test_records_that_fit_are_accepted(run):
 def test_records_that_do_not_fit_are_refused(run, change, message):
     with pytest.raises(RunError, match=message):
         run.check_records(manifest(**change), run.folder)
+
+
+def test_flow_of_another_bound_or_algorithm_is_refused_but_not_of_another_opencv(run):
+    flow = FlowInfo(algorithm="dis", parameters={"preset": "MEDIUM"}, bound=5.0, opencv="4.10.0")
+    run = dataclasses.replace(run, modality="flow", flow=flow)
+
+    def check(**changes) -> None:
+        given = manifest(modality="rgb,flow", flow=dataclasses.replace(flow, **changes))
+        run.check_records(given, run.folder)
+
+    check(opencv="4.11.0")
+    with pytest.raises(RunError, match=r"trained on flow of dis .*±5 pixels, .*; records .* have dis .*±20 "):
+        check(bound=20.0)
+    with pytest.raises(RunError, match=r"have farneback \(levels 5\).*--flow-algorithm and --flow-bound"):
+        check(algorithm="farneback", parameters={"levels": 5})
 
 
 def test_the_hash_is_of_the_manifests_bytes(tmp_path):
