@@ -1,16 +1,19 @@
 """kdant benchmark"""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
-from tf_records.quiet import start_tensorflow
+from kdant_tf.serving.benchmark import Row, ThreadsResult
+from kdant_tf.studies.study_folder import describe_hardware
+from tf_records.start_tensorflow import start_tensorflow
 
-from .command import KdantCommand
-from .options import FOLDER, json_option
-from .server_options import make_server, server_options
+from .command import FOLDER, KdantCommand, json_option
+from .output import percent, print_json, print_table
+from .predict import make_server, server_options
 
 
 def _parse_sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
@@ -84,7 +87,7 @@ def benchmark(
     subjects = _open_subjects(models, server, where["grpc"], constants)
     from kdant_tf.serving.benchmark import time_calls, time_threads
 
-    from .bars import CountProgress
+    from .output import CountProgress
 
     width, height = frame
     size: dict[str, Any] = {"width": width, "height": height}
@@ -100,7 +103,6 @@ def benchmark(
             )
         if threads is not None:
             results = [time_threads(each, threads=threads, repeats=repeats, **size) for each in subjects]
-    from .benchmark_output import print_times
 
     print_times(rows, results, f"frames of {width} x {height}", as_json)
 
@@ -109,11 +111,11 @@ def _open_subjects(models: Sequence[Path], server: Any, grpc: bool, constants: b
     if server is not None:
         if grpc:
             start_tensorflow()
-        from kdant_tf.serving.served_subject import open_served
+        from kdant_tf.serving.benchmark import open_served
 
         return [open_served(server, models[0], grpc=grpc)]
     start_tensorflow()
-    from kdant_tf.serving.local_subject import open_local
+    from kdant_tf.serving.benchmark import open_local
     from kdant_tf.serving.model import find_version
 
     subjects = []
@@ -122,3 +124,62 @@ def _open_subjects(models: Sequence[Path], server: Any, grpc: bool, constants: b
         if constants and find_version(folder) is not None:
             subjects.append(open_local(folder, constants=True))
     return subjects
+
+
+# Times of models: tables, or one JSON object.
+
+
+def print_times(rows: Sequence[Row], threads: Sequence[ThreadsResult], clips: str, as_json: bool) -> None:
+    """Prints what was measured with `clips`, in words."""
+    hardware = describe_hardware()
+    if as_json:
+        times = {"rows": [row.to_dict() for row in rows], "threads": [dataclasses.asdict(r) for r in threads]}
+        print_json({"hardware": hardware, "clips": clips, **times})
+        return
+    click.echo(f"{hardware['cpu']}, {hardware['cores']} cores; {clips}")
+    models = list(dict.fromkeys(row.model for row in rows))
+    for model in models:
+        own = [row for row in rows if row.model == model]
+        _print_model(f"{model}, compared with {models[0]}" if model != models[0] else model, own)
+    if threads:
+        _print_threads(threads)
+
+
+def _print_model(title: str, rows: Sequence[Row]) -> None:
+    compared = any(row.ratio is not None for row in rows)
+    columns = ["signature", "clips", "p50 ms", "p90 ms", "p99 ms", "clips/s"]
+    cells = [
+        [
+            row.signature,
+            row.batch_size,
+            *(f"{1000 * row.percentile_s(share):.1f}" for share in (50, 90, 99)),
+            f"{row.clips_per_second:.1f}",
+            *([f"{row.ratio:.2f}" if row.ratio is not None else ""] if compared else []),
+        ]
+        for row in rows
+    ]
+    print_table(title, columns + (["of first"] if compared else []), cells)
+    fullest_first = sorted(rows, key=lambda row: -len(row.shares))
+    parts = list(dict.fromkeys(part for row in fullest_first for part in row.shares))
+    if parts:
+        shares = [
+            [
+                row.signature,
+                row.batch_size,
+                *(percent(row.shares[part]) if part in row.shares else "" for part in parts),
+            ]
+            for row in rows
+            if row.shares
+        ]
+        print_table("Shares of the median", ["signature", "clips", *parts], shares)
+
+
+def _print_threads(results: Sequence[ThreadsResult]) -> None:
+    print_table(
+        "Clips a second, one clip a call",
+        ("model", "1 thread", f"{results[0].threads} threads", "answers differ by"),
+        [
+            (each.model, f"{each.alone:.1f}", f"{each.together:.1f}", f"{each.largest_difference:.1g}")
+            for each in results
+        ],
+    )

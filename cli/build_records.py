@@ -6,13 +6,109 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from tf_records.quiet import start_tensorflow
 from tf_records.remote_path import RecordPath
+from tf_records.start_tensorflow import start_tensorflow
 
-from .build_options import clip_options, mining_options, source_options
-from .command import KdantCommand
+from .command import (
+    FOLDER,
+    RECORD_FOLDER,
+    KdantCommand,
+    add_options,
+    folder_options,
+    json_option,
+    split_names,
+)
 from .extract_features import say_if_random
-from .options import RECORD_FOLDER, folder_options, json_option
+
+# Options of `kdant build-records` that say what to read and how to cut it.
+
+
+source_options = add_options(
+    click.option(
+        "--source",
+        required=True,
+        type=click.Choice(["jhmdb", "epic55", "thumos14", "csv", "synthetic"]),
+        help="Kind of --input.",
+    ),
+    click.option(
+        "--input",
+        "input_path",
+        required=True,
+        type=FOLDER,
+        help="jhmdb: folder with the class folders and splits/. epic55, thumos14: folder with the "
+        "annotations and the videos. csv: file with the columns video,start_s,end_s and, if wanted, "
+        "label,split,fps,offset_s. synthetic: folder of videos, rendered if it has none yet.",
+    ),
+    click.option("--split", default=1, show_default=True, help="JHMDB's split: 1, 2 or 3."),
+    click.option(
+        "--target",
+        default="verb",
+        show_default=True,
+        type=click.Choice(["verb", "noun", "action"]),
+        help="EPIC-KITCHENS' classes.",
+    ),
+    click.option("--allow-outside", is_flag=True, help="A CSV may name videos outside its folder."),
+    click.option(
+        "--drift",
+        type=float,
+        help="How far the telling object of synthetic videos moves before the action, in frame widths.",
+    ),
+    click.option("--classes", callback=split_names, help="Only these classes: a,b,c."),
+    click.option("--limit", type=int, help="Samples to keep a split, for a quick look."),
+    click.option(
+        "--label-fraction",
+        default=1.0,
+        show_default=True,
+        type=float,
+        help="Share of the training labels to keep; the other samples become unlabelled (§4.4).",
+    ),
+    click.option("--seed", default=0, show_default=True, help="Of --limit and --label-fraction."),
+)
+mining_options = add_options(
+    click.option(
+        "--unlabeled-per-label",
+        default=0.0,
+        show_default=True,
+        type=float,
+        help="Unlabelled pairs to draw for each labelled training sample, from stretches without annotation.",
+    ),
+    click.option(
+        "--vicinity-s",
+        default=10.0,
+        show_default=True,
+        type=float,
+        help="How far from a training action these may lie (§4.3.1).",
+    ),
+    click.option("--mining-seed", default=0, show_default=True, help="Of their draw."),
+)
+clip_options = add_options(
+    click.option(
+        "--clip-frames", type=int, help="Frames a clip. Default: 8; epic55 32 (§4.3), thumos14 16 (§4.4)."
+    ),
+    click.option(
+        "--offset-frames",
+        type=int,
+        help="From one clip's first frame to the other's. Default: 15; epic55 and thumos14 use "
+        "--anticipation-s.",
+    ),
+    click.option(
+        "--anticipation-s",
+        type=float,
+        help="Or: seconds from the end of the observed clip to the start of the action. Default: epic55 and "
+        "thumos14 1.",
+    ),
+    click.option(
+        "--longest-anticipation-s",
+        type=float,
+        help="Keep so many seconds before each val and test action, for `evaluate --tau`.",
+    ),
+    click.option(
+        "--fps",
+        type=float,
+        help="Rate of the clock that frames are taken on. Default: each video's own; thumos14 16.",
+    ),
+)
+
 
 # On stderr and in the table's title; the manifest and --json name them all.
 _LINES = 10
@@ -87,7 +183,7 @@ def build_records(ctx: click.Context, **options: Any) -> None:
     """
     from tf_records.flow import describe_flow
     from tf_records.plan import BuildOptions, dry_run_summary
-    from tf_records.sources.protocols import resolve_protocol
+    from tf_records.sources.read import resolve_protocol
 
     _check_usage(ctx, options)
     distance = ("clip_frames", "offset_frames", "anticipation_s", "fps")
@@ -166,7 +262,7 @@ def _check_runner(ctx: click.Context, options: dict[str, Any]) -> None:
 
 
 def _limits(options: dict[str, Any]) -> Any:
-    from tf_records.limits import Limits
+    from tf_records.video_file import Limits
 
     names = ("max_pixels", "max_seconds")
     return Limits(**{name: options[name] for name in names if options[name] is not None})
@@ -210,7 +306,7 @@ def _report_missing(skipped: list[dict[str, str]], absent: dict[str, list[str]])
 
 def _build(annotations: Any, build_options: Any, options: dict[str, Any]) -> dict[str, Any]:
     """Builds, and returns the summary; no frames are decoded where a finished build is resumed."""
-    from .bars import BuildProgress
+    from .output import BuildProgress
 
     write_shards = None
     if options["runner"] == "beam":
@@ -228,7 +324,7 @@ def _build(annotations: Any, build_options: Any, options: dict[str, Any]) -> dic
         else:
             say_if_random(options["features"])
             start_tensorflow()
-            from kdant_tf.training.extraction import build_features
+            from kdant_tf.training.feature_extraction import build_features
 
             arguments |= {"init": options["features"], "on_record": progress.add_features}
             manifest = build_features(annotations, options["out"], build_options, **arguments)

@@ -4,10 +4,9 @@ from pathlib import Path
 
 import click
 
-from tf_records.quiet import start_tensorflow
+from tf_records.start_tensorflow import start_tensorflow
 
-from .command import KdantCommand
-from .options import FOLDER
+from .command import FOLDER, KdantCommand
 
 
 @click.command("demo", cls=KdantCommand)

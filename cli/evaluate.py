@@ -7,11 +7,10 @@ from typing import Any
 
 import click
 
-from tf_records.quiet import start_tensorflow
 from tf_records.remote_path import RecordPath
+from tf_records.start_tensorflow import start_tensorflow
 
-from .command import KdantCommand
-from .options import FOLDER, json_option, records_option, weights_option
+from .command import FOLDER, KdantCommand, json_option, records_option, weights_option
 
 
 def _parse_shares(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
@@ -114,26 +113,25 @@ def evaluate(
 
     runs = [load_run(folder) for folder in (run, *others)]
     start_tensorflow()
-    from kdant_tf.evaluation import protocols
+    from kdant_tf.evaluation import evaluate as evaluation
     from tf_records.records import Records
 
-    from .bars import CountProgress
-    from .output import percent
+    from .output import CountProgress, percent
 
     opened = Records.open(records, split=split)
     with CountProgress("evaluating windows", None) as progress:
         same: dict[str, Any] = {"split": split, "on_batch": progress.advance}
         if shares:
-            curve = protocols.evaluate_observed_shares(runs[0], opened, shares, **same)
+            curve = evaluation.evaluate_observed_shares(runs[0], opened, shares, **same)
         elif taus_s:
-            curve = protocols.evaluate_anticipation_times(runs[0], opened, taus_s, **same)
+            curve = evaluation.evaluate_anticipation_times(runs[0], opened, taus_s, **same)
         elif others:
             weights = fusion_weights or (1.0,) * len(runs)
-            result = protocols.evaluate_streams(runs, opened, weights=weights, view=view, **same)
+            result = evaluation.evaluate_streams(runs, opened, weights=weights, view=view, **same)
         else:
-            result = protocols.evaluate_run(runs[0], opened, view=view, **same)
+            result = evaluation.evaluate_run(runs[0], opened, view=view, **same)
     if pictures:
-        from kdant_tf.pictures.visualize import draw_beside
+        from kdant_tf.visualization.visualize import draw_beside
 
         draw_beside(runs[0], opened, split)
     if shares:

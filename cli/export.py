@@ -5,12 +5,11 @@ from typing import Any
 
 import click
 
-from kdant_tf.serving.batching import BATCHING_FLAGS
-from tf_records.quiet import start_tensorflow
+from kdant_tf.serving.export import BATCHING_FLAGS
 from tf_records.remote_path import RecordPath
+from tf_records.start_tensorflow import start_tensorflow
 
-from .command import KdantCommand
-from .options import FOLDER, RECORD_FOLDER, json_option, weights_option
+from .command import FOLDER, RECORD_FOLDER, KdantCommand, json_option, weights_option
 
 
 @click.command("export", cls=KdantCommand)

@@ -4,11 +4,10 @@ from typing import Any
 
 import click
 
-from tf_records.quiet import start_tensorflow
 from tf_records.remote_path import RecordPath
+from tf_records.start_tensorflow import start_tensorflow
 
-from .command import KdantCommand
-from .options import RECORD_FOLDER, folder_options, json_option
+from .command import RECORD_FOLDER, KdantCommand, folder_options, json_option
 
 
 @click.command("extract-features", cls=KdantCommand)
@@ -55,10 +54,10 @@ def extract_features(records: RecordPath, out: RecordPath, init: str, as_json: b
     Training on them runs the rest of I3D alone. The maps are float16, of whole clips.
     """
     start_tensorflow()
-    from kdant_tf.training.extraction import extract_features as extract
+    from kdant_tf.training.feature_extraction import extract_features as extract
     from tf_records.manifest import load_manifest
 
-    from .bars import CountProgress
+    from .output import CountProgress
 
     say_if_random(init)
     splits = load_manifest(records).splits.values()

@@ -8,11 +8,10 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from tf_records.quiet import start_tensorflow
 from tf_records.remote_path import RecordPath
+from tf_records.start_tensorflow import start_tensorflow
 
-from .command import KdantCommand
-from .options import FOLDER, RECORD_FOLDER, json_option
+from .command import FOLDER, RECORD_FOLDER, KdantCommand, json_option
 
 # Rows of the table of classes; --json has them all.
 _CLASSES = 40
@@ -91,7 +90,7 @@ def _verify(records: RecordPath, manifest: Any) -> list[Any]:
     start_tensorflow()
     from tf_records.verify import find_damage
 
-    from .bars import CountProgress
+    from .output import CountProgress
 
     with CountProgress("verifying shards", len(manifest.shards)) as progress:
         return list(find_damage(records, manifest.shards, manifest, lambda shard: progress.advance(1)))

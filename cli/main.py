@@ -7,17 +7,15 @@ from kdant_tf.version import __version__
 from .benchmark import benchmark
 from .build_records import build_records
 from .demo import demo
-from .distill import distill
 from .evaluate import evaluate
 from .export import export
 from .extract_features import extract_features
 from .inspect import inspect
 from .predict import predict
-from .presets import presets
 from .report import report
 from .reproduce import reproduce
-from .runs import runs
-from .train_teacher import train_teacher
+from .runs import presets, runs
+from .train import distill, train_teacher
 from .visualize import visualize
 
 

@@ -10,9 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 from rich.text import Text
 
-from .bars import clock
-from .memory import describe_memory
-from .output import percent
+from .output import clock, describe_memory, percent
 
 # Numbers that change faster cannot be read.
 _REDRAWS_PER_SECOND = 4

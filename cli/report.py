@@ -4,11 +4,10 @@ from pathlib import Path
 
 import click
 
-from tf_records.quiet import start_tensorflow
 from tf_records.remote_path import RecordPath
+from tf_records.start_tensorflow import start_tensorflow
 
-from .command import KdantCommand
-from .options import FOLDER, RECORD_FOLDER, json_option
+from .command import FOLDER, RECORD_FOLDER, KdantCommand, json_option
 
 
 @click.command("report", cls=KdantCommand)

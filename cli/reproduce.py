@@ -2,18 +2,296 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import click
 
+from tf_records.errors import KdantError
 from tf_records.remote_path import RecordPath
 
-from .command import KdantCommand, split_names
-from .options import RECORD_FOLDER
-from .reproduce_drift import drift
-from .studies import plan_inputs, run_study, study_options
+from .command import FOLDER, RECORD_FOLDER, KdantCommand, add_options, json_option, split_names
+
+# What the studies of `kdant reproduce` share: their options, and running one start to end.
+
+
+def _parse_seeds(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[int, ...], ...]:
+    return tuple(parse_seeds(ctx, param, value) for value in values or ("0,1,2",))
+
+
+def parse_seeds(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
+    """Callback for comma-separated seeds."""
+    try:
+        seeds = tuple(int(part) for part in value.split(","))
+    except ValueError:
+        seeds = ()
+    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise click.BadParameter(
+            f"should be different whole numbers >= 0, such as 0,1,2. Received: {value!r}.", ctx, param
+        )
+    return seeds
+
+
+# Of every study; each but --json is an argument of `plan_inputs` or `run_study`.
+study_options = add_options(
+    click.option(
+        "--records",
+        required=True,
+        multiple=True,
+        type=RECORD_FOLDER,
+        help="Folder made by build-records, for both streams if it holds rgb,flow; repeat it for each of "
+        "JHMDB's splits.",
+    ),
+    click.option(
+        "--flow-records",
+        multiple=True,
+        type=RECORD_FOLDER,
+        help="Folder of optical flow, where --records holds none; repeat it for each split.",
+    ),
+    click.option("--out", required=True, type=FOLDER, help="Folder of the study, made if need be."),
+    click.option(
+        "--seeds",
+        multiple=True,
+        callback=_parse_seeds,
+        help="Such as 0,1,2 (default). Once for all splits, or once for each --records, in their order.",
+    ),
+    click.option("--splits", callback=split_names, help="Only these splits of --records: 1,2,3."),
+    click.option(
+        "--streams",
+        type=click.Choice(["rgb", "flow", "rgb,flow"]),
+        default="rgb,flow",
+        show_default=True,
+        help="Of those that the records hold.",
+    ),
+    click.option(
+        "--scale",
+        type=click.Choice(["paper", "small", "tiny"]),
+        default="paper",
+        show_default=True,
+        help="small: crop 112, a quarter of I3D's channels, 40 epochs, from scratch, for CPUs; tiny only "
+        "shows that everything works.",
+    ),
+    click.option("--preset", help="Settings in place of the paper's, below --scale."),
+    click.option(
+        "--config", "config_file", type=FOLDER, help="TOML file with settings, above preset and scale."
+    ),
+    click.option(
+        "--label-fraction",
+        type=float,
+        default=1.0,
+        show_default=True,
+        help="Share of the training labels to use; each seed draws its own.",
+    ),
+    click.option(
+        "--jobs",
+        type=click.IntRange(1),
+        help="Runs at once. Default: one for each GPU, which they are dealt out to, or 1.",
+    ),
+    click.option("--devices", default="auto", show_default=True, help="Of each run: auto, cpu, gpu …"),
+    click.option("--resume", is_flag=True, help="Go on with what was begun in --out."),
+    click.option(
+        "--summarize", is_flag=True, help="Train nothing: only make the tables of what is finished in --out."
+    ),
+    json_option,
+)
+
+
+def plan_inputs(
+    presets: Mapping[str, str],
+    *,
+    records: Sequence[RecordPath],
+    flow_records: Sequence[RecordPath],
+    seeds: Sequence[tuple[int, ...]],
+    splits: Sequence[str],
+    streams: str,
+    preset: str | None,
+    scale: str,
+    config_file: Path | None,
+    label_fraction: float,
+    **ways: Any,
+) -> tuple[Any, Any, dict[str, Any]]:
+    """The sources and the Base of a study, and the remaining options, which are for `run_study`.
+
+    Args:
+        presets: stream → the study's own preset.
+    """
+    from kdant_tf.studies.plan import Base, read_sources
+
+    sources = read_sources(records, flow_records, seeds=seeds, splits=splits, streams=streams.split(","))
+    base = Base(preset=preset, presets=presets, scale=scale, file=config_file, label_fraction=label_fraction)
+    return sources, base, ways
+
+
+def run_study(
+    study: Any,
+    conclude: Callable[[dict[str, Any]], Sequence[Path]],
+    *,
+    out: Path,
+    jobs: int | None,
+    devices: str,
+    resume: bool,
+    summarize: bool,
+) -> None:
+    """Runs what is not finished of a Study; exits with 1 if a run failed, but concludes before.
+
+    Args:
+        study: whose runs are to be finished.
+        conclude: prints what came out and writes it into `out`; is given what study.json says of the study.
+        out, jobs, devices, resume, summarize: as the options.
+    """
+    from kdant_tf.studies.study_folder import StudyFile, is_trained
+    from tf_records.files import claim_folder, lock_folder
+
+    if summarize and not out.is_dir():
+        raise KdantError(
+            f"Folder {out} does not exist, so there is nothing to summarize. Give a study's --out."
+        )
+    claim_folder(out, resume=resume or summarize)
+    if summarize:
+        for spec in study.runs:
+            is_trained(spec, out)  # refuses runs of other settings than the table would name
+    # A summary may be made beside the process that trains, and on another machine than it trained on.
+    with nullcontext() if summarize else lock_folder(out, "study"):
+        file = StudyFile(out)
+        about = file.described(study.name) if summarize else None
+        about = about or file.describe(study.name, study.scale, study.runs)
+        failures = {} if summarize else _train(study, file, out, jobs, devices)
+        paths = conclude(about)
+    click.echo(f"Also in {', '.join(map(str, paths))}", err=True)
+    if failures:
+        first, reason = next(iter(failures.items()))
+        raise KdantError(
+            f"{len(failures)} of {len(study.runs)} runs failed, the first is {first}: {reason.rstrip('.')}. "
+            f"More is in {out / 'logs'}; the same command with --resume tries them again."
+        )
+
+
+def _train(study: Any, file: Any, out: Path, jobs: int | None, devices: str) -> dict[str, str]:
+    from kdant_tf.studies.runner import Runner
+    from kdant_tf.studies.study_folder import visible_gpus
+    from kdant_tf.training.checkpoint import StoppedError, StopSignals
+
+    from .study_output import StudyProgress
+
+    gpus = [] if devices.startswith("cpu") else visible_gpus()
+    jobs = max(1, len(gpus)) if jobs is None else jobs
+    stop = StopSignals(lambda line: click.echo(line, err=True))
+    with StudyProgress(f"{study.title}, scale {study.scale}", file, jobs) as progress, stop:
+        runner = Runner(out, study.runs, jobs=jobs, gpus=gpus, observer=progress, devices=devices)
+        failures = runner.run(lambda: stop.received is not None)
+    if stop.received is not None:
+        raise StoppedError(
+            f"Stopped by {stop.received}: {len(runner.done)} of {len(study.runs)} runs are finished. Go on "
+            f"with the same command and --resume."
+        )
+    return failures
+
+
+# kdant reproduce drift
+
+
+def _parse_drifts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[float, ...]:
+    from tf_records.sources.synthetic import MAX_DRIFT
+
+    try:
+        drifts = tuple(float(part) for part in value.split(","))
+    except ValueError:
+        drifts = ()
+    if not drifts or not all(0 <= drift <= MAX_DRIFT for drift in drifts) or len(set(drifts)) < len(drifts):
+        raise click.BadParameter(
+            f"should be different numbers from 0 to {MAX_DRIFT}, such as 0,0.3. Received: {value!r}.",
+            ctx,
+            param,
+        )
+    return tuple(sorted(drifts))
+
+
+@click.command("drift", cls=KdantCommand)
+@click.option("--out", required=True, type=FOLDER, help="Folder of the study, made if need be.")
+@click.option(
+    "--drifts",
+    default="0,0.2,0.4,0.6",
+    show_default=True,
+    callback=_parse_drifts,
+    help="How far the telling object moves between the clips, shares of the frame's width up to 0.6.",
+)
+@click.option(
+    "--seeds",
+    default="0,1,2,3,4",
+    show_default=True,
+    callback=parse_seeds,
+    help="Of weights, order, crops and dropout; the videos are the same for all.",
+)
+@click.option(
+    "--scale",
+    type=click.Choice(["study", "tiny"]),
+    default="study",
+    show_default=True,
+    help="tiny only shows that everything works.",
+)
+@click.option(
+    "--config", "config_file", type=FOLDER, help="TOML file with settings, above the preset drift and scale."
+)
+@click.option(
+    "--rows",
+    "row_names",
+    callback=split_names,
+    help="Only these rows, such as direct,bidirectional; none is always there to compare with.",
+)
+@click.option("--jobs", type=click.IntRange(1), help="Runs at once. Default: one for each GPU, or 1.")
+@click.option("--devices", default="auto", show_default=True, help="Of each run: auto, cpu, gpu …")
+@click.option("--resume", is_flag=True, help="Go on with what was begun in --out.")
+@click.option("--summarize", is_flag=True, help="Train nothing: only make the table of what is finished.")
+@json_option
+def drift(
+    out: Path,
+    drifts: Sequence[float],
+    seeds: tuple[int, ...],
+    scale: str,
+    config_file: Path | None,
+    row_names: Sequence[str],
+    resume: bool,
+    summarize: bool,
+    as_json: bool,
+    **ways: Any,
+) -> None:
+    """What each feature loss gains over none, against how far things move between the clips (§3.2).
+
+    Renders videos, few of them labelled, whose telling object stands elsewhere once the action begins, builds
+    their records, trains a teacher and four students for each drift and seed, and draws drift.png.
+    """
+    from kdant_tf.studies.drift import check_request, plan_drift, prepare_records, summarize_drift
+    from kdant_tf.studies.study_folder import STUDY_NAME
+    from tf_records.files import claim_folder, lock_folder
+
+    check_request(row_names, config_file)
+    if summarize and not (out / STUDY_NAME).is_file():
+        raise KdantError(f"Folder {out} holds no study to summarize. Give a study's --out.")
+    if not summarize:
+        claim_folder(out, resume=resume)
+        with lock_folder(out, "study"):
+            prepare_records(out, drifts, scale, report=lambda line: click.echo(line, err=True))
+    records = prepare_records(out, drifts, scale, build=False)
+    study = plan_drift(records, seeds, scale, row_names, config_file)
+
+    def conclude(about: dict[str, Any]) -> Sequence[Path]:
+        from kdant_tf.studies.drift import PICTURE_NAME, plot_drift
+        from kdant_tf.studies.results import write_table
+
+        from .study_output import print_drift_table
+
+        table = summarize_drift(study, out)
+        print_drift_table(table, as_json)
+        plot_drift(table, out / PICTURE_NAME)
+        return [*write_table(out, table, about), out / PICTURE_NAME]
+
+    # It was claimed above, and holds the records by now.
+    run_study(study, conclude, out=out, resume=True, summarize=summarize, **ways)
+
 
 rows_option = click.option(
     "--rows", "row_names", callback=split_names, help="Only these rows, such as none,bidirectional."
@@ -39,9 +317,9 @@ def reproduce() -> None:
 @rows_option
 def table1(**options: Any) -> None:
     """Table 1: recognition and anticipation on JHMDB, RGB, Flow and Both (§4.2)."""
-    from kdant_tf.studies.table1 import PRESETS, plan_table1
+    from kdant_tf.studies.paper_tables import TABLE1_PRESETS, plan_table1
 
-    run_table(plan_table1, PRESETS, **options)
+    run_table(plan_table1, TABLE1_PRESETS, **options)
 
 
 @reproduce.command("table2", cls=KdantCommand)
@@ -52,9 +330,9 @@ def table2(**options: Any) -> None:
 
     Its runs are some of table1's: give table1's STUDY with --resume, and nothing is trained twice.
     """
-    from kdant_tf.studies.table1 import PRESETS, plan_table2
+    from kdant_tf.studies.paper_tables import TABLE1_PRESETS, plan_table2
 
-    run_table(plan_table2, PRESETS, **options)
+    run_table(plan_table2, TABLE1_PRESETS, **options)
 
 
 @reproduce.command("table3", cls=KdantCommand)
@@ -76,9 +354,9 @@ def table3(frame_records: tuple[RecordPath, ...], **options: Any) -> None:
 
     The distilled I3D learns from the unlabelled pairs too, the others from the labels alone.
     """
-    from kdant_tf.studies.table3 import PRESETS, plan_table3
+    from kdant_tf.studies.paper_tables import TABLE3_PRESETS, plan_table3
 
-    run_table(functools.partial(plan_table3, frame_records=frame_records), PRESETS, **options)
+    run_table(functools.partial(plan_table3, frame_records=frame_records), TABLE3_PRESETS, **options)
 
 
 @reproduce.command("figure4", cls=KdantCommand)
@@ -91,7 +369,7 @@ def figure4(**options: Any) -> None:
       kdant build-records --source thumos14 --input THUMOS14 --out thumos
       kdant reproduce figure4 --records thumos --out STUDY
     """
-    from kdant_tf.studies.figure4 import plan_figure4
+    from kdant_tf.studies.paper_tables import plan_figure4
 
     run_table(plan_figure4, {}, **options)
 
@@ -155,7 +433,7 @@ def sweep(
     """
     from kdant_tf.config import FEATURE_LOSS_NAMES
     from kdant_tf.studies import sweep as sweeping
-    from kdant_tf.studies.table1 import PRESETS
+    from kdant_tf.studies.paper_tables import TABLE1_PRESETS
 
     if unknown := [loss for loss in feature_losses if loss not in FEATURE_LOSS_NAMES]:
         raise click.UsageError(
@@ -165,7 +443,7 @@ def sweep(
         raise click.UsageError(
             f"--validation-fraction should lie between 0 and 1. Received: {validation_fraction}."
         )
-    sources, base, ways = plan_inputs(PRESETS, **options)
+    sources, base, ways = plan_inputs(TABLE1_PRESETS, **options)
     grid = sweeping.make_grid(feature_losses, weights, alphas)
     study = sweeping.plan_sweep(sources, base, grid, validation_fraction)
 
@@ -201,8 +479,7 @@ def run_table(
     study = plan(sources, base, row_names)
 
     def conclude(about: dict[str, Any]) -> Sequence[Path]:
-        from kdant_tf.studies.output import write_table
-        from kdant_tf.studies.summary import summarize
+        from kdant_tf.studies.results import summarize, write_table
 
         from .study_output import print_result_table
 

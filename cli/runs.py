@@ -6,8 +6,7 @@ from typing import Any
 
 import click
 
-from .command import KdantCommand
-from .options import FOLDER, json_option
+from .command import FOLDER, KdantCommand, json_option
 
 
 @click.command("runs", cls=KdantCommand)
@@ -19,7 +18,7 @@ def runs(folder: Path, as_json: bool) -> None:
     Folders in it are looked into, three levels deep. Run folders that cannot be read come last, with the
     reason.
     """
-    from kdant_tf.run_list import differing_settings, list_runs
+    from kdant_tf.runs import differing_settings, list_runs
 
     from .output import print_json
 
@@ -102,3 +101,35 @@ def _describe_evaluation(results: dict[str, Any]) -> str:
     return "\n".join(
         f"{name} {percent(result['top1'])}" for name, result in results.items() if "top1" in result
     )
+
+
+# kdant presets
+
+
+@click.command("presets", cls=KdantCommand)
+@click.argument("name", required=False)
+@json_option
+def presets(name: str | None, as_json: bool) -> None:
+    """List the presets, or show one: its commands, what to expect of them, and its settings."""
+    from kdant_tf.config import preset_names, preset_text
+
+    from .output import print_fields, print_json
+
+    if name is not None:
+        text = preset_text(name)
+        if as_json:
+            print_json({"name": name, "text": text})
+        else:
+            click.echo(text, nl=False)
+        return
+    about = {each: first_sentence(preset_text(each)) for each in preset_names()}
+    if as_json:
+        print_json({"presets": [{"name": each, "about": line} for each, line in about.items()]})
+    else:
+        print_fields("kdant presets NAME shows one; --preset NAME trains with it", about)
+
+
+def first_sentence(text: str) -> str:
+    """The comment that a preset opens with, up to the first empty line of it, on one line."""
+    lines = text.split("\n#\n", 1)[0].splitlines()
+    return " ".join(line.removeprefix("#").strip() for line in lines)

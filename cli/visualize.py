@@ -5,11 +5,10 @@ from typing import Any
 
 import click
 
-from tf_records.quiet import start_tensorflow
 from tf_records.remote_path import RecordPath
+from tf_records.start_tensorflow import start_tensorflow
 
-from .command import KdantCommand, split_names
-from .options import FOLDER, json_option, records_option
+from .command import FOLDER, KdantCommand, json_option, records_option, split_names
 
 PICTURES = ("heat-maps", "drift", "confusion", "per-class", "reliability", "earliness", "curves", "features")
 
@@ -75,12 +74,11 @@ def visualize(
 
     loaded = [load_run(folder) for folder in runs]
     start_tensorflow()
-    from kdant_tf.pictures.visualize import Choice
-    from kdant_tf.pictures.visualize import visualize as draw
+    from kdant_tf.visualization.visualize import Choice
+    from kdant_tf.visualization.visualize import visualize as draw
     from tf_records.records import Records
 
-    from .bars import CountProgress
-    from .output import print_json, print_table
+    from .output import CountProgress, print_json, print_table
 
     opened = Records.open(records, split=options["split"])
     with CountProgress("evaluating windows", None) as progress:

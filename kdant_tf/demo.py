@@ -7,14 +7,13 @@ from pathlib import Path
 
 import keras
 
-from kdant_tf.config import STUDENT, TEACHER, resolve_config
-from kdant_tf.evaluation.protocols import Evaluation, evaluate_run
-from kdant_tf.execution import Execution
+from kdant_tf.config import STUDENT, TEACHER, Execution, resolve_config
+from kdant_tf.evaluation.evaluate import Evaluation, evaluate_run
 from kdant_tf.models.networks import load_network
-from kdant_tf.pictures.visualize import Choice, visualize
 from kdant_tf.runs import Run, inherited_settings, load_run
 from kdant_tf.serving.export import export_run
 from kdant_tf.training.train import train
+from kdant_tf.visualization.visualize import Choice, visualize
 from tf_records.files import claim_folder
 from tf_records.plan import BuildOptions
 from tf_records.records import Records

@@ -1,15 +1,21 @@
 """The run folder: what a training leaves behind, and how later commands find it. No TensorFlow here."""
 
+import csv
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import os
+import platform
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kdant_tf.config import TEACHER, TrainConfig, config_from_dict
-from kdant_tf.execution import DEFAULT_EXECUTION, Execution
-from kdant_tf.provenance import describe_provenance
+from kdant_tf.config import DEFAULT_EXECUTION, TEACHER, Execution, TrainConfig, config_from_dict
+from kdant_tf.version import __version__
 from tf_records.errors import KdantError, RunError
 from tf_records.files import write_text_atomically
 from tf_records.manifest import MANIFEST_NAME, Manifest
@@ -224,3 +230,224 @@ def record_evaluation(run: Run, view: str, result: dict[str, Any]) -> None:
     except ValueError as error:
         raise RunError(f"{path} cannot be read: {error}. Delete it and evaluate again.") from error
     write_text_atomically(path, json.dumps({**results, view: result}, indent=1, ensure_ascii=False) + "\n")
+
+
+# What a run was made with: versions, commit, command line. No TensorFlow here.
+
+
+_PACKAGES = ("tensorflow", "keras", "numpy", "av")
+_CHECKOUT = Path(__file__).resolve().parents[1]
+_GIT_SECONDS = 20
+
+
+def describe_provenance() -> dict[str, Any]:
+    """For config.json: "versions", "git" and "command"."""
+    return {
+        "versions": _versions(),
+        "git": describe_checkout(_CHECKOUT),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def describe_checkout(folder: Path) -> dict[str, Any] | None:
+    """The commit of a git checkout, and whether its files differ from it; None of any other folder.
+
+    A folder within a checkout, such as an environment with kdant installed, is none itself.
+    """
+    if not (folder / ".git").exists():
+        return None
+    commit = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain")
+    return None if commit is None or changes is None else {"commit": commit, "dirty": changes != ""}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git says, or None where it is not installed or fails."""
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_GIT_SECONDS)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _versions() -> dict[str, str]:
+    installed = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"kdant": __version__, "python": platform.python_version(), **installed}
+
+
+# A run's metrics.csv, one row an epoch, and what follows from it. No TensorFlow here.
+
+
+METRICS = ("learning_rate", "loss", "classification_loss", "feature_loss", "accuracy")
+# Columns more, where an epoch is validated.
+VALIDATION_METRICS = ("validation_loss", "validation_accuracy", "validation_mean_class_accuracy")
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Rows of a metrics.csv, one an epoch; empty where there is no file.
+
+    Raises:
+        RunError: the file cannot be read.
+    """
+    if not path.is_file():
+        return []
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            rows = csv.DictReader(file, strict=True)
+            if missing := {"epoch", *METRICS} - set(rows.fieldnames or ()):
+                raise ValueError(f"it has no column {min(missing)}")
+            return [
+                {name: int(value) if name == "epoch" else float(value) for name, value in row.items()}
+                for row in rows
+            ]
+    except (OSError, ValueError, TypeError, csv.Error) as error:
+        raise RunError(f"{path} cannot be read: {error}. Train the run again with --overwrite.") from error
+
+
+def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
+    """The epoch, counted from 1, of the highest validation accuracy; ties: lower loss, then the earlier.
+
+    None where nothing was validated.
+    """
+    validated = [row for row in rows if "validation_accuracy" in row]
+    if not validated:
+        return None
+    best = min(validated, key=lambda row: (-row["validation_accuracy"], row["validation_loss"], row["epoch"]))
+    return int(best["epoch"])
+
+
+# The runs in a folder, and in what they differ. No TensorFlow here.
+
+
+DEPTH = 3
+_FOR_STUDENTS = (
+    *("feature_loss", "feature_weight", "projection", "alpha", "penalty", "huber_delta", "reduction"),
+    "teacher",
+)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RunSummary:
+    """What a run folder tells.
+
+    Args:
+        run: as config.json has it.
+        rows: of its metrics.csv.
+        evaluation: of its evaluation.json: view → result.
+    """
+
+    run: Run
+    rows: Sequence[dict[str, float]]
+    evaluation: dict[str, Any]
+
+    @property
+    def state(self) -> str:
+        """ "finished", "in the middle" or "no epoch done"."""
+        model, metrics = self.run.model_path, self.run.folder / METRICS_NAME
+        # A callback may end a training early; one that goes on has written metrics since its model.
+        if model.is_file() and (
+            len(self.rows) >= self.run.config.epochs
+            or (metrics.is_file() and model.stat().st_mtime_ns >= metrics.stat().st_mtime_ns)
+        ):
+            return "finished"
+        return "in the middle" if self.rows else "no epoch done"
+
+    @property
+    def last(self) -> dict[str, float]:
+        """Metrics of the last epoch, empty before the first."""
+        return self.rows[-1] if self.rows else {}
+
+    @property
+    def best(self) -> dict[str, float]:
+        """Metrics of the epoch that validation finds best, empty where there is none."""
+        epoch = best_epoch(self.rows)
+        return {} if epoch is None else self.rows[epoch - 1]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that decides what comes out of the training; of a teacher, without what is for students."""
+        run = self.run
+        settings = dataclasses.asdict(run.config)
+        settings |= {"modality": run.modality, "records_sha256": run.records_sha256, "teacher": run.teacher}
+        unused = _FOR_STUDENTS if run.role == TEACHER else ("teacher_view",)
+        return {name: value for name, value in settings.items() if name not in unused}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class BrokenRun:
+    """A run folder that cannot be read, and why."""
+
+    folder: Path
+    reason: str
+
+
+def list_runs(folder: Path) -> tuple[list[RunSummary], list[BrokenRun]]:
+    """The runs in `folder` and up to DEPTH levels below, by name, and those that cannot be read.
+
+    Raises:
+        RunError: no such folder, or no run in it.
+    """
+    if not folder.is_dir():
+        raise RunError(f"Folder {folder} does not exist. Give one with run folders in it.")
+    runs: list[RunSummary] = []
+    broken: list[BrokenRun] = []
+    for found in _find_run_folders(folder, DEPTH):
+        try:
+            runs.append(_summarize(found))
+        except RunError as error:
+            broken.append(BrokenRun(folder=found, reason=str(error)))
+    if not runs and not broken:
+        raise RunError(
+            f"No run folder in {folder}, nor {DEPTH} levels below. Train one: kdant train-teacher --out "
+            f"{folder / 'teacher'}."
+        )
+    return runs, broken
+
+
+def differing_settings(runs: Sequence[RunSummary]) -> tuple[str, ...]:
+    """Names of the settings that are not the same in all runs that have them."""
+    values: dict[str, list[Any]] = {}
+    for run in runs:
+        for name, value in run.settings.items():
+            values.setdefault(name, []).append(value)
+    return tuple(name for name, each in values.items() if any(value != each[0] for value in each))
+
+
+def _find_run_folders(folder: Path, depth: int) -> Iterator[Path]:
+    """Run folders are not looked into, nor are records and hidden folders."""
+    if (folder / CONFIG_NAME).is_file() or (folder / METRICS_NAME).is_file():
+        yield folder
+        return
+    if (folder / CHECKPOINTS_NAME).is_dir():
+        yield folder
+        return
+    if depth == 0 or (folder / MANIFEST_NAME).is_file():
+        return
+    try:
+        below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except PermissionError:
+        return
+    for path in below:
+        yield from _find_run_folders(path, depth - 1)
+
+
+def _summarize(folder: Path) -> RunSummary:
+    run = load_run(folder, finished=False)
+    return RunSummary(
+        run=run,
+        rows=read_metrics(folder / METRICS_NAME),
+        evaluation=_read_evaluation(folder / EVALUATION_NAME),
+    )
+
+
+def _read_evaluation(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        return {}
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}. Delete it and evaluate again.") from error
+    if not isinstance(results, dict) or not all(isinstance(result, dict) for result in results.values()):
+        raise RunError(f"{path} cannot be read: it holds no results. Delete it and evaluate again.")
+    return results

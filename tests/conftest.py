@@ -170,7 +170,7 @@ def build_tiny_backbone(*, include_top: bool, weights: str | None, input_shape: 
 @pytest.fixture(scope="session")
 def tiny_backbone() -> Iterator[str]:
     """Name of a backbone of one convolution, for trainings that would take minutes with a real one."""
-    from kdant_tf.models.imagenet import BACKBONES
+    from kdant_tf.models.baselines import BACKBONES
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(BACKBONES, "Tiny", BACKBONES["ResNet50"]._replace(build=build_tiny_backbone))

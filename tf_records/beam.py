@@ -15,7 +15,7 @@ from typing import Any
 from tf_records.errors import KdantError, RecordError
 from tf_records.plan import ShardTask
 from tf_records.remote_path import RecordPath
-from tf_records.shard import ShardResult, read_note, write_shard
+from tf_records.writer import ShardResult, read_note, write_shard
 
 # Their job server has options of its own, of which Beam's Python does not know.
 _WITH_JOB_SERVER = ("PortableRunner", "FlinkRunner", "SparkRunner")

@@ -1,10 +1,13 @@
 """A picture to look at: observed and future frames of some records, side by side."""
 
+from __future__ import annotations
+
 import dataclasses
 import io
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -16,11 +19,10 @@ from tf_records import schema
 from tf_records.errors import KdantError, RecordError
 from tf_records.files import atomic_path
 from tf_records.manifest import Manifest
-from tf_records.record_choice import Choice, choose_records
-from tf_records.record_faults import find_record_fault
-from tf_records.record_file import read_records
 from tf_records.remote_path import RecordPath
 from tf_records.schema import FUTURE, OBSERVED
+from tf_records.tfrecord import read_records
+from tf_records.verify import find_record_fault
 
 _HEIGHT, _WIDEST, _GAP, _MARGIN = 120, 214, 4, 12
 _CAPTION, _TIMES = 24, 18
@@ -222,3 +224,37 @@ def _font(size: int, *, bold: bool = False) -> Any:
     """DejaVu, which comes with Matplotlib and has more alphabets than Pillow's own."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)
+
+
+# Which records to look at: some of each class, from what the manifest knows. No TensorFlow.
+
+
+class Choice(NamedTuple):
+    """The `place`-th record with this label (None is unlabelled) in a shard, counted from 0."""
+
+    split: str
+    shard: str
+    label: str | None
+    place: int
+
+
+def choose_records(manifest: Manifest, samples: int, seed: int) -> list[Choice]:
+    """Draws up to `samples` records, one of each class in turn and one without a label where there is any.
+
+    The order is that of the splits and their shards.
+    """
+    generator = np.random.default_rng(seed)
+    by_label: dict[str | None, list[Choice]] = {}
+    for split, info in manifest.splits.items():
+        for shard in info.shards:
+            for label, count in ((None, shard.records - shard.labeled), *shard.classes.items()):
+                own = (Choice(split, shard.file, label, place) for place in range(count))
+                by_label.setdefault(label, []).extend(own)
+    unlabeled = by_label.pop(None, [])
+    groups = [by_label[label] for label in by_label]
+    order = [unlabeled, *(groups[i] for i in generator.permutation(len(groups)))]
+    shuffled = [[group[i] for i in generator.permutation(len(group))] for group in order]
+    turns = itertools.zip_longest(*shuffled)
+    chosen = [choice for turn in turns for choice in turn if choice is not None][:samples]
+    shards = [shard.file for shard in manifest.shards]
+    return sorted(chosen, key=lambda choice: (shards.index(choice.shard), choice.label or "", choice.place))

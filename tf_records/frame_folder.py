@@ -11,10 +11,8 @@ import numpy as np
 from PIL import Image
 
 from tf_records.errors import VideoError
-from tf_records.limits import Limits
-from tf_records.resize import Resizer
 from tf_records.sources.sample import FolderClock
-from tf_records.video_info import VideoInfo
+from tf_records.video_file import Limits, Resizer, VideoInfo
 
 _PICTURE = re.compile(r"(?P<prefix>.*?)(?P<number>[0-9]{1,18})(?P<suffix>\.(?:jpe?g|png))", re.IGNORECASE)
 # A folder may lack or have a few frames more than its rate says; more than that is another rate.

@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 from tf_records.errors import RecordError
-from tf_records.remote_path import RemotePath, record_path
+from tf_records.files import hash_file, is_sealed, seal
+from tf_records.remote_path import RecordPath, RemotePath, record_path
 from tf_records.schema import MODALITIES, RGB, ClipSpec, FeatureInfo, FlowInfo
-from tf_records.seal import is_sealed, seal
 
 # 2: the manifest carries a checksum of itself, and counts classes and seconds.
 FORMAT_VERSION = 2
@@ -227,3 +227,42 @@ def load_manifest(folder: str | os.PathLike[str]) -> Manifest:
         return Manifest.from_json(path.read_bytes().decode("utf-8"))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, RecordError) as error:
         raise RecordError(f"{path} cannot be read: {error}. Rebuild it with --overwrite.") from error
+
+
+# Whether the files of a record folder are those that its manifest describes. No TensorFlow.
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """What is wrong with a shard, or with one record of it, counted from 0."""
+
+    shard: str
+    reason: str
+    record: int | None = None
+
+    def __str__(self) -> str:
+        record = "" if self.record is None else f", record {self.record}"
+        return f"{self.shard}{record}: {self.reason}"
+
+
+def find_size_fault(folder: RecordPath, shard: ShardInfo) -> str | None:
+    """What is wrong with a shard's presence or size, or None."""
+    path = folder / shard.file
+    if not path.is_file():
+        return "is missing"
+    if (size := path.stat().st_size) != shard.bytes:
+        return f"has {size} bytes, the manifest says {shard.bytes}"
+    return None
+
+
+def find_file_fault(folder: RecordPath, shard: ShardInfo) -> str | None:
+    """What is wrong with a shard's presence, size or bytes, or None. Reads the whole file."""
+    if fault := find_size_fault(folder, shard):
+        return fault
+    try:
+        digest = hash_file(folder / shard.file)
+    except OSError as error:  # as from a failing disk
+        return f"cannot be read: {error.strerror or error}"
+    if digest != shard.sha256:
+        return f"is not what the manifest describes (sha256 {digest[:12]}…, expected {shard.sha256[:12]}…)"
+    return None

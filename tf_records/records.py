@@ -11,9 +11,15 @@ import tensorflow as tf
 
 from tf_records import schema
 from tf_records.errors import RecordError
-from tf_records.manifest import Manifest, ShardInfo, SplitInfo, load_manifest
+from tf_records.manifest import (
+    Manifest,
+    ShardInfo,
+    SplitInfo,
+    find_file_fault,
+    find_size_fault,
+    load_manifest,
+)
 from tf_records.remote_path import RecordPath, record_path
-from tf_records.shard_files import find_file_fault, find_size_fault
 from tf_records.verify import find_damage
 
 

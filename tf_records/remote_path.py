@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tf_records.errors import RecordError
-from tf_records.quiet import start_tensorflow
+from tf_records.start_tensorflow import start_tensorflow
 
 # Those of TensorFlow itself, and those that tensorflow-io adds.
 _OWN_SCHEMES = ("gs",)

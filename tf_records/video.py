@@ -7,11 +7,8 @@ from contextlib import contextmanager
 import numpy as np
 
 from tf_records.frame_folder import FrameFolder, holds_frames
-from tf_records.limits import Limits
-from tf_records.resize import Resizer
 from tf_records.sources.sample import FolderClock
-from tf_records.video_file import VideoFile
-from tf_records.video_info import VideoInfo
+from tf_records.video_file import Limits, Resizer, VideoFile, VideoInfo
 
 Video = VideoFile | FrameFolder
 _LIMITS = Limits()

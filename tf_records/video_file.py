@@ -4,18 +4,20 @@ Decoding runs on one thread. What runs beside each other are the processes that 
 frame is decoded ahead in vain, and a damaged video gives the same bytes on every machine.
 """
 
+from __future__ import annotations
+
+import dataclasses
+import os
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 
 import av
 import numpy as np
+from av.video.reformatter import Interpolation, VideoReformatter
+from PIL import Image
 
-from tf_records.container import choose_stream, open_container, reason_of
-from tf_records.errors import VideoError
-from tf_records.limits import Limits
-from tf_records.resize import Resizer
+from tf_records.errors import RecordError, VideoError
 from tf_records.schema import MAX_FPS
-from tf_records.video_info import VideoInfo
 
 END_TOLERANCE_S = 0.25
 # Containers whose index lists the key frames. Others are sought through by trial, but for MPEG program
@@ -215,3 +217,190 @@ class VideoFile:
 
     def _undecodable(self, error: BaseException) -> VideoError:
         return VideoError(f"{self.path} cannot be decoded: {reason_of(error)}.")
+
+
+# Rate and length of a video, and when its ticks are shown. No PyAV, no TensorFlow.
+
+
+# Containers round time stamps, Matroska to a millisecond; a tick that close to a frame shows it.
+TIME_STAMP_TOLERANCE_S = 6e-4
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class VideoInfo:
+    """Mean frame rate, and length: the container's, or that of its packets where it states none."""
+
+    fps: float
+    duration_s: float
+
+    @property
+    def frames(self) -> int:
+        """Ticks of the video's own clock, at least 1."""
+        return self.ticks(self.fps)
+
+    def ticks(self, fps: float) -> int:
+        """Ticks of a clock of `fps` over the video's length, at least 1."""
+        return max(1, round(self.duration_s * fps))
+
+    def shown_s(self, tick: int, fps: float | None) -> float:
+        """The time whose frame a tick shows: the last frame at or before it.
+
+        A clock of another rate never shows the future. On the video's own clock (`fps` None) a time stamp
+        may lie on either side of its tick.
+        """
+        if fps is None:
+            return (tick + 0.5) / self.fps
+        return tick / fps + TIME_STAMP_TOLERANCE_S
+
+
+# Opening a video with PyAV: what is refused, and the stream that is decoded.
+
+
+# These name other files, or never end.
+_PLAYLISTS = {"hls", "concat", "dash", "sdp", "rtsp", "webm_dash_manifest", "imf"}
+# FFmpeg draws the characters of text files.
+_TEXT = {"tty"}
+
+
+def open_container(path: str) -> av.container.InputContainer:
+    """A file, opened; close it.
+
+    Raises:
+        VideoError: no such file, no regular one, or no video.
+    """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise VideoError(f"{path} cannot be opened as a video: it is no regular file.")
+    try:
+        # Titles and the like, which nobody reads here, need not be UTF-8.
+        return av.open(os.path.abspath(path), metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"{path} cannot be opened as a video: {reason_of(error)}.") from error
+
+
+def choose_stream(
+    container: av.container.InputContainer, path: str, limits: Limits, *, remote: bool = False
+) -> av.VideoStream:
+    """The first video stream, to be decoded on one thread.
+
+    Args:
+        path: for messages.
+        remote: whether `container` is meant to be of another host.
+
+    Raises:
+        VideoError: a playlist, a text, no video stream, or one that cannot be decoded or is too large.
+    """
+    if container.format.name in _PLAYLISTS and not remote:
+        raise VideoError(f"{path} is a playlist, no video. Give the videos that it names.")
+    if container.format.name in _TEXT:
+        raise VideoError(f"{path} is a text, no video.")
+    if not container.streams.video:
+        raise VideoError(f"{path} has no video stream.")
+    stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise VideoError(f"{path} is encoded in a way that FFmpeg here cannot decode.")
+    limits.check_size(path, stream.width, stream.height)
+    stream.thread_count = 1
+    return stream
+
+
+def reason_of(error: BaseException) -> str:
+    """The system's words alone, without the path that the message already has."""
+    return (getattr(error, "strerror", None) or str(error)).rstrip(".")
+
+
+# What a video may ask of the machine, since some are hostile and more are broken. No TensorFlow.
+
+
+# A JPEG's sides are 16-bit numbers.
+MAX_SIDE = 65_500
+# A record is one message, which TensorFlow and protobuf bound at 2 GB and a reader holds in memory.
+MAX_RECORD_BYTES = 2**29
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Videos beyond these are skipped like any that cannot be decoded.
+
+    Args:
+        max_pixels: of a frame, stored or resized.
+        max_seconds: length of a video, stated or decoded.
+    """
+
+    max_pixels: int = 7680 * 4320
+    max_seconds: float = 24 * 3600.0
+
+    def __post_init__(self) -> None:
+        if self.max_pixels < 1:
+            raise RecordError(f"`max_pixels` should be at least 1. Received: {self.max_pixels}.")
+        if not self.max_seconds > 0:
+            raise RecordError(f"`max_seconds` should be above 0. Received: {self.max_seconds}.")
+
+    def check_size(self, path: str, width: int, height: int) -> None:
+        """Raises VideoError for a frame that is too large."""
+        if width * height > self.max_pixels or max(width, height) > MAX_SIDE:
+            raise VideoError(
+                f"{path} has frames of {width}x{height}, more than the {self.max_pixels} pixels allowed. "
+                f"If they are meant, raise --max-pixels."
+            )
+
+    def check_length(self, path: str, seconds: float) -> None:
+        """Raises VideoError for a video that is too long."""
+        if seconds > self.max_seconds:
+            raise VideoError(
+                f"{path} lasts {seconds:.0f} s or more, longer than the {self.max_seconds:.0f} s allowed. "
+                f"If that is meant, raise --max-seconds."
+            )
+
+
+# The one place where frames get their size: colours and size in one pass of ffmpeg's swscale.
+
+
+# For the manifest: numbers do not reproduce across resizes.
+RESIZE = "swscale bilinear"
+# swscale's bilinear widens with the scale, so that nothing aliases. The flags keep chroma at full
+# resolution (without them large reductions lose 20 dB) and the bytes the same on every processor.
+SWSCALE_FLAGS = (
+    Interpolation.BILINEAR
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+    | Interpolation.BITEXACT
+)
+
+
+class Resizer:
+    """Turns decoded frames into RGB whose shorter side has `short_side` pixels, or as many as it has."""
+
+    def __init__(self, short_side: int | None, limits: Limits) -> None:
+        self._short_side = short_side
+        self._limits = limits
+        self._reformatter = VideoReformatter()
+
+    def convert(self, frame: av.VideoFrame, path: str) -> np.ndarray:
+        """uint8 `(H, W, 3)`, turned upright as the frame's rotation mark says, in steps of 90 degrees.
+
+        Raises:
+            VideoError: the result would be too large.
+        """
+        width, height = frame.width, frame.height
+        if self._short_side is not None:
+            scale = self._short_side / min(width, height)
+            width, height = round(width * scale), round(height * scale)
+            self._limits.check_size(path, width, height)
+        rgba = self._reformatter.reformat(
+            frame, width, height, "rgba", interpolation=SWSCALE_FLAGS, threads=1
+        ).to_ndarray()
+        # Both count counterclockwise.
+        return np.rot90(np.ascontiguousarray(rgba)[..., :3], round(frame.rotation / 90) % 4)
+
+
+def to_picture(frame: np.ndarray) -> Image.Image:
+    """A frame, RGB or grey, as Pillow's image.
+
+    Pillow keeps four bytes a pixel, as `Resizer` does, so that most of its frames need not be copied.
+    """
+    height, width = frame.shape[:2]
+    if frame.strides == (4 * width, 4, 1):
+        whole = np.lib.stride_tricks.as_strided(frame, (height, width, 4))
+        return Image.frombuffer("RGBX", (width, height), whole, "raw", "RGBX", 0, 1)
+    return Image.fromarray(frame)

@@ -1,18 +1,25 @@
 """A model on a source: what is expected, time by time."""
 
-import dataclasses
-import time
-from collections.abc import Callable, Iterator, Sequence
+from __future__ import annotations
 
+import dataclasses
+import math
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Generic, TypeVar
+
+import av
 import numpy as np
 
-from kdant_tf.anticipation.newest import newest
-from kdant_tf.anticipation.resampler import Resampler, Tick
-from kdant_tf.anticipation.source import Source, TimedFrame
-from kdant_tf.anticipation.windows import Window, Windows
+from kdant_tf.anticipation.sources import Source, TimedFrame
 from kdant_tf.serving.model import AnticipationModel
+from tf_records.encode import to_grey
 from tf_records.errors import VideoError
-from tf_records.schema import FlowInfo
+from tf_records.flow import compute_flow, flow_to_bytes
+from tf_records.schema import FLOW, RGB, FlowInfo
+from tf_records.video_file import Limits, Resizer, VideoInfo
 
 OnFrame = Callable[[TimedFrame], None]
 
@@ -128,3 +135,276 @@ def _ticks(source: Source, resampler: Resampler, on_frame: OnFrame) -> Iterator[
         yield from resampler.push(timed)
         on_frame(timed)
     yield from resampler.finish()
+
+
+# A window that slides over ticks: the clips that a network is shown.
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Window:
+    """A clip, uint8 `(T, H, W, C)`, and the ticks it begins and ends with.
+
+    `complete_at` is when its last frame had come, by `time.perf_counter`.
+    """
+
+    clip: np.ndarray
+    first: int
+    last: int
+    complete_at: float
+
+
+class Windows:
+    """Takes ticks, gives windows; holds no more than one window's frames.
+
+    Args:
+        clip_frames: int >= 1, ticks a window.
+        stride: float > 0, ticks from one window to the next. Where it is no whole number a window ends with
+            the first tick that is late enough.
+        modality: "rgb", "flow" or "rgb,flow".
+        short_side: pixels of the shorter side of the clips' frames.
+        flow: how flow is computed, where there is any.
+    """
+
+    def __init__(
+        self, *, clip_frames: int, stride: float, modality: str, short_side: int, flow: FlowInfo | None
+    ) -> None:
+        self._stride = stride
+        self._images = _Images(modality.split(","), short_side, flow)
+        self._held: deque[tuple[int, np.ndarray]] = deque(maxlen=clip_frames)
+        self._due = 0
+
+    def push(self, tick: int, frame: av.VideoFrame, name: str) -> Iterator[Window]:
+        """The window that this tick completes, if any.
+
+        Args:
+            tick: after a leap the window is filled anew.
+            frame: that the tick shows; the same object as before where it is the same frame.
+            name: of the source, for messages.
+        """
+        arrived_at = time.perf_counter()
+        for number, image in self._images.push(tick, frame, name):
+            if self._held and (number, image.shape) != (self._held[-1][0] + 1, self._held[-1][1].shape):
+                self._held.clear()
+            self._held.append((number, image))
+            if len(self._held) == self._held.maxlen and self._is_due(number):
+                clip = np.stack([image for _, image in self._held])
+                yield Window(clip=clip, first=self._held[0][0], last=number, complete_at=arrived_at)
+
+    def _is_due(self, last: int) -> bool:
+        assert self._held.maxlen is not None
+        since = last - (self._held.maxlen - 1)
+        if since < math.ceil(self._due * self._stride - 1e-9):
+            return False
+        self._due = math.floor(since / self._stride + 1e-9) + 1
+        return True
+
+
+class _Images:
+    """What of a frame a network sees, uint8 `(H, W, C)`: RGB, flow from the tick before, or both."""
+
+    def __init__(self, modalities: list[str], short_side: int, flow: FlowInfo | None) -> None:
+        self._modalities = modalities
+        self._flow = flow
+        self._resizer = Resizer(short_side, Limits())
+        self._before: tuple[int, av.VideoFrame, np.ndarray] | None = None
+
+    def push(self, tick: int, frame: av.VideoFrame, name: str) -> Iterator[tuple[int, np.ndarray]]:
+        before = self._before
+        same = before is not None and frame is before[1]
+        rgb = before[2] if before is not None and same else self._resizer.convert(frame, name)
+        self._before = (tick, frame, rgb)
+        if FLOW not in self._modalities:
+            yield tick, rgb
+        elif before is not None and before[0] == tick - 1 and before[2].shape == rgb.shape:
+            assert self._flow is not None
+            flow = flow_to_bytes(compute_flow(to_grey(before[2]), to_grey(rgb), self._flow), self._flow.bound)
+            if tick == 1:  # No frame leads to the first one: it takes the flow of the second, as in records.
+                yield 0, self._join(before[2], flow)
+            yield tick, self._join(rgb, flow)
+
+    def _join(self, rgb: np.ndarray, flow: np.ndarray) -> np.ndarray:
+        return np.concatenate([rgb, flow], axis=-1) if RGB in self._modalities else flow
+
+
+# From frames at their own times to the ticks of an even clock.
+
+
+# Over a longer pause nothing is shown: the clock leaps.
+MAX_PAUSE_S = 60.0
+# Share of the time to the next frame after which none is waited for.
+_PATIENCE = 0.9
+
+Tick = tuple[int, av.VideoFrame]
+
+
+class Resampler:
+    """Shows at each tick the last frame at or before it, as records do, whatever the frames' own rate.
+
+    A tick is certain when a later frame has come. Where that would cost time, `eager` takes the next frame to
+    come as expected, and shows a tick as soon as that one would be too late for it.
+
+    Args:
+        rate: frames per second of the source, mean.
+        fps: ticks per second; None takes the source's own clock.
+        eager: see above.
+    """
+
+    def __init__(self, rate: float, fps: float | None, *, eager: bool = False) -> None:
+        self._info = VideoInfo(fps=rate, duration_s=0.0)
+        self._fps = fps
+        self._ahead_s = _PATIENCE / rate if eager else 0.0
+        self._tick = 0
+        self._shown: TimedFrame | None = None
+
+    def push(self, timed: TimedFrame) -> Iterator[Tick]:
+        """The ticks that are certain now that this frame has come."""
+        if self._shown is not None:
+            yield from self._until(timed.time_s)
+        pause_s = timed.time_s - self._info.shown_s(self._tick, self._fps)
+        if pause_s > MAX_PAUSE_S:
+            self._tick += round(pause_s * (self._fps or self._info.fps))
+        self._shown = timed
+        if self._ahead_s:
+            yield from self._until(timed.time_s + self._ahead_s)
+
+    def finish(self) -> Iterator[Tick]:
+        """The ticks within the last frame's own time."""
+        if self._shown is not None:
+            yield from self._until(self._shown.time_s + 1 / self._info.fps)
+
+    def _until(self, time_s: float) -> Iterator[Tick]:
+        assert self._shown is not None
+        stop_s = min(time_s, self._shown.time_s + MAX_PAUSE_S)
+        while self._info.shown_s(self._tick, self._fps) < stop_s:
+            yield self._tick, self._shown.frame
+            self._tick += 1
+
+
+# Keeping up with a stream that does not wait: only the newest item counts.
+
+
+Item = TypeVar("Item")
+
+
+class _Slot(Generic[Item]):
+    """Holds at most one item; a newer one takes its place."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._item: Item | None = None
+        self._replaced = 0
+        self._ended = False
+        self.unwanted = False
+        self._error: BaseException | None = None
+
+    def put(self, item: Item) -> None:
+        with self._changed:
+            self._replaced += self._item is not None
+            self._item = item
+            self._changed.notify()
+
+    def end(self, error: BaseException | None) -> None:
+        with self._changed:
+            self._ended, self._error = True, error
+            self._changed.notify()
+
+    def take(self) -> tuple[Item, int] | None:
+        """Waits for an item; gives it with the number of those that it replaced. None at the end."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._item is not None or self._ended)
+            if self._item is None:
+                if self._error is not None:
+                    raise self._error
+                return None
+            taken = (self._item, self._replaced)
+            self._item, self._replaced = None, 0
+            return taken
+
+
+def newest(items: Iterator[Item]) -> Iterator[tuple[Item, int]]:
+    """Goes through `items` in a thread of its own, as fast as they come; yields the newest each time.
+
+    Where it is not gone through to its end the thread stops with the next item that comes.
+
+    Yields:
+        An item, and how many before it were left out since the last one. The very last one always comes.
+
+    Raises:
+        What `items` raises, when what came before has been yielded.
+    """
+    slot: _Slot[Item] = _Slot()
+    thread = threading.Thread(target=_fill, args=(items, slot), name="kdant-source", daemon=True)
+    thread.start()
+    try:
+        while (taken := slot.take()) is not None:
+            yield taken
+    finally:
+        slot.unwanted = True
+
+
+def _fill(items: Iterator[Item], slot: _Slot[Item]) -> None:
+    try:
+        for item in items:
+            slot.put(item)
+            if slot.unwanted:
+                break
+    except BaseException as error:
+        slot.end(error)
+    else:
+        slot.end(None)
+
+
+# What computing costs of the time that anticipating gains (Furnari and Farinella's streaming view).
+
+
+# Latencies are kept to 1 %, so that memory does not grow with their number.
+_STEP = 1.01
+
+
+@dataclasses.dataclass(slots=True)
+class Latencies:
+    """Counts of answers by their latency.
+
+    Args:
+        ahead_s: from the last frame of a clip to the beginning of what is expected; what comes later than
+            that is no anticipation. Below 0 where the clips overlap.
+    """
+
+    ahead_s: float
+    answers: int = 0
+    late: int = 0
+    dropped: int = 0
+    _counts: Counter[int] = dataclasses.field(default_factory=Counter)
+
+    def add(self, latency_s: float, dropped: int = 0) -> None:
+        """Takes one answer's latency, and how many windows were dropped before it."""
+        self.answers += 1
+        self.late += latency_s > self.ahead_s
+        self.dropped += dropped
+        self._counts[round(math.log(max(latency_s, 1e-6), _STEP))] += 1
+
+    def percentile_s(self, percent: float) -> float:
+        """The latency that so many percent of the answers stay within, to 1 %; 0 without answers."""
+        wanted, seen = math.ceil(self.answers * percent / 100), 0
+        for place in sorted(self._counts):
+            seen += self._counts[place]
+            if seen >= wanted:
+                return float(_STEP**place)
+        return 0.0
+
+    def share(self, percent: float = 50) -> float | None:
+        """That latency as a share of `ahead_s`; None where nothing is gained that could be lost."""
+        return self.percentile_s(percent) / self.ahead_s if self.ahead_s > 0 else None
+
+    def summary(self) -> dict[str, Any]:
+        """For JSON."""
+        percentiles = {f"p{percent}_s": round(self.percentile_s(percent), 4) for percent in (50, 90, 99)}
+        share = self.share()
+        return {
+            "answers": self.answers,
+            "dropped": self.dropped,
+            "late": self.late,
+            "anticipation_s": round(self.ahead_s, 4),
+            **percentiles,
+            "share": None if share is None else round(share, 4),
+        }

@@ -3,21 +3,24 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kdant_tf.report.content import Page, Picture, Section, Table
-from kdant_tf.report.curves import curve_blocks
-from kdant_tf.report.group import MOST_NETWORKS, Group, group_networks
-from kdant_tf.report.page import write_page
-from kdant_tf.report.pictures import (
+from kdant_tf.report.group import MOST_NETWORKS, Group, Subject, group_networks, load_subject
+from kdant_tf.report.page import Page, Picture, Section, Table, write_page
+from kdant_tf.report.plots import (
     class_picture,
     confusion_pictures,
+    curve_blocks,
     reliability_picture,
     study_pictures,
     training_picture,
 )
-from kdant_tf.report.result_tables import class_table, difference_table, result_table
-from kdant_tf.report.setting_tables import setting_tables
-from kdant_tf.report.study_tables import about_tables, study_blocks
-from kdant_tf.report.subject import Subject, load_subject
+from kdant_tf.report.tables import (
+    about_tables,
+    class_table,
+    difference_table,
+    result_table,
+    setting_tables,
+    study_blocks,
+)
 from kdant_tf.runs import Run
 from kdant_tf.version import __version__
 from tf_records.errors import KdantError
@@ -100,7 +103,7 @@ def _seen(groups: Sequence[Group]) -> list[Section]:
     sections: list[Section] = []
     for number, group in enumerate(groups):
         if group.records is not None:
-            from kdant_tf.report.seen import seen_sections  # imports TensorFlow
+            from kdant_tf.report.samples import seen_sections  # imports TensorFlow
 
             sections += seen_sections(group, group.records, number, len(groups))
     return sections or [Section(id="samples", title="Samples", blocks=(), text=(_NO_RECORDS,))]

@@ -1,30 +1,45 @@
 """From runs to a version folder that TensorFlow Serving loads."""
 
+from __future__ import annotations
+
 import dataclasses
+import itertools
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+import statistics
+import time
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
+from kdant_tf.evaluation.evaluate import default_view
+from kdant_tf.evaluation.predictions import read_config
 from kdant_tf.models.weights import first_line
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, manifest_sha256
-from kdant_tf.serving.batching import BATCHING_NAME, BATCHING_TEXT
-from kdant_tf.serving.description import LABELS_NAME, describe_export, labels_text
 from kdant_tf.serving.model import SAVED_MODEL_NAME
 from kdant_tf.serving.model_card import CARD_NAME, write_card
-from kdant_tf.serving.parity import Parity, check_parity
-from kdant_tf.serving.samples import draw_samples, read_samples
-from kdant_tf.serving.signatures import add_signatures
-from kdant_tf.serving.streams import Stream, open_streams
-from kdant_tf.serving.warm_up import write_warm_up
-from tf_records.errors import KdantError
+from kdant_tf.serving.signatures import (
+    DEFAULT,
+    ENCODED,
+    FEATURES,
+    Stream,
+    add_signatures,
+    input_names,
+    open_streams,
+    prepare_clips,
+)
+from kdant_tf.version import __version__
+from tf_records import augment
+from tf_records.errors import KdantError, RunError
 from tf_records.files import claim_folder, lock_folder, remove_folder
+from tf_records.reader import decode_clip, parse
 from tf_records.records import Records
+from tf_records.schema import CHANNELS, FLOW
 
 _TEMPORARY = ".tmp-"
 
@@ -182,3 +197,274 @@ def _check_is_free(out: Path, version: int | None) -> None:
 
 def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+# What an exported version says of itself to programs: config.json and labels.txt.
+
+
+LABELS_NAME = "labels.txt"
+
+
+def describe_export(
+    streams: Sequence[Stream], signatures: Mapping[str, Any], *, folded: bool
+) -> dict[str, Any]:
+    """What config.json of an exported version says.
+
+    Args:
+        streams: RGB first.
+        signatures: see `kdant_tf.serving.signatures.add_signatures`.
+        folded: whether batch normalisation was folded into the layers before it.
+    """
+    first, last = streams[0].run, streams[-1].run  # One and the same, or RGB and flow.
+    return {
+        "kdant": __version__,
+        "classes": list(first.classes),
+        "clip": {**dataclasses.asdict(first.clip), "fps": first.fps},
+        "offset_s": first.offset_s,
+        "anticipates": first.anticipates,
+        "modality": ",".join(stream.run.modality for stream in streams),
+        "flow": None if last.flow is None else dataclasses.asdict(last.flow),
+        "crop": first.config.crop,
+        "short_side": first.short_side,
+        "role": first.role,
+        "dataset": first.dataset,
+        "signatures": signatures,
+        "folded_batch_norm": folded,
+        "run": _describe_run(streams[0]),
+        **({"with": _describe_run(streams[1])} if len(streams) > 1 else {}),
+    }
+
+
+def labels_text(classes: Sequence[str]) -> str:
+    """One class a line, in index order."""
+    return "".join(f"{name}\n" for name in classes)
+
+
+def _describe_run(stream: Stream) -> dict[str, Any]:
+    """All of a run's config.json that is not said of the whole."""
+    fields = read_config(stream.run)
+    kept = {name: value for name, value in fields.items() if name not in ("classes", "clip")}
+    return {"folder": stream.run.folder.resolve().name, "weight": stream.weight, **kept}
+
+
+# How TensorFlow Serving may join waiting requests to one. No TensorFlow here.
+
+
+BATCHING_NAME = "batching_params.pbtxt"
+BATCHING_FLAGS = "--enable_batching --enable_per_model_batching_parameters"
+
+# In the text form of TensorFlow Serving's BatchingParameters. No clip is filled up to the size of another:
+# the network would see the filling.
+BATCHING_TEXT = f"""\
+# TensorFlow Serving reads this file beside saved_model.pb when started with
+# {BATCHING_FLAGS}.
+# Clips join a batch where their shapes agree: encoded frames always do, raw clips only with others of the
+# same height and width; a request of another size fails. A frame that cannot be decoded fails its whole
+# batch, so leave batching out where images are not to be trusted.
+max_batch_size {{ value: 8 }}
+allowed_batch_sizes: 1
+allowed_batch_sizes: 2
+allowed_batch_sizes: 4
+allowed_batch_sizes: 8
+batch_timeout_micros {{ value: 5000 }}
+max_enqueued_batches {{ value: 64 }}
+"""
+
+
+# Requests that TensorFlow Serving runs while it loads a model, so that the first client does not wait.
+
+
+WARM_UP_PATH = Path("assets.extra", "tf_serving_warmup_requests")
+
+
+def write_warm_up(folder: Path, requests: Mapping[str, Mapping[str, np.ndarray]]) -> str | None:
+    """Writes a PredictionLog for each signature beside the SavedModel in `folder`.
+
+    Args:
+        folder: of a version.
+        requests: signature → input → value.
+
+    Returns:
+        None, or why nothing was written: the extra `serving` is not installed.
+    """
+    try:
+        from tensorflow_serving.apis.predict_pb2 import PredictRequest
+        from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
+    except Exception as error:  # Protobuf has errors of its own for files made for another version.
+        reason = str(error).splitlines()[0]
+        return f"none was written: {reason}; install it with pip install 'kdant-tf[serving]'"
+    (folder / WARM_UP_PATH).parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(folder / WARM_UP_PATH)) as writer:
+        for signature, inputs in requests.items():
+            tensors = {name: tf.make_tensor_proto(value) for name, value in inputs.items()}
+            request = PredictRequest(inputs=tensors)
+            request.model_spec.signature_name = signature
+            log = PredictionLog(predict_log=PredictLog(request=request))
+            writer.write(log.SerializeToString(deterministic=True))
+    return None
+
+
+# Whether an exported model says what its run says, and how fast.
+
+
+TOLERANCE = 1e-5
+_TIMED_CALLS = 10
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """What a trial of an exported model showed.
+
+    Args:
+        clips: how many were tried.
+        source: where they came from, in words.
+        difference: largest one of a probability, over all signatures.
+        latency_ms: signature → median time of a request of one clip, decoding included.
+    """
+
+    clips: int
+    source: str
+    difference: float
+    latency_ms: dict[str, float]
+
+
+def check_parity(folder: Path, streams: Sequence[Stream], samples: Sequence[Sample], source: str) -> Parity:
+    """Asks the run's networks and the SavedModel in `folder` for the same clips.
+
+    Args:
+        folder: of a version.
+        streams: of the run, as it was trained.
+        samples: to try, at least one.
+        source: of the samples, in words.
+
+    Raises:
+        RunError: they differ by more than TOLERANCE.
+    """
+    loaded = tf.saved_model.load(str(folder))
+    difference = 0.0
+    for sample in samples:
+        expected = _answer_of_run(streams, sample)
+        for signature, inputs in sample.requests(streams).items():
+            answer = loaded.signatures[signature](**_tensors(inputs))["probabilities"].numpy()
+            # max() would drop what is no number.
+            difference = float(np.maximum(difference, np.abs(answer - expected).max()))
+    if not difference <= TOLERANCE:
+        raise RunError(
+            f"The exported model differs from run {streams[0].run.folder} by {difference:.2g} in a "
+            f"probability, more than {TOLERANCE:g}, on {source}; nothing was written. Export without "
+            f"--fold-batch-norm; a network of one's own should give one answer for one clip."
+        )
+    latency_ms = {
+        signature: _time(loaded.signatures[signature], inputs)
+        for signature, inputs in samples[0].requests(streams).items()
+    }
+    return Parity(clips=len(samples), source=source, difference=difference, latency_ms=latency_ms)
+
+
+def _answer_of_run(streams: Sequence[Stream], sample: Sample) -> np.ndarray:
+    logits = tf.add_n(
+        [
+            stream.weight * stream.infer(prepare_clips(tf.constant(clips), stream.prepare))[0]
+            for stream, clips in zip(streams, sample.clips, strict=True)
+        ]
+    )
+    return tf.nn.softmax(logits).numpy()
+
+
+def _time(function: tf.types.experimental.ConcreteFunction, inputs: dict[str, np.ndarray]) -> float:
+    seconds = []
+    for _ in range(_TIMED_CALLS):
+        begin = time.perf_counter()
+        answer = function(**_tensors(inputs))
+        answer["probabilities"].numpy()
+        seconds.append(time.perf_counter() - begin)
+    return 1000 * statistics.median(seconds)
+
+
+def _tensors(inputs: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
+    return {name: tf.constant(value) for name, value in inputs.items()}
+
+
+# Clips to try an exported model on: of records, or drawn.
+
+
+DRAWN = 2
+READ = 4
+# Splits in the order in which one is looked for.
+_SPLITS = ("test", "val", "train")
+_ASPECT = 4 / 3
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sample:
+    """One clip, in each stream's modality.
+
+    Args:
+        clips: uint8 `(1, T, H, W, C)` of each stream.
+        frames: the same as strings, `(1, T)` or `(1, T, 2)`, of each stream.
+    """
+
+    clips: tuple[np.ndarray, ...]
+    frames: tuple[np.ndarray, ...]
+
+    def requests(self, streams: Sequence[Stream]) -> dict[str, dict[str, np.ndarray]]:
+        """Signature → input → value."""
+        clips = dict(zip(input_names(DEFAULT, streams), self.clips, strict=True))
+        frames = dict(zip(input_names(ENCODED, streams), self.frames, strict=True))
+        return {DEFAULT: clips, ENCODED: frames, FEATURES: clips}
+
+
+def draw_samples(streams: Sequence[Stream]) -> list[Sample]:
+    """Clips of noise, always the same ones, of the frame size that the runs were trained on."""
+    generator = np.random.default_rng(0)
+    samples = []
+    for _ in range(DRAWN):
+        clips = []
+        for stream in streams:
+            height = stream.run.short_side
+            shape = (1, stream.run.clip.clip_frames, height, round(height * _ASPECT), stream.channels)
+            clips.append(generator.integers(0, 256, shape, dtype=np.uint8))
+        samples.append(Sample(clips=tuple(clips), frames=tuple(_encode(each) for each in clips)))
+    return samples
+
+
+def read_samples(streams: Sequence[Stream], records: Records) -> list[Sample]:
+    """The middle clips of the first records, of the segment that the first run is to see.
+
+    Raises:
+        RunError: records that do not fit a run.
+        RecordError: there are none in the folder.
+    """
+    for stream in streams:
+        # Of a run that was trained on features these are the frames that the stem sees.
+        if records.manifest.features is not None:
+            raise RunError(
+                f"{records.folder} has features. Give the records of frames that they were made of."
+            )
+        dataclasses.replace(stream.run, features=None).check_records(records.manifest, records.folder)
+    split = next((name for name in _SPLITS if name in records.manifest.splits), _SPLITS[0])
+    view = default_view(streams[0].run)
+    read = [_read(dataclasses.replace(records, modality=s.run.modality), split, view) for s in streams]
+    return [
+        Sample(clips=tuple(clips for clips, _ in each), frames=tuple(frames for _, frames in each))
+        for each in itertools.islice(zip(*read, strict=True), READ)
+    ]
+
+
+def _read(records: Records, split: str, view: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    clip_frames = records.manifest.clip.clip_frames
+    for serialized in tf.data.TFRecordDataset(records.paths(split)):
+        _, segments = parse(records, serialized, (view,))
+        count = tf.shape(segments[view])[0]
+        (start,) = augment.window_starts(count, clip_frames, 1)
+        frames = tf.gather(segments[view], augment.clip_indices(count, start, clip_frames))
+        yield decode_clip(records, segments[view], start)[None].numpy(), frames[None].numpy()
+
+
+def _encode(clips: np.ndarray) -> np.ndarray:
+    """uint8 `(1, T, H, W, C)` → PNG strings."""
+    if clips.shape[-1] == CHANNELS[FLOW]:
+        strings = [[tf.io.encode_png(frame[..., i : i + 1]).numpy() for i in range(2)] for frame in clips[0]]
+    else:
+        strings = [tf.io.encode_png(frame).numpy() for frame in clips[0]]
+    return np.array([strings], dtype=object)

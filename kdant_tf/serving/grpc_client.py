@@ -6,8 +6,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from kdant_tf.serving.server import Server, ServerError
-from kdant_tf.serving.signature import Signature
+from kdant_tf.serving.server import Server, ServerError, Signature
 
 try:
     import grpc

@@ -199,8 +199,7 @@ def _model_of_run(run: Run) -> AnticipationModel:
 def _load_network(run: Run) -> Callable[[np.ndarray], np.ndarray]:
     import tensorflow as tf
 
-    from kdant_tf.serving.inputs import clips_spec, prepare_clips
-    from kdant_tf.serving.streams import open_streams
+    from kdant_tf.serving.signatures import clips_spec, open_streams, prepare_clips
 
     (stream,) = open_streams([run])
 

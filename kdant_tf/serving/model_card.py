@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdant_tf.report.evaluated import Evaluated, describe_advice, read_config, read_evaluated
-from kdant_tf.report.setting_tables import flatten
+from kdant_tf.evaluation.predictions import Evaluated, describe_advice, read_config, read_evaluated
+from kdant_tf.report.tables import flatten
 from kdant_tf.runs import Run, flow_from
-from kdant_tf.serving.streams import Stream
+from kdant_tf.serving.signatures import Stream
 
 CARD_NAME = "model_card.md"
 _NAMES = {"rgb": "RGB", "flow": "optical flow"}
@@ -17,7 +17,7 @@ def write_card(streams: Sequence[Stream], config: Mapping[str, Any]) -> str:
 
     Args:
         streams: RGB first.
-        config: see `kdant_tf.serving.description.describe_export`.
+        config: see `kdant_tf.serving.export.describe_export`.
 
     Raises:
         RunError: a run's evaluation.json cannot be read.

@@ -13,8 +13,7 @@ from urllib.parse import quote
 import numpy as np
 import urllib3
 
-from kdant_tf.serving.server import Server
-from kdant_tf.serving.signature import Signature, signatures_of_json
+from kdant_tf.serving.server import Server, Signature, signatures_of_json
 
 # An answer is some numbers a class; a server that is none may send anything.
 _LARGEST_ANSWER = 64 << 20

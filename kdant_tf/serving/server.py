@@ -5,9 +5,9 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from tf_records.errors import KdantError
 
@@ -141,3 +141,39 @@ def _shorten(reason: str) -> str:
     if said := _SAID_BY_MODEL.search(line):
         line = said[1]
     return (line if len(line) <= _LONGEST_REASON else line[:_LONGEST_REASON] + " …").rstrip(".")
+
+
+# What a served model says of its signatures. No TensorFlow.
+
+
+Shape = tuple[int, ...]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Signature:
+    """Shapes of a signature's tensors by name; -1 is any size."""
+
+    inputs: Mapping[str, Shape]
+    outputs: Mapping[str, Shape]
+
+
+def signatures_of_json(metadata: Any) -> dict[str, Signature]:
+    """The signatures in TensorFlow Serving's JSON of GetModelMetadataResponse.
+
+    Raises:
+        KeyError, TypeError, ValueError, AttributeError: it is something else.
+    """
+    found = metadata["metadata"]["signature_def"]["signature_def"]
+    return {
+        name: Signature(*({key: _shape(info) for key, info in fields[side].items()} for side in _SIDES))
+        for name, fields in found.items()
+        if all(side in fields for side in _SIDES)
+    }
+
+
+_SIDES = ("inputs", "outputs")
+
+
+def _shape(info: Mapping[str, Any]) -> Shape:
+    # int64 is a string in the JSON of protocol buffers.
+    return tuple(int(dim["size"]) for dim in info["tensor_shape"]["dim"])

@@ -1,13 +1,164 @@
 """The signatures of an exported model: clips, encoded frames, and features."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from kdant_tf.serving.inputs import checked, clips_spec, decode_clips, frames_spec, prepare_clips
-from kdant_tf.serving.streams import Stream
+from kdant_tf.config import INITS
+from kdant_tf.models.batch_norm_folding import fold_batch_norm
+from kdant_tf.models.i3d_stem import load_stem
+from kdant_tf.models.networks import LOGITS, feature_map_name, load_network
+from kdant_tf.runs import Run
+from tf_records import augment
+from tf_records.augment import decode_jpeg
+from tf_records.errors import RunError
+from tf_records.reader import map_side, plain
+from tf_records.schema import CHANNELS, FLOW, RGB
+
+# A run's network with everything before it, from uint8 frames on, as evaluation has it.
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Stream:
+    """One network of an exported model.
+
+    Args:
+        run: whose network it is.
+        network: of the run.
+        stem: makes the features that the network sees, where the run was trained on features.
+        weight: of its logits.
+    """
+
+    run: Run
+    network: keras.Model
+    stem: keras.Model | None = None
+    weight: float = 1.0
+
+    @property
+    def channels(self) -> int:
+        return CHANNELS[self.run.modality]
+
+    @property
+    def crop(self) -> int | None:
+        """Pixels of the square cut out of each frame; None where the stem sees whole frames."""
+        return self.run.config.crop if self.run.features is None else self.run.features.crop
+
+    @property
+    def prepared_shape(self) -> tuple[int | None, ...]:
+        """(T, H, W, C) of what `infer` takes."""
+        return (self.run.clip.clip_frames, self.crop, self.crop, self.channels)
+
+    def prepare(self, frames: tf.Tensor) -> tf.Tensor:
+        """uint8 `(N, H, W, C)` → float32 `(N, crop, crop, C)` in [-1, 1]; whole frames keep their shape."""
+        if self.crop is not None:
+            return augment.crop_centrally(frames, self.crop)
+        size = tf.shape(frames)[1:3]
+        short_side = self.run.short_side
+        scaled = tf.cast(tf.round(size * short_side / tf.reduce_min(size)), tf.int32)
+        right_size = tf.cond(
+            tf.reduce_all(tf.equal(scaled, size)),
+            lambda: tf.cast(frames, tf.float32),
+            lambda: tf.image.resize(frames, scaled, method="bilinear", antialias=True),
+        )
+        return augment.scale(tf.ensure_shape(right_size, (None, None, None, self.channels)))
+
+    def infer(self, clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Prepared `(B, T, H, W, C)` → logits `(B, classes)` and the mean of the feature map `(B, d)`."""
+        outputs = self.network(self._seen(clips), training=False)
+        features = outputs[feature_map_name(self.network)]
+        return outputs[LOGITS], tf.reduce_mean(features, axis=list(range(1, len(features.shape) - 1)))
+
+    def folded(self) -> "Stream":
+        """The same with batch normalisation folded into the layers before it."""
+        stem = None if self.stem is None else fold_batch_norm(self.stem)
+        return dataclasses.replace(self, network=fold_batch_norm(self.network), stem=stem)
+
+    def _seen(self, clips: tf.Tensor) -> tf.Tensor:
+        """What the network sees of the clips: records of features hold float16, and the middle of a map."""
+        if self.stem is None:
+            return clips
+        maps = tf.cast(self.stem(clips, training=False), tf.float16)
+        side = map_side(self.run.config.crop)
+        # (B, T, H, W, C): crop_map leaves the first axis of its four alone, so B and T can share it.
+        shape = tf.shape(maps)
+        cut = augment.crop_map(tf.reshape(maps, tf.concat([[-1], shape[2:]], axis=0)), None, side)
+        return tf.reshape(cut, (shape[0], maps.shape[1], side, side, maps.shape[4]))
+
+
+def open_streams(
+    runs: Sequence[Run],
+    weights: Sequence[float] = (),
+    *,
+    stem: str | None = None,
+    network: keras.Model | None = None,
+) -> tuple[Stream, ...]:
+    """Loads one network, or the two of a pair of RGB and flow, RGB first.
+
+    Args:
+        runs: finished.
+        weights: of their logits; none for equal ones.
+        stem: where the weights lie that made the runs' features, see
+            `kdant_tf.models.i3d_stem.load_stem`; None for where they were.
+        network: of the first run, where it is loaded already.
+
+    Raises:
+        RunError: a pair that does not fit together, or a stem other than that of the features.
+        WeightsError: the stem's weights cannot be had.
+    """
+    if len(runs) > 1:
+        _check_pair(runs)
+    if stem is not None and all(run.features is None for run in runs):
+        raise RunError(
+            f"--stem is for runs trained on features. Received: {runs[0].folder}, which sees frames."
+        )
+    streams = [
+        _open_stream(run, weight, stem, network if run is runs[0] else None)
+        for run, weight in zip(runs, weights or (1.0,) * len(runs), strict=True)
+    ]
+    return tuple(sorted(streams, key=lambda stream: -stream.channels))
+
+
+def _open_stream(run: Run, weight: float, stem: str | None, network: keras.Model | None) -> Stream:
+    network = load_network(run) if network is None else network
+    return Stream(run=run, network=network, stem=_open_stem(run, stem), weight=weight)
+
+
+def _open_stem(run: Run, init: str | None) -> keras.Model | None:
+    if run.features is None:
+        return None
+    source = run.features.source if init is None else init
+    advice = "Say where the weights lie that made them: --stem INIT."
+    if source not in INITS and not Path(source).exists() and not Path(f"{source}.index").exists():
+        raise RunError(
+            f"Run {run.folder} was trained on features of a stem whose weights are not at {source}. {advice}"
+        )
+    stem = load_stem(source, modality=run.modality, clip_frames=run.clip.clip_frames)
+    if stem.weights_sha256 != run.features.weights_sha256:
+        raise RunError(
+            f"Run {run.folder} was trained on features of another stem than that of {source}. {advice}"
+        )
+    return stem.network
+
+
+def _check_pair(runs: Sequence[Run]) -> None:
+    first, second = runs
+    if first.modality == second.modality:
+        raise RunError(
+            f"Two streams are one of RGB and one of flow. Received: {first.folder} and {second.folder}, both "
+            f"of {first.modality}."
+        )
+    for what in ("classes", "clip", "anticipates"):
+        own, other = getattr(first, what), getattr(second, what)
+        if own != other:
+            raise RunError(
+                f"Two streams should agree in `{what}`. Received: {own} of {first.folder}, {other} of "
+                f"{second.folder}. Train both on the same records."
+            )
+
 
 DEFAULT = "serving_default"
 ENCODED = "encoded"
@@ -118,3 +269,120 @@ def _add(
 
 def _describe(spec: tf.TensorSpec) -> dict[str, Any]:
     return {"dtype": spec.dtype.name, "shape": list(spec.shape)}
+
+
+# What a request holds, checked inside the served graph, and encoded frames decoded there.
+#
+# A server sees nothing but the graph, so what is wrong with a request is found by its own assertions. Stock
+# operations alone: no Python runs in a server.
+
+
+Prepare = Callable[[tf.Tensor], tf.Tensor]
+
+
+def clips_spec(name: str, frames: int, channels: int) -> tf.TensorSpec:
+    """Of uint8 clips."""
+    return tf.TensorSpec((None, frames, None, None, channels), tf.uint8, name=name)
+
+
+def frames_spec(name: str, frames: int, channels: int) -> tf.TensorSpec:
+    """Of JPEG or PNG strings: one a frame `(B, T)`, of flow u and v `(B, T, 2)`."""
+    shape = (None, frames, 2) if channels == CHANNELS[FLOW] else (None, frames)
+    return tf.TensorSpec(shape, tf.string, name=name)
+
+
+def checked(values: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
+    """`values`, unless their shape is another than that of `spec`, or holds a 0: then the request fails.
+
+    A server does not compare a request with the shapes that a signature states.
+    """
+    # Forgets the stated shape, by which the comparison would be computed before any request is there.
+    given = tf.raw_ops.PlaceholderWithDefault(input=values, shape=tf.TensorShape(None))
+    shape, rank = tf.shape(given), len(spec.shape)
+    padded = tf.concat([shape, tf.zeros((rank,), tf.int32)], axis=0)[:rank]
+    fits = tf.equal(tf.size(shape), rank) & tf.reduce_all(padded > 0)
+    for axis, size in enumerate(spec.shape):
+        if size is not None:
+            fits &= tf.equal(padded[axis], size)
+    kind = "uint8" if spec.dtype == tf.uint8 else "strings, a JPEG or PNG each,"
+    wanted = (
+        "(" + ", ".join("BTHWC"[axis] if n is None else str(n) for axis, n in enumerate(spec.shape)) + ")"
+    )
+    message = tf.strings.format(
+        f"`{spec.name}` should be {kind} of shape {wanted}, nowhere 0. Received shape: {{}}.", shape
+    )
+    with tf.control_dependencies([tf.debugging.Assert(fits, [message])]):
+        return tf.ensure_shape(tf.identity(given), spec.shape)
+
+
+def prepare_clips(clips: tf.Tensor, prepare: Prepare) -> tf.Tensor:
+    """uint8 `(B, T, H, W, C)` → float32 `(B, T, h, w, C)`."""
+    shape = tf.shape(clips)
+    # (B, T, H, W, C) → (B·T, H, W, C)
+    return _unfold(prepare(tf.reshape(clips, (-1, shape[2], shape[3], clips.shape[4]))), clips.shape[1])
+
+
+def decode_clips(encoded: tf.Tensor, prepare: Prepare) -> tf.Tensor:
+    """Strings of `frames_spec` → float32 `(B, T, h, w, C)`.
+
+    Frames are decoded in parallel. One that cannot be makes the request fail with its place: TensorFlow's
+    decoder does not say which string it was given, and `ignore_errors` is the one operation that survives
+    it. (That it may stall is said of damaged files of records, not of a list of strings.)
+    """
+    # (B, T) → (B·T,), or of u and v (B, T, 2) → (B·T, 2)
+    flat = tf.reshape(encoded, (-1, *encoded.shape[2:]))
+    count = tf.shape(flat, tf.int64)[0]
+    channels = CHANNELS[RGB] if flat.shape.rank == 1 else CHANNELS[FLOW]
+
+    @plain
+    def decode(number: tf.Tensor, strings: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        frame = _decode_rgb(strings) if channels == CHANNELS[RGB] else _decode_flow(strings)
+        image = prepare(frame[None])[0]
+        return number, image, tf.shape(image)[:2]
+
+    decoded = tf.data.Dataset.from_tensor_slices(flat).enumerate()
+    decoded = decoded.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).ignore_errors()
+    # Nothing at all may have been decoded, and a batch of nothing is an error of another kind.
+    end = tf.data.Dataset.from_tensors((count, tf.zeros((1, 1, channels)), tf.ones((2,), tf.int32)))
+    numbers, images, sizes = decoded.concatenate(end).padded_batch(count + 1).get_single_element()
+    with tf.control_dependencies([_assert_all_decoded(numbers, count, encoded.shape[1])]):
+        sizes = tf.identity(sizes)[:-1]
+    with tf.control_dependencies([_assert_one_size(sizes, encoded.shape[1])]):
+        return _unfold(tf.identity(images)[:-1], encoded.shape[1])
+
+
+def _decode_rgb(string: tf.Tensor) -> tf.Tensor:
+    return decode_jpeg(string, CHANNELS[RGB])
+
+
+def _decode_flow(strings: tf.Tensor) -> tf.Tensor:
+    """u and v, a grey picture each → uint8 `(H, W, 2)`."""
+    return tf.concat([decode_jpeg(strings[0], 1), decode_jpeg(strings[1], 1)], axis=-1)
+
+
+def _assert_all_decoded(numbers: tf.Tensor, count: tf.Tensor, frames: int) -> tf.Operation:
+    # The end's number stands where the first missing one should, or, where none is missing, in its own place.
+    is_right = tf.equal(numbers, tf.range(tf.size(numbers, tf.int64)))
+    missing = tf.argmin(tf.cast(is_right, tf.int32))
+    message = tf.strings.format(
+        "Frame {} of clip {} should be a JPEG or PNG picture. It cannot be decoded.",
+        (missing % frames, missing // frames),
+    )
+    return tf.debugging.Assert(tf.equal(tf.size(numbers, tf.int64), count + 1), [message])
+
+
+def _assert_one_size(sizes: tf.Tensor, frames: int) -> tf.Operation:
+    """Frames that are not cut to one size have to come in one."""
+    is_first = tf.reduce_all(tf.equal(sizes, sizes[:1]), axis=1)
+    other = tf.argmin(tf.cast(is_first, tf.int32))
+    message = tf.strings.format(
+        "Frames of a request should have one shape. Received: {} for frame {} of clip {}, {} for the first.",
+        (sizes[other], other % frames, other // frames, sizes[0]),
+    )
+    return tf.debugging.Assert(tf.reduce_all(is_first), [message])
+
+
+def _unfold(images: tf.Tensor, frames: int) -> tf.Tensor:
+    """`(B·T, h, w, C)` → `(B, T, h, w, C)`."""
+    shape = tf.shape(images)
+    return tf.reshape(images, (-1, frames, shape[1], shape[2], images.shape[3]))

@@ -6,16 +6,37 @@ few have a label, many have none. The paper says that L_direct suffers from such
 """
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import json
+import types
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
 from kdant_tf.config import FEATURE_LOSS_NAMES, STUDENT, TEACHER, resolve_config
-from kdant_tf.studies.plan import Base, places_of, plan_runs
-from kdant_tf.studies.rows import choose_rows
-from kdant_tf.studies.scales import PAPER, describe_scale
-from kdant_tf.studies.study import Column, Network, Row, Source, Study
-from kdant_tf.studies.summary import Cell, ResultTable, summarize
-from tf_records.schema import FUTURE, OBSERVED
+from kdant_tf.studies.plan import (
+    PAPER,
+    Base,
+    Column,
+    Network,
+    Row,
+    Source,
+    Study,
+    choose_rows,
+    describe_scale,
+    places_of,
+    plan_runs,
+)
+from kdant_tf.studies.results import Cell, ResultTable, summarize
+from kdant_tf.studies.study_folder import count_cores
+from kdant_tf.visualization.style import GREY, MARKERS, OKABE_ITO, save
+from tf_records.errors import KdantError
+from tf_records.manifest import MANIFEST_NAME
+from tf_records.plan import BuildOptions
+from tf_records.schema import FUTURE, OBSERVED, ClipSpec
+from tf_records.sources.synthetic import HEIGHT, OFFSET_FRAMES, SPEC_NAME, SyntheticSpec, read_synthetic
+from tf_records.writer import build_records
 
 PRESETS = {"rgb": "drift"}
 # The preset's own size has this name in place of the paper's, which has no such study.
@@ -114,3 +135,143 @@ def summarize_drift(study: Study, folder: Path) -> ResultTable:
         cells |= table.cells
         missing += table.missing
     return ResultTable(study=study, cells=cells, missing=tuple(missing))
+
+
+# The drift study's picture: what each feature loss gains against the drift. No TensorFlow here.
+
+
+PICTURE_NAME = "drift.png"
+_LOOKS = {
+    "direct": ("direct: position by position", OKABE_ITO[1], MARKERS[1]),
+    "unidirectional": ("unidirectional: L̃(R, A)", OKABE_ITO[2], MARKERS[2]),
+    "bidirectional": ("bidirectional: L_d", OKABE_ITO[0], MARKERS[0]),
+}
+# Points of neighbouring losses stand side by side, so that no bar hides another; a share of the width.
+_STEP = 0.008
+
+
+def plot_drift(table: ResultTable, path: Path) -> None:
+    """Gain over `none` in percentage points with 95 % intervals, a line a loss, and `none` itself below.
+
+    Args:
+        table: of `summarize_drift`.
+        path: PNG to write.
+    """
+    figure = Figure(figsize=(8, 6.4), layout="constrained")
+    gains, level = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1.2))
+    for number, name in enumerate(_LOOKS):
+        _draw_gain(gains, table, name, shift=(number - 1) * _STEP)
+    gains.axhline(0, color="black", linewidth=1)
+    gains.set(
+        title="Gain over the student without a feature loss, 95 % intervals", ylabel="percentage points"
+    )
+    if gains.lines[:-1]:
+        figure.legend(*gains.get_legend_handles_labels(), loc="outside upper center", ncols=3, fontsize=9.5)
+    _draw_level(level, table)
+    for axis in (gains, level):
+        axis.grid(alpha=0.3)
+    figure.supxlabel(f"Scale {table.study.scale}", x=1, ha="right", fontsize=8, color=GREY)
+    save(figure, path)
+
+
+def _draw_gain(axis: Axes, table: ResultTable, name: str, shift: float) -> None:
+    points = [
+        (drift_of(column) + shift, found.difference)
+        for column in table.study.columns
+        if (found := table.cells.get((name, column.name))) is not None and found.difference is not None
+    ]
+    if not points:
+        return
+    label, color, marker = _LOOKS[name]
+    values = [100 * gain.value for _, gain in points]
+    bars = (
+        [100 * (gain.value - gain.low) for _, gain in points],
+        [100 * (gain.high - gain.value) for _, gain in points],
+    )
+    drifts = [drift for drift, _ in points]
+    axis.errorbar(drifts, values, yerr=bars, label=label, color=color, marker=marker, markersize=7, capsize=4)
+
+
+def _draw_level(axis: Axes, table: ResultTable) -> None:
+    """Accuracy of `none`, so that one sees from where the gains are."""
+    points = [
+        (drift_of(column), found.ours)
+        for column in table.study.columns
+        if (found := table.cells.get((NONE, column.name))) is not None and found.ours is not None
+    ]
+    drifts = [drift for drift, _ in points]
+    values = [100 * average.mean for _, average in points]
+    spread = [100 * (average.sd if average.sd is not None else 0.0) for _, average in points]
+    axis.errorbar(drifts, values, yerr=spread, color=GREY, marker="D", markersize=5, capsize=4)
+    axis.set(
+        title="Without a feature loss: accuracy ± standard deviation over seeds",
+        xlabel="drift between the clips, share of the frame's width",
+        ylabel="%",
+        ylim=(0, 100),
+    )
+    axis.set_xticks([drift_of(column) for column in table.study.columns])
+
+
+# The drift study's videos and records. No TensorFlow here.
+
+
+# Chosen so that `none` is far from 100 % and from chance; CONTRIBUTING says how.
+VIDEOS: Mapping[str, SyntheticSpec] = types.MappingProxyType(
+    {
+        STUDY: SyntheticSpec(train=80, unlabeled=240, test=2000, hint=0.2),
+        "tiny": SyntheticSpec(train=4, unlabeled=4, test=8),
+    }
+)
+
+
+def prepare_records(
+    study_folder: Path,
+    drifts: Sequence[float],
+    scale: str,
+    *,
+    build: bool = True,
+    report: Callable[[str], None] = lambda line: None,
+) -> dict[float, Path]:
+    """Renders the videos of each drift and builds their records, where that has not been done.
+
+    Args:
+        study_folder: of the study; holds "videos" and "records".
+        drifts: each from 0 to MAX_DRIFT.
+        scale: a key of VIDEOS.
+        build: False only says where records should lie.
+        report: told in a line what takes long.
+
+    Returns:
+        drift → its record folder.
+
+    Raises:
+        KdantError: there are videos of another study, or records that cannot be built.
+    """
+    folders = {}
+    for number, drift in enumerate(drifts):
+        videos = study_folder / "videos" / drift_name(drift)
+        folders[drift] = study_folder / "records" / drift_name(drift)
+        spec = dataclasses.replace(VIDEOS[scale], drift=drift)
+        _check_videos(videos, spec)
+        if build and not (folders[drift] / MANIFEST_NAME).is_file():
+            count = spec.train + spec.unlabeled + spec.test
+            report(f"Rendering {count} videos of drift {drift:g} ({number + 1} of {len(drifts)}).")
+            _build(videos, folders[drift], spec)
+    return folders
+
+
+def _check_videos(videos: Path, spec: SyntheticSpec) -> None:
+    path = videos / SPEC_NAME
+    if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != dataclasses.asdict(spec):
+        raise KdantError(
+            f"The videos in {videos} are not those of this study, as its scale was another. Give the same "
+            f"--scale as then, or another --out."
+        )
+
+
+def _build(videos: Path, records: Path, spec: SyntheticSpec) -> None:
+    annotations = read_synthetic(videos, spec)
+    clip = ClipSpec(clip_frames=8, offset_frames=OFFSET_FRAMES)
+    records.parent.mkdir(exist_ok=True)
+    options = BuildOptions(clip=clip, short_side=HEIGHT)
+    build_records(annotations, records, options, workers=count_cores(), resume=True)

@@ -13,9 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from kdant_tf.studies.run_state import is_finished
-from kdant_tf.studies.study import RunSpec, run_folder
-from kdant_tf.studies.toml import to_toml
+from kdant_tf.studies.plan import RunSpec, run_folder
+from kdant_tf.studies.study_folder import is_finished, to_toml
 from tf_records.files import write_text_atomically
 
 WORKER = (sys.executable, "-m", "kdant_tf.studies.worker")

@@ -2,14 +2,26 @@
 
 import dataclasses
 import json
+import os
+import platform
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from kdant_tf.provenance import describe_provenance
-from kdant_tf.runs import manifest_sha256
-from kdant_tf.studies.hardware import describe_hardware
-from kdant_tf.studies.study import RunSpec
+from kdant_tf.config import TrainConfig
+from kdant_tf.evaluation.predictions import load_predictions
+from kdant_tf.runs import (
+    CONFIG_NAME,
+    EVALUATION_NAME,
+    METRICS_NAME,
+    PREDICTIONS_NAME,
+    describe_provenance,
+    load_run,
+    manifest_sha256,
+    read_metrics,
+)
+from kdant_tf.studies.plan import RunSpec, run_folder
 from tf_records.errors import RunError
 from tf_records.files import write_text_atomically
 
@@ -78,3 +90,113 @@ def _describe_run(spec: RunSpec) -> dict[str, Any]:
         "views": list(spec.views),
         "config": dataclasses.asdict(spec.config),
     }
+
+
+# How far a study's run is, by its folder. No TensorFlow here.
+
+
+TEST = "test"
+
+
+def is_trained(spec: RunSpec, study_folder: Path) -> bool:
+    """Whether the run's last epoch is done and its network kept.
+
+    Raises:
+        RunError: its folder cannot be read, or was begun with other settings (says which).
+    """
+    folder = run_folder(study_folder, spec.name)
+    if not (folder / CONFIG_NAME).is_file():
+        return False
+    run = load_run(folder, finished=False)
+    _check_same(spec, run.config, folder)
+    if (run.records_sha256, run.role) != (manifest_sha256(spec.records), spec.role):
+        raise RunError(f"Run {folder} was begun on other records than {spec.records}. Give another --out.")
+    return run.model_path.is_file() and len(read_metrics(folder / METRICS_NAME)) >= run.config.epochs
+
+
+def is_finished(spec: RunSpec, study_folder: Path) -> bool:
+    """Whether the run is trained, and evaluated on all its views. Raises as `is_trained` does."""
+    folder = run_folder(study_folder, spec.name)
+    evaluated = not spec.views or (folder / EVALUATION_NAME).is_file()
+    return (
+        is_trained(spec, study_folder)
+        and evaluated
+        and all(
+            load_predictions(folder / PREDICTIONS_NAME, f"{view}/{TEST}") is not None for view in spec.views
+        )
+    )
+
+
+def _check_same(spec: RunSpec, begun: TrainConfig, folder: Path) -> None:
+    now = dataclasses.asdict(spec.config)
+    before = dataclasses.asdict(begun)
+    changed = [f"{name} {before[name]!r} → {value!r}" for name, value in now.items() if before[name] != value]
+    if changed:
+        raise RunError(
+            f"Run {folder} was begun with other settings: {'; '.join(changed)}. Give the same options as "
+            f"then, or another --out."
+        )
+
+
+# What a study runs on. No TensorFlow here.
+
+
+_CPUINFO = Path("/proc/cpuinfo")
+_SECONDS = 30
+
+
+def describe_hardware() -> dict[str, Any]:
+    """For study.json: "cpu", "cores" and "gpus"."""
+    return {"cpu": _cpu_model(), "cores": count_cores(), "gpus": _list_gpus("name")}
+
+
+def count_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def visible_gpus() -> list[str]:
+    """What CUDA_VISIBLE_DEVICES may be set to, one GPU at a time; empty where there is none."""
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return _list_gpus("index")
+    names = [name.strip() for name in chosen.split(",")]
+    return [] if "-1" in names else [name for name in names if name]
+
+
+def _list_gpus(field: str) -> list[str]:
+    command = ["nvidia-smi", f"--query-gpu={field}", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_SECONDS)
+    except (OSError, subprocess.SubprocessError):
+        return []
+    return [line.strip() for line in done.stdout.splitlines() if line.strip()]
+
+
+def _cpu_model() -> str:
+    try:
+        lines = _CPUINFO.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return models[0] if models else platform.processor() or platform.machine()
+
+
+# Settings as a TOML file that `--config` reads. No TensorFlow here.
+
+
+def to_toml(config: TrainConfig, comment: str = "") -> str:
+    """All settings but those that are None, which is also their default."""
+    fields = dataclasses.asdict(config).items()
+    lines = [f"{name} = {_value(value)}" for name, value in fields if value is not None]
+    return "\n".join([*(f"# {line}" for line in comment.splitlines()), *lines]) + "\n"
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_value, value))}]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return str(value).lower() if isinstance(value, bool) else repr(value)

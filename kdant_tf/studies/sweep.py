@@ -16,12 +16,21 @@ from typing import Any
 import numpy as np
 
 from kdant_tf.config import STUDENT, TEACHER
-from kdant_tf.metrics_csv import best_epoch, read_metrics
-from kdant_tf.runs import METRICS_NAME
-from kdant_tf.studies.aggregate import Average, average
-from kdant_tf.studies.plan import Base, places_of, plan_runs
-from kdant_tf.studies.run_state import is_finished
-from kdant_tf.studies.study import Network, Place, RunSpec, Source, Study, run_folder, run_name
+from kdant_tf.runs import METRICS_NAME, best_epoch, read_metrics
+from kdant_tf.studies.plan import (
+    Base,
+    Network,
+    Place,
+    RunSpec,
+    Source,
+    Study,
+    places_of,
+    plan_runs,
+    run_folder,
+    run_name,
+)
+from kdant_tf.studies.results import Average, average
+from kdant_tf.studies.study_folder import is_finished
 from tf_records.files import write_text_atomically
 
 # Of a run's epochs, the last ones, over which validation is averaged: one epoch's is noisier.

@@ -15,12 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from kdant_tf.config import resolve_config
-from kdant_tf.metrics_csv import read_metrics
-from kdant_tf.runs import METRICS_NAME, Run, load_run
+from kdant_tf.runs import METRICS_NAME, Run, load_run, read_metrics
 from tf_records.errors import KdantError
 from tf_records.files import share_lock
-from tf_records.quiet import start_tensorflow
 from tf_records.remote_path import record_path
+from tf_records.start_tensorflow import start_tensorflow
 
 
 def main() -> None:
@@ -68,7 +67,7 @@ def _train(arguments: argparse.Namespace) -> Run:
     start_tensorflow()
     import keras
 
-    from kdant_tf.execution import Execution
+    from kdant_tf.config import Execution
     from kdant_tf.training.train import train
 
     def tell(epoch: int, logs: dict[str, Any] | None) -> None:
@@ -91,7 +90,7 @@ def _train(arguments: argparse.Namespace) -> Run:
 
 def _evaluate(run: Run, arguments: argparse.Namespace) -> None:
     start_tensorflow()
-    from kdant_tf.evaluation.protocols import evaluate_run
+    from kdant_tf.evaluation.evaluate import evaluate_run
     from kdant_tf.models.networks import load_network
     from tf_records.records import Records
 

@@ -1,26 +1,26 @@
 """From a job to the networks it trains, with their first weights, and the batches they see."""
 
+from __future__ import annotations
+
+import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
 
-from kdant_tf.models.frame_mlp import HEAD, STEM
-from kdant_tf.models.initialization import initialize
-from kdant_tf.models.networks import build_network, load_teacher
-from kdant_tf.models.precision import set_precision
-from kdant_tf.models.stem import build_head
+from kdant_tf.config import TrainConfig
+from kdant_tf.models.baselines import HEAD, STEM
+from kdant_tf.models.i3d_stem import build_head
+from kdant_tf.models.networks import build_network, load_teacher, set_precision
+from kdant_tf.models.weights import initialize
 from kdant_tf.runs import manifest_sha256
-from kdant_tf.training.batch_norm import BatchNorms, prepare_batch_norm
-from kdant_tf.training.distiller import Distiller
+from kdant_tf.training.distiller import Distiller, choose_xla, make_optimizer
 from kdant_tf.training.job import Job
-from kdant_tf.training.optimizer import make_optimizer
-from kdant_tf.training.workers import chief_first
-from kdant_tf.training.xla import choose_xla
+from kdant_tf.training.strategy import chief_first
 from tf_records.errors import RunError
-from tf_records.frame_features import write_feature_records
+from tf_records.features import write_feature_records
 from tf_records.records import Records
 from tf_records.remote_path import RemotePath
 from tf_records.schema import FEATURES_FOLDER, FeatureInfo
@@ -162,3 +162,90 @@ def _digest(network: keras.Model) -> str:
 
 def _backbone_name(stem: keras.Model) -> str:
     return next(layer.name for layer in stem.layers if isinstance(layer, keras.Model))
+
+
+# Batch normalisation while a network is trained: over all devices, or not at all; and its statistics.
+#
+# Keras' flags `synchronized` and `trainable` of the layers are all it takes, for networks of any kind. They
+# are set for the training alone, so that what is saved is a plain network.
+
+
+BatchNorms = tuple[keras.layers.BatchNormalization, ...]
+
+
+def prepare_batch_norm(network: keras.Model, config: TrainConfig) -> BatchNorms:
+    """Sets what `sync_batch_norm` and `freeze_batch_norm` ask for; returns the layers that were changed.
+
+    A frozen one normalises by its moving statistics and keeps them, scale and shift, as everywhere in Keras
+    where `trainable` is False: the layer is then a constant, which no small batch can move.
+
+    Args:
+        network: that will be trained, before its step is traced and its optimizer built.
+        config: the settings.
+
+    Raises:
+        RunError: the network has no batch normalisation that learns.
+    """
+    if not (config.sync_batch_norm or config.freeze_batch_norm):
+        return ()
+    found = _find_batch_norms(network)
+    if not found:
+        name = "sync_batch_norm" if config.sync_batch_norm else "freeze_batch_norm"
+        raise RunError(
+            f"Setting `{name}` is for networks with batch normalisation that learns, and {config.model} has "
+            f"none. Leave it out."
+        )
+    for layer in found:
+        layer.synchronized = config.sync_batch_norm
+        layer.trainable = not config.freeze_batch_norm
+    return found
+
+
+@contextlib.contextmanager
+def plain_batch_norm(changed: BatchNorms) -> Iterator[None]:
+    """Within the block, which saves the network, the layers are as `prepare_batch_norm` found them."""
+    flags = [(layer.synchronized, layer.trainable) for layer in changed]
+    for layer in changed:
+        layer.synchronized, layer.trainable = False, True
+    try:
+        yield
+    finally:
+        for layer, (synchronized, trainable) in zip(changed, flags, strict=True):
+            layer.synchronized, layer.trainable = synchronized, trainable
+
+
+def agree_on_statistics(network: keras.Model, strategy: tf.distribute.Strategy) -> None:
+    """Gives every device the mean over devices of moving statistics; to be called on all workers.
+
+    Each device keeps those of its own share of the batches. A moving average of means is the mean of moving
+    averages, so that it makes no difference when, or how often, this is done during a training.
+    """
+    if strategy.num_replicas_in_sync == 1:
+        return
+    statistics = _find_statistics(network)
+    if not statistics:
+        return
+
+    def take_mean() -> None:
+        # Copies, since what is read of a variable names no device to reduce to.
+        own = [tf.identity(variable.value) for variable in statistics]
+        replica = tf.distribute.get_replica_context()
+        assert replica is not None
+        for variable, mean in zip(statistics, replica.all_reduce("MEAN", own), strict=True):
+            variable.assign(mean)
+
+    tf.function(lambda: strategy.run(take_mean), autograph=False)()
+
+
+def _find_batch_norms(network: keras.Model) -> BatchNorms:
+    layers = network._flatten_layers(include_self=False)
+    return tuple(
+        each for each in layers if isinstance(each, keras.layers.BatchNormalization) and each.trainable
+    )
+
+
+def _find_statistics(network: keras.Model) -> list[keras.Variable]:
+    """What layers that learn keep beside their weights, but for whole numbers, such as dropout's seeds."""
+    layers = [each for each in network._flatten_layers(include_self=False) if each.trainable]
+    found = {id(each): each for layer in layers for each in layer._non_trainable_variables}
+    return [each for each in found.values() if "float" in each.dtype]

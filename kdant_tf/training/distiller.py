@@ -1,19 +1,51 @@
 """The one definition of a training step, for teachers and students."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from kdant_tf.layers.compilation import compile_with_xla
+from kdant_tf.config import TrainConfig
+from kdant_tf.layers.attention_pooling import compile_with_xla
 from kdant_tf.losses import features as feature_losses
 from kdant_tf.losses.classification import classification_loss
 from kdant_tf.models.networks import LOGITS, feature_map_name
-from kdant_tf.training.optimizer import apply_summed, loss_scale
-from kdant_tf.training.xla import POOLING, STEP
+from tf_records.errors import KdantError
+
+# From `--xla` to what of a step XLA compiles.
+
+
+STEP, POOLING, NOTHING = "step", "pooling", "nothing"
+CHOICES = ("auto", "on", "off")
+
+
+def choose_xla(choice: str, strategy: tf.distribute.Strategy) -> str:
+    """What to compile: STEP, all of the step; POOLING, the feature loss alone; or NOTHING.
+
+    Args:
+        choice: "on", STEP; "off", NOTHING; "auto", STEP on the GPUs of one machine and POOLING elsewhere:
+            oneDNN computes a CPU's convolutions faster than XLA.
+        strategy: where the step runs.
+
+    Raises:
+        KdantError: another choice, or "on" for several CPU devices.
+    """
+    if choice not in CHOICES:
+        raise KdantError(f"`--xla` should be one of {', '.join(CHOICES)}. Received: {choice!r}.")
+    kinds = {tf.DeviceSpec.from_string(name).device_type for name in strategy.extended.worker_devices}
+    if choice == "on" and kinds == {"CPU"} and strategy.num_replicas_in_sync > 1:
+        raise KdantError(
+            f"`--xla on` compiles for one CPU device, this training has {strategy.num_replicas_in_sync}. "
+            f"Give --xla auto, or --devices cpu."
+        )
+    # Collectives between machines within an XLA computation are not tried.
+    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    whole = kinds == {"GPU"} and not several
+    return {"on": STEP, "off": NOTHING, "auto": STEP if whole else POOLING}[choice]
+
 
 # Of what `Distiller.compute_losses` gives, sums over samples; the rest are means.
 COUNTS = ("correct", "labeled")
@@ -40,7 +72,7 @@ class Distiller(keras.Model):
         clip_norm: largest norm of the whole batch's gradient, over all variables; None for any.
         gradient_accumulation: micro-batches that a batch is split into, one after the other. All are of
             the same size and every loss is a mean over samples, so that their mean is the batch's.
-        xla: what is compiled by XLA, see `kdant_tf.training.xla`.
+        xla: what is compiled by XLA, see `kdant_tf.training.distiller`.
 
     Call Args:
         clip: float `(B, T, H, W, C)`.
@@ -236,4 +268,55 @@ def _check_maps(
         raise ValueError(
             f"the direct loss compares maps position by position. Received: {student[1:-1]} and "
             f"{teacher[1:-1]} positions. Use --feature-loss bidirectional."
+        )
+
+
+# The optimizer as the step calls it: on gradients that all replicas have agreed on.
+
+
+class SummedSGD(keras.optimizers.SGD):
+    """Keras' SGD, given gradients that are summed over the replicas already.
+
+    Keras sums within `apply`, after it has clipped and after LossScaleOptimizer has looked for infinities,
+    so that both would see one replica's gradients alone.
+    """
+
+    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> list[Any]:
+        return list(grads_and_vars)
+
+
+def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
+    """SGD with the momentum of `config`, its loss scaled where gradients are computed in float16."""
+    sgd = SummedSGD(config.learning_rate, momentum=config.momentum)
+    return keras.optimizers.LossScaleOptimizer(sgd) if config.precision == "mixed_float16" else sgd
+
+
+def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:
+    """What the gradients have to be divided by, or None where no loss is scaled."""
+    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
+    return tf.identity(optimizer.dynamic_scale.value) if scaled else None
+
+
+def apply_summed(
+    optimizer: keras.optimizers.Optimizer, gradients: Sequence[Any], variables: Sequence[keras.Variable]
+) -> None:
+    """Updates `variables` by gradients that are summed over the replicas, with any optimizer."""
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    replicas = tf.distribute.get_strategy().num_replicas_in_sync
+    if replicas > 1 and not isinstance(inner, SummedSGD):
+        gradients = [gradient / replicas for gradient in gradients]  # it adds them up itself
+    optimizer.apply(gradients, variables)
+
+
+def check_precision(precision: str, strategy: tf.distribute.Strategy) -> None:
+    """Refuses to train in mixed precision on a CPU.
+
+    Raises:
+        KdantError: says why.
+    """
+    kinds = {tf.DeviceSpec.from_string(name).device_type for name in strategy.extended.worker_devices}
+    if precision != "float32" and kinds != {"GPU"}:
+        raise KdantError(
+            f"`--precision {precision}` needs a GPU: in 16 bits a CPU gives filter gradients of convolutions "
+            f"that are NaN. Leave it out, or give --devices gpu."
         )

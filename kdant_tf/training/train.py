@@ -1,28 +1,48 @@
 """What `kdant train-teacher` and `kdant distill` do, start to end."""
 
-from collections.abc import Callable, Sequence
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import keras
 import tensorflow as tf
 
-from kdant_tf.config import TrainConfig
-from kdant_tf.execution import DEFAULT_EXECUTION, Execution
-from kdant_tf.runs import TEACHER_CACHE_NAME, Run
-from kdant_tf.training.assembly import assemble
-from kdant_tf.training.checkpoint_folder import SavedCheckpoint
-from kdant_tf.training.claim import claim_run
-from kdant_tf.training.fitting import fit_job
-from kdant_tf.training.job import Job, prepare_job, remove_run
-from kdant_tf.training.optimizer import check_precision
-from kdant_tf.training.result import TrainResult, describe_result
-from kdant_tf.training.saving import plot_run, save_result
-from kdant_tf.training.strategy import make_strategy
+from kdant_tf.config import DEFAULT_EXECUTION, Execution, TrainConfig
+from kdant_tf.runs import CHECKPOINTS_NAME, METRICS_NAME, TEACHER_CACHE_NAME, Run, best_epoch, read_metrics
+from kdant_tf.training.assembly import Assembly, assemble
+from kdant_tf.training.callbacks import plot_run, run_callbacks, save_networks, save_result
+from kdant_tf.training.checkpoint import (
+    RunCheckpoints,
+    SavedCheckpoint,
+    StoppedError,
+    StopSignals,
+    checkpoint_name,
+    checkpoint_names,
+    find_checkpoint,
+    read_checkpoint,
+)
+from kdant_tf.training.distiller import check_precision, choose_xla
+from kdant_tf.training.job import Job, check_same_run, prepare_job, remove_run, resumable_run
+from kdant_tf.training.loop import NotFiniteError, Position, fit
+from kdant_tf.training.strategy import (
+    check_same_on_all,
+    count_workers,
+    is_chief,
+    make_strategy,
+    naming_lost_workers,
+    of_chief,
+    wait_for_all,
+    worker_number,
+)
 from kdant_tf.training.teacher_cache import TeacherCache, check_views_are_fixed
-from kdant_tf.training.workers import is_chief, naming_lost_workers, wait_for_all
-from kdant_tf.training.xla import choose_xla
 from tf_records.errors import KdantError
-from tf_records.files import remove_folder
+from tf_records.files import claim_folder, lock_folder, remove_folder
+from tf_records.reader import training_batches
 from tf_records.records import Records
 from tf_records.remote_path import RecordPath
 
@@ -138,4 +158,209 @@ def _describe_left_out(records: Records) -> str:
         f"Left out {len(left_out)} of {len(left_out) + len(kept.shards)} training shards, {lost} of "
         f"{lost + kept.records} records, because they are damaged: "
         f"{', '.join(shard.file for shard in left_out)}"
+    )
+
+
+# The loop with all that a run's training puts around it: callbacks, checkpoints, signals, the cache.
+
+
+def fit_job(
+    job: Job,
+    assembly: Assembly,
+    strategy: tf.distribute.Strategy,
+    *,
+    saved: SavedCheckpoint | None,
+    cache: TeacherCache | None,
+    callbacks: Sequence[keras.callbacks.Callback],
+    report: Callable[[str], None],
+) -> dict[str, float]:
+    """Trains from a checkpoint, or from the start, to the last epoch; returns the last logs.
+
+    Args:
+        job, assembly: of the training, assembled under `strategy`.
+        saved: checkpoint to go on from.
+        cache: of the teacher's outputs; filled first, as far as it is not.
+        callbacks, report: see `train`.
+
+    Raises:
+        NotFiniteError: a loss or gradient that is not finite; names the last checkpoint.
+        StoppedError: SIGTERM or Ctrl-C; a checkpoint was written first.
+    """
+    config, out = job.run.config, job.run.folder
+    position, stop = Position(), StopSignals(report)
+    others: list[keras.callbacks.Callback] = []
+    if is_chief(strategy):
+        others = [*run_callbacks(job, assembly, lambda to: save_networks(assembly, to), report), *callbacks]
+    checkpoints = RunCheckpoints(
+        out,
+        assembly.network,
+        assembly.distiller,
+        position,
+        others=others,
+        minutes=job.run.execution.checkpoint_minutes,
+        stop_asked=lambda: stop.received,
+    )
+    if saved is not None:
+        checkpoints.restore(saved)
+        done = f"epochs done: {position.epoch}, and steps: {position.step}"
+        report(f"Going on from {saved.path.name} ({done}).")
+    told = keras.callbacks.CallbackList([*others, checkpoints], model=assembly.distiller)
+    told.set_params({"epochs": config.epochs, "steps": job.samples // config.batch_size})
+    with _at_its_end(out, writes=is_chief(strategy)), stop:
+        if cache is not None and position.epoch < config.epochs:
+            clips = config.batch_size // strategy.num_replicas_in_sync
+            cache.fill(job, assembly, clips, report, lambda: stop.received)
+        return fit(
+            assembly.distiller,
+            strategy,
+            _batches_of(job, assembly, strategy, cache, (position.epoch, position.step)),
+            epochs=config.epochs,
+            learning_rate=config.learning_rate_at,
+            callbacks=told,
+            position=position,
+            records=assembly.records,
+        )
+
+
+@contextlib.contextmanager
+def _at_its_end(out: Path, *, writes: bool) -> Iterator[None]:
+    """Where the training ends early: the curves so far, or which checkpoint there is to go on from."""
+    try:
+        yield
+    except NotFiniteError as error:
+        names = checkpoint_names(out / CHECKPOINTS_NAME)
+        where = f"the last checkpoint is {names[-1]}" if names else "there is no checkpoint yet"
+        raise NotFiniteError(f"{error}; {where}.") from error
+    except StoppedError:
+        if writes:
+            plot_run(out)
+        raise
+
+
+def _batches_of(
+    job: Job,
+    assembly: Assembly,
+    strategy: tf.distribute.Strategy,
+    cache: TeacherCache | None,
+    begin: tuple[int, int],
+) -> Callable[[int], tf.data.Dataset]:
+    """Epoch → its batches; of the epoch to begin with, those after the steps that are done."""
+    config, (first, done) = job.run.config, begin
+    share = (worker_number(strategy), count_workers(strategy))
+
+    def batches(epoch: int) -> tf.data.Dataset:
+        own = training_batches(
+            assembly.records,
+            views=job.views if cache is None else job.views[:1],
+            batch_size=config.batch_size,
+            crop=config.crop,
+            seed=config.seed,
+            epoch=epoch,
+            draw=config.draw_at(epoch),
+            labels=job.labels,
+            labeled_only=job.teacher is None,
+            held_out=job.held_out,
+            skip_batches=done if epoch == first else 0,
+            share=share,
+        )
+        return own if cache is None else cache.add_outputs(own, epoch)
+
+    return batches
+
+
+# How a training takes its run folder: on the chief, who writes there; the other workers follow it.
+
+
+_NONE = -1
+
+
+@contextlib.contextmanager
+def claim_run(
+    run: Run,
+    strategy: tf.distribute.Strategy,
+    *,
+    resume: bool,
+    overwrite: bool,
+    report: Callable[[str], None],
+) -> Iterator[SavedCheckpoint | None]:
+    """Makes or accepts the folder of `run`, and keeps other trainings out of it meanwhile.
+
+    Yields:
+        The checkpoint to go on from, the same on all workers.
+
+    Raises:
+        KdantError: the folder is not empty, holds another run, another training writes there, or no
+            checkpoint in it is whole.
+        WorkerError: another worker has other settings, records or versions.
+    """
+    check_same_on_all(strategy, _describe(run))
+    with contextlib.ExitStack() as stack:
+        saved = None
+        if is_chief(strategy):
+            claim_folder(run.folder, resume=resume, overwrite=overwrite)
+            stack.enter_context(lock_folder(run.folder, "training"))
+            saved = _find_own_checkpoint(run, report) if resume else None
+        step = of_chief(strategy, _NONE if saved is None else saved.state["position"]["global_step"])
+        if not is_chief(strategy) and step != _NONE:
+            saved = read_checkpoint(run.folder / CHECKPOINTS_NAME / checkpoint_name(step))
+        yield saved
+
+
+def _find_own_checkpoint(run: Run, report: Callable[[str], None]) -> SavedCheckpoint | None:
+    before = resumable_run(run.folder)
+    if before is None:
+        return None
+    check_same_run(before, run)
+    return find_checkpoint(run.folder / CHECKPOINTS_NAME, report)
+
+
+def _describe(run: Run) -> dict[str, str]:
+    """All that the workers of one training should agree in, by the name a person knows it under."""
+    fields = dataclasses.asdict(run)
+    del fields["folder"], fields["teacher"]  # which may lie elsewhere on another machine
+    settings = fields.pop("config")
+    return {name: repr(value) for name, value in {**fields, **settings}.items()}
+
+
+# What a training says at its end.
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """What a training prints.
+
+    `clips_per_second` is of the last epoch, `left_out` names damaged shards, `best_epoch` is the one whose
+    network was kept; None where nothing was validated. Where several workers trained, `worker` is this one's
+    number; 0, the chief, wrote the run.
+    """
+
+    run: Path
+    epochs: int
+    final_loss: float
+    best_epoch: int | None
+    validation_accuracy: float | None
+    clips_per_second: float
+    left_out: tuple[str, ...]
+    worker: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        fields = dataclasses.asdict(self)
+        del fields["worker"]  # of which only the chief's result is shown
+        return {**fields, "run": str(self.run), "left_out": list(self.left_out)}
+
+
+def describe_result(run: Run, strategy: tf.distribute.Strategy, logs: dict[str, float]) -> TrainResult:
+    """The result of `run`, whose last epoch had these logs."""
+    out = run.folder
+    rows = read_metrics(out / METRICS_NAME) if is_chief(strategy) else []
+    best = best_epoch(rows)
+    return TrainResult(
+        run=out,
+        epochs=len(rows),
+        final_loss=rows[-1]["loss"] if rows else logs.get("loss", math.nan),
+        best_epoch=best,
+        validation_accuracy=None if best is None else rows[best - 1]["validation_accuracy"],
+        clips_per_second=logs.get("clips_per_second", 0.0),
+        left_out=run.left_out,
+        worker=worker_number(strategy),
     )

@@ -17,7 +17,7 @@ import click
 from rich.console import Console
 
 import kdant_tf  # noqa: F401  (before TensorFlow: it turns oneDNN on)
-from tf_records.quiet import start_tensorflow
+from tf_records.start_tensorflow import start_tensorflow
 
 PARTS = ("forward", "training", "distillation", "pooling", "peer")
 # XLA takes many minutes to compile I3D's convolutions for a CPU, so it is measured only where asked for.

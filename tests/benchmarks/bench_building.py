@@ -22,9 +22,9 @@ import numpy as np
 from PIL import Image
 
 from tf_records.plan import BuildOptions
-from tf_records.resize import RESIZE, SWSCALE_FLAGS
 from tf_records.sources.csv_manifest import read_csv
 from tf_records.sources.sample import Annotations
+from tf_records.video_file import RESIZE, SWSCALE_FLAGS
 from tf_records.writer import build_records
 
 RATE = 30

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from tf_records.encoded_frame import FrameEncoder
+from tf_records.encode import FrameEncoder
 from tf_records.flow import ALGORITHMS, describe_flow
 from tf_records.plan import BuildOptions
 from tf_records.video import read_all_frames

@@ -47,7 +47,7 @@ def measure(chunk: int | None, shape: tuple[int, int, int]) -> dict[str, float]:
 
     import tensorflow as tf  # isort: skip
 
-    from kdant_tf.layers.compilation import compile_with_xla
+    from kdant_tf.layers.attention_pooling import compile_with_xla
     from kdant_tf.losses.features import feature_loss
 
     loss_of = compile_with_xla(functools.partial(feature_loss, "bidirectional", chunk=chunk))

@@ -20,14 +20,13 @@ import keras
 import numpy as np
 
 from kdant_tf.models.i3d import build_i3d, split_i3d
-from kdant_tf.training.extraction import extract_features
+from kdant_tf.training.feature_extraction import extract_features
 from tf_records.manifest import Manifest
 from tf_records.plan import BuildOptions
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records
 from tf_records.schema import ClipSpec
-from tf_records.sources.protocols import resolve_protocol
-from tf_records.sources.read import SourceOptions, read_annotations
+from tf_records.sources.read import SourceOptions, read_annotations, resolve_protocol
 from tf_records.writer import build_records
 
 CROP, FRAMES, BATCH = 224, 8, 4

@@ -6,10 +6,9 @@ from pathlib import Path
 import numpy as np
 
 import kdant_tf  # noqa: F401  turns oneDNN on before TensorFlow is imported
-from kdant_tf.pictures.attention import Target, find_targets
-from kdant_tf.pictures.samples import read_samples
-from kdant_tf.pictures.shown import ShownRun
 from kdant_tf.runs import load_run
+from kdant_tf.visualization.correspondence import Target, find_targets
+from kdant_tf.visualization.run_view import ShownRun, read_samples
 from tf_records.records import Records
 from tf_records.schema import FUTURE, OBSERVED
 

@@ -14,8 +14,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from kdant_tf.config import TrainConfig
-from kdant_tf.execution import Execution
+from kdant_tf.config import Execution, TrainConfig
 from kdant_tf.runs import Run, load_run
 from kdant_tf.training.train import train
 

@@ -10,11 +10,11 @@ import pytest
 from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
-from kdant_cli.benchmark_output import print_times
+from kdant_cli.benchmark import print_times
 from kdant_cli.main import main
 from model_server import GrpcServer, RestServer, ServedModel
 
-from kdant_tf.serving import local_subject
+from kdant_tf.serving import benchmark as benchmarking
 from kdant_tf.serving.benchmark import Row, ThreadsResult, _share, draw_clips
 from kdant_tf.serving.model import AnticipationModel, load_model
 from tf_records.schema import ClipSpec
@@ -37,7 +37,7 @@ def benchmark_json(*args: object) -> dict:
 def loaded_once() -> Iterator[None]:
     """Loading and tracing take longer than all that is tested here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(local_subject, "open_local", functools.cache(local_subject.open_local))
+        patch.setattr(benchmarking, "open_local", functools.cache(benchmarking.open_local))
         yield
 
 
@@ -95,8 +95,8 @@ def test_tables(capsys: pytest.CaptureFixture[str]):
 
 def test_what_a_frozen_export_answers_is_what_it_answered(exported: Path):
     subjects = [
-        local_subject.open_local(exported),
-        local_subject.open_local(exported, constants=True),
+        benchmarking.open_local(exported),
+        benchmarking.open_local(exported, constants=True),
     ]
     clips = draw_clips(subjects[0].model, 2, 40, 48)
     expected = load_model(exported).probabilities(clips)

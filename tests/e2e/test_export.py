@@ -260,7 +260,7 @@ def test_a_model_that_says_something_else_than_its_run_is_not_kept(
         spoiled.set_weights([weights + 0.1 for weights in network.get_weights()])
         return spoiled
 
-    monkeypatch.setattr("kdant_tf.serving.streams.fold_batch_norm", spoil)
+    monkeypatch.setattr("kdant_tf.serving.signatures.fold_batch_norm", spoil)
     message = refuse("export", tiny_run, "--out", tmp_path / "served", "--fold-batch-norm")
     assert re.search(r"differs from run .* by \S+ in a probability, more than 1e-05", message)
     assert list((tmp_path / "served").iterdir()) == []

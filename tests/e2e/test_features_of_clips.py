@@ -12,12 +12,11 @@ from click.testing import CliRunner, Result
 from kdant_cli.main import main
 from test_bad_input import refuse
 
+from kdant_tf.models.i3d_stem import build_head
 from kdant_tf.models.networks import load_network
-from kdant_tf.models.stem import build_head
 from kdant_tf.runs import load_run
-from tf_records.clips import decode_clip, parse
 from tf_records.manifest import load_manifest
-from tf_records.reader import evaluation_batches
+from tf_records.reader import decode_clip, evaluation_batches, parse
 from tf_records.records import Records
 from tf_records.schema import OBSERVED
 

@@ -70,7 +70,7 @@ def test_a_student_takes_its_teachers_modality_and_both_are_evaluated_in_it(
 def test_an_exported_flow_network_takes_flow_in_the_8_bits_of_records(
     teacher: Path, both: Path, videos: Path, tmp_path: Path
 ) -> None:
-    from kdant_tf.evaluation.protocols import predict
+    from kdant_tf.evaluation.evaluate import predict
     from kdant_tf.models.networks import load_network
     from kdant_tf.runs import load_run
     from tf_records.reader import evaluation_batches
@@ -105,8 +105,8 @@ def test_an_exported_flow_network_takes_flow_in_the_8_bits_of_records(
 def test_a_pair_is_exported_as_one_model_that_adds_logits(
     teacher: Path, both: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
+    from kdant_tf.evaluation.evaluate import predict_run
     from kdant_tf.evaluation.predictions import fuse
-    from kdant_tf.evaluation.protocols import predict_run
     from kdant_tf.runs import load_run
     from tf_records.records import Records
 
@@ -182,14 +182,14 @@ def test_networks_for_rgb_are_refused_on_flow(both: Path, tmp_path: Path, model:
 def test_kinetics_weights_are_those_of_the_flow_network(
     both: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from kdant_tf.models import initialization
+    from kdant_tf.models import weights
     from kdant_tf.models.weights import WeightsError
 
     def fetch(modality: str) -> str:
         raise WeightsError(f"wanted the {modality} checkpoint")
 
-    monkeypatch.setattr(initialization, "fetch_kinetics_checkpoint", fetch)
-    monkeypatch.setattr(initialization, "check_published_width", lambda network: None)
+    monkeypatch.setattr(weights, "fetch_kinetics_checkpoint", fetch)
+    monkeypatch.setattr(weights, "check_published_width", lambda network: None)
     options = ("--modality", "flow", "--init", "kinetics", *SMALL)
     message = refuse("train-teacher", "--records", both, "--out", tmp_path / "run", *options)
     assert "wanted the flow checkpoint" in message

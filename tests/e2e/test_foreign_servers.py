@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from model_server import GrpcServer, RestServer
 
-from kdant_tf.serving.served import connect, make_client
+from kdant_tf.serving.client import connect, make_client
 from kdant_tf.serving.server import Server, ServerError, parse_address
 
 

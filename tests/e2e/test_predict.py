@@ -145,7 +145,7 @@ def test_a_table_on_a_terminal(video: Path, finished_run: Path, lines: list[Any]
 
 
 def test_ctrl_c_ends_a_camera_well(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kdant_tf.anticipation import camera
+    from kdant_tf.anticipation import sources
 
     pictures = itertools.repeat((True, np.zeros((48, 64, 3), np.uint8)), 30)
 
@@ -162,7 +162,7 @@ def test_ctrl_c_ends_a_camera_well(finished_run: Path, monkeypatch: pytest.Monke
     fake = types.SimpleNamespace(VideoCapture=lambda number: opened, CAP_PROP_FPS="fps", utils=quiet)
     clock = itertools.count()
     monkeypatch.setitem(sys.modules, "cv2", fake)
-    monkeypatch.setattr(camera, "time", types.SimpleNamespace(monotonic=lambda: next(clock) / 20))
+    monkeypatch.setattr(sources, "time", types.SimpleNamespace(monotonic=lambda: next(clock) / 20))
     *given, latency = lines_of(predict("0", "--model", finished_run, "--json-lines", "--latency"))
     assert {line["source"] for line in given} == {"camera 0"}
     dropped = sum(line.get("dropped", 0) for line in given)

@@ -7,10 +7,8 @@ import numpy as np
 import pytest
 from browser import Browser, find_browser
 
-from kdant_tf.report.content import Cell, Clip, Gallery, Guess, Page, Section, Table
-from kdant_tf.report.inline import data_uri
-from kdant_tf.report.moving import encode_moving, encode_still, side_by_side
-from kdant_tf.report.page import write_page
+from kdant_tf.report.page import Cell, Clip, Gallery, Guess, Page, Section, Table, data_uri, write_page
+from kdant_tf.report.samples import encode_moving, encode_still, side_by_side
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium")
 

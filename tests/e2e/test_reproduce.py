@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 from kdant_cli.main import main
 
-from kdant_tf.evaluation.protocols import predict
+from kdant_tf.evaluation.evaluate import predict
 from kdant_tf.models.networks import load_network
 from kdant_tf.runs import load_run
 from kdant_tf.training.job import prepare_job

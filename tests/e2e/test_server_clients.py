@@ -16,8 +16,7 @@ from model_server import GrpcServer, RestServer, ServedModel, StatusError
 from PIL import Image
 from ruamel.yaml import YAML
 
-from kdant_tf.serving.model import AnticipationModel, load_model
-from kdant_tf.serving.served import (
+from kdant_tf.serving.client import (
     check_answer,
     connect,
     encode_frames,
@@ -25,6 +24,7 @@ from kdant_tf.serving.served import (
     make_inputs,
     read_description,
 )
+from kdant_tf.serving.model import AnticipationModel, load_model
 from kdant_tf.serving.server import Server, ServerError, UnavailableError
 from tf_records.errors import KdantError, RunError
 

@@ -10,8 +10,8 @@ from click.testing import CliRunner
 from kdant_cli.main import main
 from model_server import GrpcServer, RestServer, ServedModel
 
+from kdant_tf.serving.client import connect
 from kdant_tf.serving.model import load_model
-from kdant_tf.serving.served import connect
 from kdant_tf.serving.server import Server, ServerError
 
 AUTHORITY = trustme.CA()

@@ -12,7 +12,7 @@ from typing import Any
 
 
 def main(weights: str, die_after_step: int, arguments: list[str]) -> None:
-    from tf_records.quiet import start_tensorflow
+    from tf_records.start_tensorflow import start_tensorflow
 
     start_tensorflow()
     from kdant_tf.training import train

@@ -16,18 +16,16 @@ from PIL import Image
 
 from kdant_tf.config import TEACHER, resolve_config
 from tf_records.errors import KdantError
-from tf_records.limits import Limits
+from tf_records.files import seal
 from tf_records.manifest import Manifest, ShardInfo, SplitInfo, load_manifest
-from tf_records.record_file import RecordFile
 from tf_records.schema import ClipSpec
-from tf_records.seal import seal
-from tf_records.sequence_example import encode_sequence_example
 from tf_records.sources.csv_manifest import read_csv
 from tf_records.sources.epic_kitchens import ACTIONS_NAME, INFO_NAME, VERBS_NAME, read_epic55
 from tf_records.sources.jhmdb import read_jhmdb
 from tf_records.sources.thumos14 import read_thumos14
+from tf_records.tfrecord import RecordFile, encode_sequence_example
 from tf_records.video import open_video
-from tf_records.video_file import VideoFile
+from tf_records.video_file import Limits, VideoFile
 
 SHARD = "train-00000-of-00001.tfrecord"
 LIMITS = Limits(max_pixels=2**18, max_seconds=60)

@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from kdant_tf.models.i3d import build_i3d
-from kdant_tf.models.initialization import REPOSITORY_URL, fetch_kinetics_checkpoint
-from kdant_tf.models.weights import load_deepmind_checkpoint
+from kdant_tf.models.weights import REPOSITORY_URL, fetch_kinetics_checkpoint, load_deepmind_checkpoint
 
 KINETICS_CLASSES = 400
 CHANNELS = {"rgb": 3, "flow": 2}

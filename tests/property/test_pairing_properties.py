@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tf_records.pairing import (
+from tf_records.plan import (
     Pair,
     Spacing,
     Window,

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from kdant_tf.config import TEACHER, resolve_config
 from tf_records.errors import AnnotationError, KdantError, RecordError, VideoError
+from tf_records.files import is_sealed, seal
 from tf_records.frame_folder import count_frames, holds_frames
 from tf_records.manifest import load_manifest
-from tf_records.seal import is_sealed, seal
 from tf_records.sources.jhmdb import read_jhmdb
 from tf_records.video import open_video
 

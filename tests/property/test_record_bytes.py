@@ -8,8 +8,7 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tf_records.record_file import OrderedRecords, RecordFile
-from tf_records.sequence_example import encode_sequence_example
+from tf_records.tfrecord import OrderedRecords, RecordFile, encode_sequence_example
 
 KEYS = st.text(max_size=12)
 INT64 = st.integers(-(2**63), 2**63 - 1)
@@ -70,8 +69,8 @@ def test_a_file_has_the_bytes_that_tensorflow_writes_in_whatever_order_records_c
 
 def test_records_that_wait_in_a_file_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As they do beyond the memory they are given."""
-    monkeypatch.setattr("tf_records.record_file._MEMORY_BYTES", 100)
-    monkeypatch.setattr("tf_records.record_file._CHUNK_BYTES", 64)
+    monkeypatch.setattr("tf_records.tfrecord._MEMORY_BYTES", 100)
+    monkeypatch.setattr("tf_records.tfrecord._CHUNK_BYTES", 64)
     records = [bytes([number]) * 150 for number in range(6)]
     with (tmp_path / "ours").open("wb") as file, OrderedRecords(RecordFile(file), tmp_path) as ordered:
         for number in (3, 5, 1, 2, 4, 0):

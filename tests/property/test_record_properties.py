@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from tf_records.augment import clip_indices, window_starts
 from tf_records.encode import Segments, to_example
 from tf_records.errors import RecordError
+from tf_records.files import seal
 from tf_records.manifest import Manifest, ShardInfo, Skipped, SplitInfo, load_manifest
-from tf_records.pairing import Spacing, Window, pair_for_training
+from tf_records.plan import Spacing, Window, pair_for_training
 from tf_records.schema import ClipSpec, FlowInfo
-from tf_records.seal import seal
 from tf_records.sources.sample import Sample
 
 WORDS = st.text(st.characters(exclude_categories=("Cs",)), max_size=12)

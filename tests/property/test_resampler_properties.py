@@ -5,10 +5,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdant_tf.anticipation.resampler import Resampler
-from kdant_tf.anticipation.source import TimedFrame
-from kdant_tf.anticipation.windows import Windows
-from tf_records.video_info import TIME_STAMP_TOLERANCE_S
+from kdant_tf.anticipation.anticipate import Resampler, Windows
+from kdant_tf.anticipation.sources import TimedFrame
+from tf_records.video_file import TIME_STAMP_TOLERANCE_S
 
 PICTURE = np.zeros((8, 8, 3), np.uint8)
 GAPS = st.lists(st.floats(0, 1.5), max_size=30)

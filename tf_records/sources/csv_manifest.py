@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tf_records.errors import AnnotationError, VideoError
-from tf_records.limits import Limits
 from tf_records.manifest import Skipped
 from tf_records.schema import MAX_FPS, SPLITS
-from tf_records.sources.sample import Annotations, Footage, Sample, Segment, select_classes
-from tf_records.sources.table import Row, read_table
+from tf_records.sources.sample import Annotations, Footage, Row, Sample, Segment, read_table, select_classes
 from tf_records.video import probe
-from tf_records.video_info import VideoInfo
+from tf_records.video_file import Limits, VideoInfo
 
 REQUIRED = ("video", "start_s", "end_s")
 OPTIONAL = ("label", "split", "fps", "offset_s")

@@ -8,14 +8,24 @@ the data set's own downloads make.
 import collections
 import math
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from tf_records.errors import AnnotationError
-from tf_records.sources.epic_videos import find_videos
-from tf_records.sources.placing import place_videos
-from tf_records.sources.sample import Annotations, FolderClock, Footage, Sample, Segment, keep_classes
-from tf_records.sources.table import Row, decimal, read_table
+from tf_records.frame_folder import holds_frames
+from tf_records.sources.sample import (
+    Annotations,
+    FolderClock,
+    Footage,
+    Row,
+    Sample,
+    Segment,
+    decimal,
+    keep_classes,
+    place_videos,
+    read_table,
+)
 
 ACTIONS_NAME = "EPIC_train_action_labels.csv"
 VERBS_NAME = "EPIC_verb_classes.csv"
@@ -245,3 +255,37 @@ def _whole(row: Row, column: str) -> int:
             f"{row.where}: {column} should be a whole number. Received: {row.cells[column]!r}."
         )
     return int(row.cells[column])
+
+
+# Where the videos of EPIC-KITCHENS lie: as files or as folders of frames, in any of its own layouts.
+
+
+# Below the input folder: what people make by hand, and what the data set's download scripts make.
+_ABOVE_PARTICIPANT = ("", "videos", "videos/train", "frames", "rgb", "rgb/train", "frames_rgb_flow/rgb/train")
+_BELOW_PARTICIPANT = ("", "videos", "rgb_frames")
+_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm")
+
+
+def find_videos(root: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Name (P01_01) → its file or folder of frames, for those that are there; files come first."""
+    listed: dict[str, list[Path]] = {}
+    found = {}
+    for name in names:
+        participant = name.split("_")[0]
+        if participant not in listed:
+            listed[participant] = _list_places(root, participant)
+        own = [path for path in listed[participant] if path.name.split(".")[0] == name]
+        files = [path for path in own if path.suffix.lower() in _SUFFIXES and path.is_file()]
+        folders = (path for path in own if path.name == name and holds_frames(path))
+        path = next(iter(files), None) or next(folders, None)
+        if path is not None:
+            found[name] = path
+    return found
+
+
+def _list_places(root: Path, participant: str) -> list[Path]:
+    """All that lies where a participant's videos may lie, in a fixed order."""
+    places = [
+        root / above / participant / below for above in _ABOVE_PARTICIPANT for below in _BELOW_PARTICIPANT
+    ]
+    return [path for place in places if place.is_dir() for path in sorted(place.iterdir())]

@@ -1,13 +1,16 @@
 """One way to read any source: its annotations, then what was asked to be added to them or left out."""
 
+from __future__ import annotations
+
 import dataclasses
+import hashlib
 from pathlib import Path
 
-from tf_records.limits import Limits
+from tf_records.errors import AnnotationError, RecordError
+from tf_records.schema import ClipSpec
 from tf_records.sources.mining import mine_pairs
-from tf_records.sources.protocols import Protocol
-from tf_records.sources.sample import Annotations
-from tf_records.sources.selection import limit_samples, use_labels
+from tf_records.sources.sample import Annotations, Sample
+from tf_records.video_file import Limits
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +103,114 @@ def _read_source(options: SourceOptions, protocol: Protocol) -> Annotations:
 
     spec = None if options.drift is None else SyntheticSpec(drift=options.drift)
     return read_synthetic(options.path, spec, options.classes)
+
+
+# How each data set's protocol cuts clips: the defaults of `build-records`, in one table.
+#
+# JHMDB: pairs of 8-frame clips, tau = 15 frames (§4.2). EPIC-KITCHENS: 32-frame clips, tau = 1 s (§4.3).
+# THUMOS14: one-second clips of 16 frames that end one second before the action (§4.4).
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """`fps` is the rate of the clock that frames are taken on, None for the video's own."""
+
+    clip: ClipSpec = dataclasses.field(default_factory=ClipSpec)
+    fps: float | None = None
+
+    @property
+    def lead_s(self) -> float:
+        """Seconds from the first frame that A observes to the start of the action.
+
+        Raises:
+            RecordError: the clock's rate depends on the video.
+        """
+        if self.fps is None:
+            raise RecordError("`fps` should be a number here, so that a clip has one length. Received: None.")
+        return self.clip.offset_at(self.fps) / self.fps
+
+
+PROTOCOLS = {
+    "jhmdb": Protocol(),
+    "csv": Protocol(),
+    "synthetic": Protocol(),
+    "epic55": Protocol(clip=ClipSpec(clip_frames=32, anticipation_s=1.0)),
+    "thumos14": Protocol(clip=ClipSpec(clip_frames=16, anticipation_s=1.0), fps=16.0),
+}
+
+
+def resolve_protocol(
+    source: str,
+    *,
+    clip_frames: int | None = None,
+    offset_frames: int | None = None,
+    anticipation_s: float | None = None,
+    fps: float | None = None,
+) -> Protocol:
+    """The protocol of `source` with what was given in place of its own.
+
+    Either distance replaces the protocol's distance, of whichever kind that is.
+
+    Raises:
+        RecordError: a value out of range, or both distances.
+    """
+    own = PROTOCOLS[source]
+    if offset_frames is None and anticipation_s is None:
+        offset_frames, anticipation_s = own.clip.offset_frames, own.clip.anticipation_s
+    clip = ClipSpec(
+        clip_frames=own.clip.clip_frames if clip_frames is None else clip_frames,
+        offset_frames=offset_frames,
+        anticipation_s=anticipation_s,
+    )
+    return Protocol(clip=clip, fps=own.fps if fps is None else fps)
+
+
+# Fewer labels, or fewer samples, of what a source read.
+
+
+def use_labels(annotations: Annotations, fraction: float, seed: int) -> Annotations:
+    """Keeps the labels of a seeded `fraction` of the labelled training samples; the others lose theirs.
+
+    A larger fraction keeps all that a smaller one keeps.
+
+    Raises:
+        AnnotationError: `fraction` is not from 0 to 1.
+    """
+    if not 0 <= fraction <= 1:
+        raise AnnotationError(f"`--label-fraction` should be from 0 to 1. Received: {fraction}.")
+    labeled = [s for s in annotations.samples if s.split == "train" and s.label is not None]
+    ranked = sorted(labeled, key=lambda sample: _rank("label", seed, sample))
+    without = {sample.id for sample in ranked[round(fraction * len(ranked)) :]}
+    return dataclasses.replace(
+        annotations,
+        samples=tuple(
+            dataclasses.replace(s, label=None) if s.id in without else s for s in annotations.samples
+        ),
+        options={**annotations.options, "label_fraction": fraction, "seed": seed},
+    )
+
+
+def limit_samples(annotations: Annotations, limit: int, seed: int) -> Annotations:
+    """Keeps the first `limit` samples of each split in a seeded order that mixes the classes.
+
+    Raises:
+        AnnotationError: `limit` is below 1.
+    """
+    if limit < 1:
+        raise AnnotationError(f"`--limit` should be at least 1. Received: {limit}.")
+    left: dict[str, int] = {}
+    kept = set()
+    for sample in sorted(annotations.samples, key=lambda sample: _rank("limit", seed, sample)):
+        left[sample.split] = left.get(sample.split, limit) - 1
+        if left[sample.split] >= 0:
+            kept.add(sample.id)
+    return dataclasses.replace(
+        annotations,
+        samples=tuple(sample for sample in annotations.samples if sample.id in kept),
+        options={**annotations.options, "limit": limit, "seed": seed},
+    )
+
+
+def _rank(purpose: str, seed: int, sample: Sample) -> bytes:
+    """A place in an order that is another one for each purpose, so that a limit keeps no more labels."""
+    return hashlib.sha256(f"{purpose} {seed} {sample.id}".encode()).digest()

@@ -15,9 +15,16 @@ from typing import NamedTuple
 
 from tf_records.errors import AnnotationError
 from tf_records.manifest import Skipped
-from tf_records.sources.placing import place_videos
-from tf_records.sources.sample import Annotations, Footage, Sample, Segment, select_classes
-from tf_records.sources.table import decimal, read_text
+from tf_records.sources.sample import (
+    Annotations,
+    Footage,
+    Sample,
+    Segment,
+    decimal,
+    place_videos,
+    read_text,
+    select_classes,
+)
 
 NO_CLASS = "Ambiguous"
 # List name's end → (our split, what the videos of that list are called).

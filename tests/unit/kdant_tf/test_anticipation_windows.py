@@ -12,11 +12,8 @@ import numpy as np
 import pytest
 from brightness_video import encode_brightness, number_of
 
-from kdant_tf.anticipation.anticipate import Anticipation, anticipate
-from kdant_tf.anticipation.resampler import MAX_PAUSE_S, Resampler
-from kdant_tf.anticipation.source import TimedFrame, open_source
-from kdant_tf.anticipation.timeline import Timeline
-from kdant_tf.anticipation.windows import Windows
+from kdant_tf.anticipation.anticipate import MAX_PAUSE_S, Anticipation, Resampler, Windows, anticipate
+from kdant_tf.anticipation.sources import TimedFrame, Timeline, open_source
 from kdant_tf.serving.model import AnticipationModel
 from tf_records.errors import VideoError
 from tf_records.flow import compute_flow, describe_flow, flow_to_bytes

@@ -8,14 +8,11 @@ import keras
 import numpy as np
 import pytest
 
-from kdant_tf.config import TrainConfig
-from kdant_tf.execution import Execution
-from kdant_tf.metrics_csv import read_metrics
-from kdant_tf.models.frame_mlp import HEAD, STEM
+from kdant_tf.config import Execution, TrainConfig
+from kdant_tf.models.baselines import HEAD, STEM, build_tsn
 from kdant_tf.models.networks import load_network
-from kdant_tf.models.tsn import build_tsn
 from kdant_tf.models.weights import WeightsError
-from kdant_tf.runs import load_run
+from kdant_tf.runs import load_run, read_metrics
 from kdant_tf.training.assembly import Assembly, assemble
 from kdant_tf.training.job import prepare_job
 from kdant_tf.training.strategy import make_strategy
@@ -102,7 +99,7 @@ def test_a_frame_mlp_trains_its_mlp_on_features_of_its_stem(folder, frame_mlp):
 
 def test_features_are_computed_once_for_the_same_stem_records_and_crop(folder, frame_mlp, monkeypatch):
     first, _ = assembled(folder, frame_mlp)
-    monkeypatch.setattr("tf_records.frame_features._FrameFeatures.replace", None)
+    monkeypatch.setattr("tf_records.features._FrameFeatures.replace", None)
     second, lines = assembled(folder, {**frame_mlp, "dropout": 0.1, "label_fraction": 0.9, "epochs": 9})
     assert lines == []
     assert second.records.folder == first.records.folder

@@ -9,7 +9,7 @@ from keras import layers
 from kdant_tf.config import ConfigError, TrainConfig
 from kdant_tf.models.i3d import build_i3d
 from kdant_tf.models.networks import build_network
-from kdant_tf.training.batch_norm import agree_on_statistics, plain_batch_norm, prepare_batch_norm
+from kdant_tf.training.assembly import agree_on_statistics, plain_batch_norm, prepare_batch_norm
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.loop import fit
 from kdant_tf.training.strategy import make_strategy

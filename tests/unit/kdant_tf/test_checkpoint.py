@@ -9,14 +9,11 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from kdant_tf.metrics_csv import read_metrics
-from kdant_tf.training.checkpoint import RunCheckpoints
-from kdant_tf.training.checkpoint_folder import checkpoint_names, find_checkpoint
+from kdant_tf.runs import read_metrics
+from kdant_tf.training.callbacks import MetricsFile
+from kdant_tf.training.checkpoint import RunCheckpoints, StoppedError, checkpoint_names, find_checkpoint
 from kdant_tf.training.distiller import Distiller
-from kdant_tf.training.loop import fit
-from kdant_tf.training.metrics_file import MetricsFile
-from kdant_tf.training.position import Position
-from kdant_tf.training.stop_signals import StoppedError
+from kdant_tf.training.loop import Position, fit
 from kdant_tf.training.strategy import make_strategy
 from tf_records.errors import RunError
 

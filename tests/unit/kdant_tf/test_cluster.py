@@ -5,8 +5,7 @@ import socket
 
 import pytest
 
-from kdant_tf.training.cluster import ClusterError, check_port_is_free, read_cluster
-from kdant_tf.training.strategy import make_strategy
+from kdant_tf.training.strategy import ClusterError, check_port_is_free, make_strategy, read_cluster
 from tf_records.errors import KdantError
 
 TWO = ["a:1", "b:2"]

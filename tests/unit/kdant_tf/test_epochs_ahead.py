@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kdant_tf.training.epochs_ahead import STEPS_AHEAD, EpochsAhead
+from kdant_tf.training.loop import STEPS_AHEAD, EpochsAhead
 
 STEPS = STEPS_AHEAD + 2
 

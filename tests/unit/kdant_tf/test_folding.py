@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 from keras import layers
 
-from kdant_tf.models.folding import fold_batch_norm
-from kdant_tf.models.frame_mlp import build_frame_mlp
+from kdant_tf.models.baselines import build_frame_mlp, build_tsn
+from kdant_tf.models.batch_norm_folding import fold_batch_norm
 from kdant_tf.models.i3d import build_i3d, split_i3d
-from kdant_tf.models.tsn import build_tsn
 
 
 def with_statistics(network: keras.Model) -> keras.Model:

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kdant_tf.models.frame_mlp import HEAD, STEM, build_frame_mlp
+from kdant_tf.models.baselines import HEAD, STEM, build_frame_mlp
 from kdant_tf.training.distiller import Distiller
 
 CLIP = (4, 32, 32, 3)

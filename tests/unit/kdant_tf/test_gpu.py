@@ -6,18 +6,15 @@ import pytest
 import tensorflow as tf
 from test_update import run_steps
 
-from kdant_tf.config import TrainConfig
-from kdant_tf.evaluation.protocols import evaluate_run
-from kdant_tf.execution import Execution
+from kdant_tf.config import Execution, TrainConfig
+from kdant_tf.evaluation.evaluate import evaluate_run
 from kdant_tf.models.i3d import build_i3d
-from kdant_tf.models.precision import set_precision
+from kdant_tf.models.networks import set_precision
 from kdant_tf.runs import load_run
-from kdant_tf.training.distiller import Distiller
+from kdant_tf.training.distiller import NOTHING, STEP, Distiller, choose_xla, make_optimizer
 from kdant_tf.training.loop import _compile_step
-from kdant_tf.training.optimizer import make_optimizer
 from kdant_tf.training.strategy import make_strategy
 from kdant_tf.training.train import train
-from kdant_tf.training.xla import NOTHING, STEP, choose_xla
 from tf_records.records import Records
 
 GPUS = len(tf.config.list_physical_devices("GPU"))

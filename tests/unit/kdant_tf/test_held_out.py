@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdant_tf.config import TrainConfig
-from kdant_tf.training.held_out import choose_labels, hold_out
+from kdant_tf.training.job import choose_labels, hold_out
 from tf_records.errors import RecordError
 from tf_records.reader import training_batches
 from tf_records.records import Records

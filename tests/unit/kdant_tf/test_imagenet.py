@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import applications, layers
 
-from kdant_tf.models.imagenet import BACKBONES, build_backbone, fold_frames
+from kdant_tf.models.baselines import BACKBONES, build_backbone, fold_frames
 
 
 @pytest.fixture

@@ -18,12 +18,11 @@ MODULES = [
     for path in sorted((REPOSITORY / package).rglob("*.py"))
 ]
 LIGHT_MODULES = (
-    "kdant_tf.run_list, kdant_tf.metrics_csv, kdant_tf.report.report, "
-    "kdant_tf, kdant_tf.config, kdant_tf.runs, tf_records, tf_records.schema, tf_records.plan, "
-    "tf_records.flow, tf_records.sources.jhmdb, tf_records.writer, "
-    "kdant_tf.studies.table1, kdant_tf.studies.figure4, kdant_tf.studies.sweep, kdant_tf.studies.runner, "
-    "kdant_tf.anticipation.anticipate, kdant_tf.anticipation.overlay_video, kdant_tf.serving.model, "
-    "kdant_tf.studies.output, kdant_tf.studies.study_folder, kdant_tf.serving.served_subject"
+    "kdant_tf, kdant_tf.config, kdant_tf.runs, kdant_tf.report.report, tf_records, tf_records.schema, "
+    "tf_records.plan, tf_records.flow, tf_records.sources.jhmdb, tf_records.writer, "
+    "kdant_tf.studies.paper_tables, kdant_tf.studies.sweep, kdant_tf.studies.runner, "
+    "kdant_tf.studies.results, kdant_tf.studies.study_folder, kdant_tf.serving.model, "
+    "kdant_tf.anticipation.anticipate, kdant_tf.anticipation.overlay, kdant_tf.serving.benchmark"
 )
 
 

@@ -12,12 +12,10 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from kdant_tf.models import initialization
-from kdant_tf.models.frame_mlp import HEAD, STEM, build_frame_mlp
+from kdant_tf.models import weights
+from kdant_tf.models.baselines import HEAD, STEM, build_frame_mlp, build_tsn
 from kdant_tf.models.i3d import build_i3d
-from kdant_tf.models.initialization import fetch_kinetics_checkpoint, initialize
-from kdant_tf.models.tsn import build_tsn
-from kdant_tf.models.weights import WeightsError
+from kdant_tf.models.weights import WeightsError, fetch_kinetics_checkpoint, initialize
 from tf_records.errors import RunError
 
 DEEPMIND = Path(__file__).resolve().parents[4] / "shared" / "data" / "i3d"
@@ -70,9 +68,9 @@ def mirror(tmp_path, monkeypatch) -> Path:
         (folder / f"{modality}_imagenet").mkdir(parents=True)
         for part in PARTS:
             (folder / f"{modality}_imagenet" / f"model.ckpt.{part}").write_text(f"{modality} {part}")
-    monkeypatch.setattr(initialization, "REPOSITORY_URL", f"file://{tmp_path}/mirror")
+    monkeypatch.setattr(weights, "REPOSITORY_URL", f"file://{tmp_path}/mirror")
     sums = {f"{m}_imagenet": hashlib.sha256(f"{m} index".encode()).hexdigest() for m in ("rgb", "flow")}
-    monkeypatch.setattr(initialization, "_INDEX_SHA256", sums)
+    monkeypatch.setattr(weights, "_INDEX_SHA256", sums)
     return folder
 
 
@@ -98,7 +96,7 @@ def test_the_expected_checksum_is_of_deepminds_index(name):
     index = DEEPMIND / f"{name}.ckpt.index"
     if not index.is_file():
         pytest.skip(f"no {index}")
-    assert initialization._INDEX_SHA256[name] == hashlib.sha256(index.read_bytes()).hexdigest()
+    assert weights._INDEX_SHA256[name] == hashlib.sha256(index.read_bytes()).hexdigest()
 
 
 def test_files_are_downloaded_once_into_the_keras_cache(keras_cache, mirror, capsys):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from kdant_tf.anticipation.latencies import Latencies
+from kdant_tf.anticipation.anticipate import Latencies
 
 
 def test_percentiles_are_right_to_one_per_cent() -> None:

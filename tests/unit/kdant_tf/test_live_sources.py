@@ -17,11 +17,9 @@ from brightness_video import encode_brightness
 from PIL import Image
 from rtsp_server import make_packets, serve_rtsp
 
-from kdant_tf.anticipation import camera
-from kdant_tf.anticipation.anticipate import Anticipation, anticipate
-from kdant_tf.anticipation.newest import newest
-from kdant_tf.anticipation.source import Source, open_source
-from kdant_tf.anticipation.video_stream import VideoStream
+from kdant_tf.anticipation import sources
+from kdant_tf.anticipation.anticipate import Anticipation, anticipate, newest
+from kdant_tf.anticipation.sources import Source, VideoStream, open_source
 from kdant_tf.serving.model import AnticipationModel
 from tf_records.errors import VideoError
 from tf_records.schema import ClipSpec
@@ -192,7 +190,7 @@ def plugged_in(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     fake = types.SimpleNamespace(VideoCapture=FakeCapture, CAP_PROP_FPS="fps", utils=QUIET)
     monkeypatch.setitem(sys.modules, "cv2", fake)
     clock = iter(range(1000))
-    monkeypatch.setattr(camera, "time", types.SimpleNamespace(monotonic=lambda: next(clock) / 30))
+    monkeypatch.setattr(sources, "time", types.SimpleNamespace(monotonic=lambda: next(clock) / 30))
     monkeypatch.setattr(FakeCapture, "plugged_in", [])
     return FakeCapture.plugged_in
 

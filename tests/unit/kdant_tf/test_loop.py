@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from kdant_tf.metrics_csv import METRICS
+from kdant_tf.runs import METRICS
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.loop import fit
 from kdant_tf.training.strategy import make_strategy

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from kdant_tf.anticipation.overlay_panel import Expectation, Panel
-from kdant_tf.anticipation.overlay_video import OverlayVideo, check_overlay
-from kdant_tf.anticipation.source import open_source
+from kdant_tf.anticipation.overlay import Expectation, OverlayVideo, Panel, check_overlay
+from kdant_tf.anticipation.sources import open_source
 from tf_records.errors import KdantError, VideoError
 
 CLASSES = ("clap", "golf", "swing_baseball_with_a_very_long_name", "walk")

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdant_tf.pictures.attention import find_targets, same_place, strongest_positions
+from kdant_tf.visualization.correspondence import find_targets, same_place, strongest_positions
 
 
 def softmax(values: np.ndarray) -> np.ndarray:

@@ -6,18 +6,22 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kdant_tf.evaluation.metrics import CurvePoint, Interval
 from kdant_tf.evaluation.predictions import Predictions
-from kdant_tf.evaluation.statistics import CurvePoint, Interval
-from kdant_tf.pictures.attention import find_targets
-from kdant_tf.pictures.calibration import plot_reliability
-from kdant_tf.pictures.classes import class_interval, plot_confusion, plot_per_class
-from kdant_tf.pictures.drift import COLOURS, Drift, plot_drift
-from kdant_tf.pictures.earliness import plot_accuracy_against
-from kdant_tf.pictures.magnitude import Panel, plot_magnitudes, shared_scale
-from kdant_tf.pictures.projection import plot_projection, project
-from kdant_tf.pictures.results import Bar, plot_results
-from kdant_tf.pictures.samples import choose_samples
-from kdant_tf.pictures.style import OKABE_ITO, contrast, mark_of, text_on, unique_names, verdict
+from kdant_tf.visualization.confusion import (
+    Bar,
+    class_interval,
+    plot_confusion,
+    plot_per_class,
+    plot_reliability,
+    plot_results,
+)
+from kdant_tf.visualization.correspondence import COLOURS, Drift, find_targets, plot_drift
+from kdant_tf.visualization.curves import plot_accuracy_against
+from kdant_tf.visualization.embeddings import plot_projection, project
+from kdant_tf.visualization.heat_maps import Panel, plot_magnitudes, shared_scale
+from kdant_tf.visualization.run_view import choose_samples
+from kdant_tf.visualization.style import OKABE_ITO, contrast, mark_of, text_on, unique_names, verdict
 from tf_records.errors import KdantError, RecordError
 
 GREY_FRAME = np.full((8, 8, 3), 0.5)

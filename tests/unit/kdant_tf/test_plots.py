@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kdant_tf.evaluation import plots
-from kdant_tf.evaluation.plots import activation_magnitude, heat_map_pixels, plot_curves
+from kdant_tf.visualization import curves
+from kdant_tf.visualization.curves import activation_magnitude, heat_map_pixels, plot_curves
 
 
 def metrics(epochs: int, feature_loss: float = 0.0) -> list[dict[str, float]]:
@@ -91,7 +91,7 @@ def test_validation_is_dashed_and_learning_rates_are_marked(tmp_path, monkeypatc
         row["learning_rate"] = 0.1 if row["epoch"] < 4 else 0.01
         row |= {"validation_loss": 1.0, "validation_accuracy": 0.3 + 0.1 * (row["epoch"] == 2)}
     figures = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(curves, "save", lambda figure, path: figures.append(figure))
     plot_curves({"run": rows}, tmp_path / "curves.png")
     loss, accuracy, features = figures[0].axes
     for axis, column in ((loss, "validation_loss"), (accuracy, "validation_accuracy")):

@@ -14,19 +14,15 @@ from keras import layers
 from test_distiller import CLASSES, CLIP, log_softmax, pool, random_batch, weights_of
 
 from kdant_tf.config import TrainConfig
-from kdant_tf.evaluation.protocols import predict
-from kdant_tf.models.frame_mlp import build_frame_mlp
+from kdant_tf.evaluation.evaluate import predict
+from kdant_tf.models.baselines import build_frame_mlp, build_tsn
 from kdant_tf.models.i3d import build_i3d
-from kdant_tf.models.networks import load_network, load_saved
-from kdant_tf.models.precision import set_precision
-from kdant_tf.models.tsn import build_tsn
+from kdant_tf.models.networks import load_network, load_saved, set_precision
 from kdant_tf.runs import load_run
 from kdant_tf.serving.export import export_run
-from kdant_tf.training.distiller import Distiller
+from kdant_tf.training.distiller import STEP, Distiller, make_optimizer
 from kdant_tf.training.loop import _compile_step
-from kdant_tf.training.optimizer import make_optimizer
 from kdant_tf.training.train import train
-from kdant_tf.training.xla import STEP
 from tf_records.errors import KdantError
 
 SHAPE = (4, 32, 32, 3)

@@ -9,11 +9,10 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from kdant_tf.config import TrainConfig
-from kdant_tf.execution import Execution
+from kdant_tf.config import Execution, TrainConfig
 from kdant_tf.losses.features import feature_loss
+from kdant_tf.models.baselines import build_tsn
 from kdant_tf.models.networks import load_network
-from kdant_tf.models.tsn import build_tsn
 from kdant_tf.runs import Run, load_run
 from kdant_tf.serving.export import export_run
 from kdant_tf.training.distiller import Distiller

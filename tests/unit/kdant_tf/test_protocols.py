@@ -5,7 +5,7 @@ import numpy as np
 import tensorflow as tf
 from keras import layers
 
-from kdant_tf.evaluation.protocols import predict
+from kdant_tf.evaluation.evaluate import predict
 
 
 def test_probabilities_are_averaged_over_the_windows_of_a_sample():

@@ -7,9 +7,8 @@ import sys
 
 import pytest
 
-from kdant_tf import provenance
-from kdant_tf.provenance import describe_checkout
-from kdant_tf.runs import load_run
+from kdant_tf import runs
+from kdant_tf.runs import describe_checkout, load_run
 
 
 def git(folder, *arguments):
@@ -52,7 +51,7 @@ def test_a_broken_checkout_has_none(tmp_path):
 
 def test_config_json_names_versions_commit_command_and_how_it_ran(finished_run, monkeypatch, tmp_path):
     monkeypatch.setattr(sys, "argv", ["/usr/bin/kdant", "train-teacher", "--out", "a folder"])
-    monkeypatch.setattr(provenance, "_CHECKOUT", tmp_path)
+    monkeypatch.setattr(runs, "_CHECKOUT", tmp_path)
     written = json.loads(load_run(finished_run).to_json())
     assert written["command"] == "kdant train-teacher --out 'a folder'"
     assert written["git"] is None

@@ -11,8 +11,10 @@ from kdant_tf.layers.attention_pooling import (
     BidirectionalAttentionPooling,
     attention_pool,
     bidirectional_attention_pool,
+    block_limit,
+    fold_blocks,
+    take_block,
 )
-from kdant_tf.layers.query_blocks import block_limit, fold_blocks, take_block
 from kdant_tf.losses.features import PENALTIES, REDUCTIONS, feature_loss
 from kdant_tf.training.strategy import make_strategy
 

@@ -9,9 +9,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kdant_tf.evaluation.predictions import Predictions
-from kdant_tf.report.chosen import choose_best, choose_wrong
-from kdant_tf.report.clips import top_guesses
-from kdant_tf.report.moving import HEIGHT, MOST_FRAMES, encode_moving, side_by_side
+from kdant_tf.report.samples import (
+    HEIGHT,
+    MOST_FRAMES,
+    choose_best,
+    choose_wrong,
+    encode_moving,
+    side_by_side,
+    top_guesses,
+)
 
 
 def say(rows: list[list[float]], labels: list[int]) -> Predictions:

@@ -6,8 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from kdant_tf.report.content import Cell, Clip, Gallery, Guess, Page, Picture, Section, Table
-from kdant_tf.report.page import render_page, write_page
+from kdant_tf.report.page import (
+    Cell,
+    Clip,
+    Gallery,
+    Guess,
+    Page,
+    Picture,
+    Section,
+    Table,
+    render_page,
+    write_page,
+)
 
 NASTY = """<b>&"'</b><script>alert(1)</script> javascript:x"""
 PIXEL = "data:image/webp;base64,UklGRg=="

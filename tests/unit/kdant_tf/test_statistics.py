@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest
 
-from kdant_tf.evaluation.statistics import bootstrap_interval, compare_paired, mcnemar_exact, mean_interval
+from kdant_tf.evaluation.metrics import bootstrap_interval, compare_paired, mcnemar_exact, mean_interval
 
 
 @given(only_first=st.integers(0, 60), only_second=st.integers(0, 60))

@@ -8,8 +8,8 @@ import pytest
 
 from kdant_tf.config import TrainConfig
 from kdant_tf.models.i3d import ENDPOINTS, build_i3d, endpoint_channels, endpoint_layer
+from kdant_tf.models.i3d_stem import Stem, build_head, load_stem
 from kdant_tf.models.networks import load_network
-from kdant_tf.models.stem import Stem, build_head, load_stem
 from kdant_tf.models.weights import WeightsError
 from kdant_tf.runs import load_run
 

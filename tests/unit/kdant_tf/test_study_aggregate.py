@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kdant_tf.studies.aggregate import PlacedSamples, average, paired_difference
-from kdant_tf.studies.study import Place
+from kdant_tf.studies.plan import Place
+from kdant_tf.studies.results import PlacedSamples, average, paired_difference
 
 
 def test_a_split_counts_once_and_seeds_spread_around_their_own_split() -> None:

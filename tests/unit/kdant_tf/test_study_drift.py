@@ -7,12 +7,9 @@ import numpy as np
 import pytest
 
 from kdant_tf.evaluation.predictions import Predictions, save_predictions
-from kdant_tf.studies.aggregate import PlacedSamples, paired_difference
-from kdant_tf.studies.drift import drift_name, drift_of, summarize_drift
-from kdant_tf.studies.drift_plot import plot_drift
-from kdant_tf.studies.drift_records import VIDEOS
-from kdant_tf.studies.output import to_tex
-from kdant_tf.studies.study import Column, Place, Row, Study, run_folder, run_name
+from kdant_tf.studies.drift import VIDEOS, drift_name, drift_of, plot_drift, summarize_drift
+from kdant_tf.studies.plan import Column, Place, Row, Study, run_folder, run_name
+from kdant_tf.studies.results import PlacedSamples, paired_difference, to_tex
 
 PLACES = tuple(Place(drift_name(drift), seed) for seed in (0, 1) for drift in (0.0, 0.4))
 STUDY = Study(

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kdant_tf.studies.hardware import count_cores, describe_hardware, visible_gpus
-from kdant_tf.studies.plan import Base, plan_runs
-from kdant_tf.studies.study import Network, Source
-from kdant_tf.studies.study_folder import StudyFile
+from kdant_tf.studies.plan import Base, Network, Source, plan_runs
+from kdant_tf.studies.study_folder import StudyFile, count_cores, describe_hardware, visible_gpus
 from tf_records.errors import RunError
 
 

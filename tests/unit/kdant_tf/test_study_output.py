@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 
 from kdant_tf.evaluation.predictions import Predictions, save_predictions
-from kdant_tf.studies.output import caption, escape_tex, to_csv, to_tex, write_table
-from kdant_tf.studies.study import Column, Place, Row, Study, run_folder, run_name
-from kdant_tf.studies.summary import ResultTable, summarize
+from kdant_tf.studies.plan import Column, Place, Row, Study, run_folder, run_name
+from kdant_tf.studies.results import ResultTable, caption, escape_tex, summarize, to_csv, to_tex, write_table
 from tf_records.errors import RunError
 
 LABELS = np.array([0, 0, 1, 1])

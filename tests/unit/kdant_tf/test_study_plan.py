@@ -7,13 +7,16 @@ from pathlib import Path
 import pytest
 
 from kdant_tf.config import TrainConfig, config_from_dict, resolve_config
-from kdant_tf.studies.figure4 import plan_figure4
-from kdant_tf.studies.plan import Base, places_of, plan_runs, read_sources
-from kdant_tf.studies.study import Network, Place, Source
-from kdant_tf.studies.table1 import PRESETS, plan_table1, plan_table2
-from kdant_tf.studies.table3 import PRESETS as TABLE3_PRESETS
-from kdant_tf.studies.table3 import plan_table3
-from kdant_tf.studies.toml import to_toml
+from kdant_tf.studies.paper_tables import (
+    TABLE1_PRESETS,
+    TABLE3_PRESETS,
+    plan_figure4,
+    plan_table1,
+    plan_table2,
+    plan_table3,
+)
+from kdant_tf.studies.plan import Base, Network, Place, Source, places_of, plan_runs, read_sources
+from kdant_tf.studies.study_folder import to_toml
 from tf_records.errors import KdantError
 from tf_records.schema import FeatureInfo
 
@@ -46,9 +49,9 @@ def test_settings_are_preset_then_scale_then_file_then_the_networks_own(tmp_path
     assert (student.epochs, student.decay_epochs, student.feature_loss) == (7, (30,), "direct")
     assert (student.modality, student.label_fraction, student.weight_decay) == ("flow", 0.5, 1e-5)
     assert base.config_of(TEACHER, "flow", 2, features=False).learning_rate == 0.5
-    plain = Base(presets=PRESETS).config_of(TEACHER, "rgb", 0, features=False)
+    plain = Base(presets=TABLE1_PRESETS).config_of(TEACHER, "rgb", 0, features=False)
     assert (plain.init, plain.crop, plain.width, plain.epochs) == ("kinetics", 224, 1.0, 80)
-    demo = Base(preset="demo-tiny", presets=PRESETS).config_of(TEACHER, "rgb", 0, features=False)
+    demo = Base(preset="demo-tiny", presets=TABLE1_PRESETS).config_of(TEACHER, "rgb", 0, features=False)
     assert (demo.crop, demo.feature_weight) == (32, 3.0)
 
 

@@ -4,11 +4,11 @@ import io
 from pathlib import Path
 
 import pytest
-from kdant_cli.study_progress import StudyProgress
+from kdant_cli.study_output import StudyProgress
 from rich.console import Console
 
 from kdant_tf.config import TrainConfig
-from kdant_tf.studies.study import RunSpec
+from kdant_tf.studies.plan import RunSpec
 from kdant_tf.studies.study_folder import StudyFile
 
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from kdant_tf.config import TrainConfig
+from kdant_tf.studies.plan import RunSpec
 from kdant_tf.studies.runner import Runner
-from kdant_tf.studies.study import RunSpec
 
 FAKE = """
 import json, os, pathlib, sys

@@ -6,10 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from kdant_tf.metrics_csv import METRICS, VALIDATION_METRICS
-from kdant_tf.runs import Run, manifest_sha256
-from kdant_tf.studies.plan import Base
-from kdant_tf.studies.study import Source, Study, run_folder
+from kdant_tf.runs import METRICS, VALIDATION_METRICS, Run, manifest_sha256
+from kdant_tf.studies.plan import Base, Source, Study, run_folder
 from kdant_tf.studies.sweep import (
     Setting,
     last_mean,

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
+from kdant_tf.evaluation.evaluate import Evaluation, summarize
 from kdant_tf.evaluation.predictions import Predictions
-from kdant_tf.evaluation.summary import Evaluation, summarize
 
 
 @pytest.fixture

@@ -9,11 +9,9 @@ import tensorflow as tf
 from kdant_tf.config import TrainConfig
 from kdant_tf.runs import load_run
 from kdant_tf.training.assembly import assemble
-from kdant_tf.training.heat_map_samples import heat_map_drawer
+from kdant_tf.training.callbacks import TensorBoardEvents, heat_map_drawer, keep_events, validation_of
 from kdant_tf.training.job import prepare_job
 from kdant_tf.training.strategy import make_strategy
-from kdant_tf.training.tensorboard import TensorBoardEvents, keep_events
-from kdant_tf.training.validation import validation_of
 from tf_records.records import Records
 
 

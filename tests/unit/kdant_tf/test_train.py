@@ -2,8 +2,7 @@
 
 import pytest
 
-from kdant_tf.config import TrainConfig
-from kdant_tf.execution import Execution
+from kdant_tf.config import Execution, TrainConfig
 from kdant_tf.training.train import train
 from tf_records.errors import KdantError
 from tf_records.files import lock_folder

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdant_tf.models.tsn import SegmentFrames, build_tsn
+from kdant_tf.models.baselines import SegmentFrames, build_tsn
 
 CLIP = (8, 32, 32, 3)
 

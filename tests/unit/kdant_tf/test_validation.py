@@ -6,12 +6,10 @@ import keras
 import numpy as np
 import pytest
 
-from kdant_tf.config import ConfigError, TrainConfig
-from kdant_tf.execution import Execution
-from kdant_tf.metrics_csv import best_epoch, read_metrics
-from kdant_tf.runs import load_run
-from kdant_tf.training.best import BestNetwork, best_network
-from kdant_tf.training.held_out import choose_labels
+from kdant_tf.config import ConfigError, Execution, TrainConfig
+from kdant_tf.runs import best_epoch, load_run, read_metrics
+from kdant_tf.training.callbacks import BestNetwork, best_network
+from kdant_tf.training.job import choose_labels
 from kdant_tf.training.train import train
 from tf_records.errors import RecordError
 from tf_records.reader import evaluation_batches

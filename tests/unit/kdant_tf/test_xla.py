@@ -5,12 +5,11 @@ import pytest
 import tensorflow as tf
 from test_update import run_steps, whole_batch
 
-from kdant_tf.config import TrainConfig
-from kdant_tf.execution import Execution
+from kdant_tf.config import Execution, TrainConfig
 from kdant_tf.training import distiller
+from kdant_tf.training.distiller import NOTHING, POOLING, STEP, choose_xla
 from kdant_tf.training.strategy import make_strategy
 from kdant_tf.training.train import train
-from kdant_tf.training.xla import NOTHING, POOLING, STEP, choose_xla
 from tf_records.errors import KdantError
 
 

@@ -21,12 +21,11 @@ import pytest
 from tf_records.errors import KdantError
 from tf_records.files import LOCK_NAME
 from tf_records.plan import BuildOptions
-from tf_records.record_file import RecordFile
 from tf_records.schema import ClipSpec
-from tf_records.shard import ShardResult, write_shard
 from tf_records.sources.sample import Annotations, Sample
 from tf_records.sources.synthetic import read_synthetic
-from tf_records.writer import _start_worker, build_records
+from tf_records.tfrecord import RecordFile
+from tf_records.writer import ShardResult, _start_worker, build_records, write_shard
 
 OPTIONS = BuildOptions(clip=ClipSpec(clip_frames=8, offset_frames=16), short_side=16, shards=2)
 PACKAGE = str(Path(write_shard.__code__.co_filename).parent)

@@ -12,11 +12,10 @@ from test_frame_features import examples, frames_of
 from test_reader import CLIP, LATER, flat, jpeg, write_folder
 
 from tf_records import schema
-from tf_records.clip_features import write_clip_features
-from tf_records.clips import map_side
 from tf_records.errors import RecordError
+from tf_records.features import write_clip_features
 from tf_records.manifest import Manifest, load_manifest
-from tf_records.reader import evaluation_batches, training_batches
+from tf_records.reader import evaluation_batches, map_side, training_batches
 from tf_records.records import Records
 from tf_records.schema import EITHER, FUTURE, OBSERVED, PER_CLIP, FeatureInfo
 from tf_records.verify import find_damage

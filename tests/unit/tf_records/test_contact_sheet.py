@@ -13,11 +13,10 @@ from click.testing import CliRunner
 from kdant_cli.main import main
 from PIL import Image
 
-from tf_records.contact_sheet import draw_contact_sheet
+from tf_records.contact_sheet import choose_records, draw_contact_sheet
 from tf_records.errors import KdantError, RecordError
 from tf_records.manifest import Manifest, load_manifest
 from tf_records.plan import BuildOptions
-from tf_records.record_choice import choose_records
 from tf_records.schema import ClipSpec, FeatureInfo
 from tf_records.sources.synthetic import OFFSET_FRAMES, read_synthetic
 from tf_records.writer import build_records

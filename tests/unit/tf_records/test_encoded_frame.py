@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tf_records.encoded_frame import EncodedFrame, FrameEncoder, with_frames_before
+from tf_records.encode import EncodedFrame, FrameEncoder, with_frames_before
 from tf_records.flow import compute_flow, describe_flow
 from tf_records.plan import BuildOptions
 

@@ -11,9 +11,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from tf_records import encoded_frame
-from tf_records.encode import Segments, read_samples, to_example
-from tf_records.encoded_frame import FrameEncoder
+from tf_records import encode
+from tf_records.encode import FrameEncoder, Segments, read_samples, to_example
 from tf_records.errors import RecordError
 from tf_records.flow import compute_flow, describe_flow
 from tf_records.manifest import load_manifest
@@ -190,7 +189,7 @@ def test_flow_of_a_whole_video_is_computed_for_its_first_frames_where_only_these
         computed.append(after)
         return compute_flow(before, after, info)
 
-    monkeypatch.setattr(encoded_frame, "compute_flow", count)
+    monkeypatch.setattr(encode, "compute_flow", count)
     segments = read_segments(sample, dataclasses.replace(FLOW, clip=clip))
     windows = (segments.pair.observed, segments.pair.future)
     held = {number for window in windows for number in range(*window)}

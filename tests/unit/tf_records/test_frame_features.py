@@ -10,7 +10,7 @@ from test_reader import CLIP, CROP, LATER, flat, jpeg, write_folder
 
 from tf_records import augment, schema
 from tf_records.errors import RecordError
-from tf_records.frame_features import write_feature_records
+from tf_records.features import write_feature_records
 from tf_records.manifest import Manifest
 from tf_records.reader import evaluation_batches, training_batches
 from tf_records.records import Records

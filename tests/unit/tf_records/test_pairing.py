@@ -2,7 +2,7 @@
 
 import pytest
 
-from tf_records.pairing import (
+from tf_records.plan import (
     Spacing,
     Window,
     pair_for_anticipation,

@@ -14,7 +14,7 @@ from tf_records import augment
 from tf_records.encode import Segments, to_example
 from tf_records.errors import RecordError
 from tf_records.manifest import Manifest, ShardInfo, SplitInfo
-from tf_records.pairing import Pair, Window
+from tf_records.plan import Pair, Window
 from tf_records.reader import evaluation_batches, training_batches
 from tf_records.records import Records, iterate_batches, naming_damage
 from tf_records.schema import EITHER, FUTURE, OBSERVED, ClipSpec

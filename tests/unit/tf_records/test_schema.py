@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tf_records.errors import RecordError
+from tf_records.files import seal
 from tf_records.manifest import Manifest, ShardInfo, SplitInfo, load_manifest
 from tf_records.plan import BuildOptions
 from tf_records.schema import ClipSpec
-from tf_records.seal import seal
 
 
 def manifest() -> Manifest:

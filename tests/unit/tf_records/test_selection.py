@@ -9,10 +9,16 @@ import pytest
 from tf_records.errors import AnnotationError, RecordError
 from tf_records.plan import BuildOptions, plan_shards
 from tf_records.schema import ClipSpec
-from tf_records.sources.protocols import PROTOCOLS, Protocol, resolve_protocol
-from tf_records.sources.read import SourceOptions, read_annotations
+from tf_records.sources.read import (
+    PROTOCOLS,
+    Protocol,
+    SourceOptions,
+    limit_samples,
+    read_annotations,
+    resolve_protocol,
+    use_labels,
+)
 from tf_records.sources.sample import Annotations, Sample, keep_classes
-from tf_records.sources.selection import limit_samples, use_labels
 
 CLASSES = ("bow", "clap", "wave")
 

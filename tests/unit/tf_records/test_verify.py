@@ -13,12 +13,11 @@ import tensorflow as tf
 
 from tf_records.errors import RecordError
 from tf_records.files import hash_file
-from tf_records.manifest import Manifest, load_manifest
+from tf_records.manifest import Damage, Manifest, load_manifest
 from tf_records.plan import BuildOptions
-from tf_records.record_file import read_records
 from tf_records.schema import ClipSpec
-from tf_records.shard_files import Damage
 from tf_records.sources.synthetic import SyntheticSpec, read_synthetic
+from tf_records.tfrecord import read_records
 from tf_records.verify import find_damage
 from tf_records.writer import build_records
 
@@ -163,7 +162,7 @@ def test_a_shard_that_the_disk_no_longer_gives_is_named_and_the_others_are_check
             raise OSError(errno.EIO, "Input/output error")
         return read_records(path)
 
-    monkeypatch.setattr("tf_records.shard_files.hash_file", read)
+    monkeypatch.setattr("tf_records.manifest.hash_file", read)
     monkeypatch.setattr("tf_records.verify.read_records", read_each)
     flip(folder / TEST, 500, 1)
     found = [(damage.shard, damage.record) for damage in damage_of(folder)]

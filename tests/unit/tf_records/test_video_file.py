@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from tf_records.errors import VideoError
-from tf_records.limits import Limits
 from tf_records.video import open_video, probe, read_all_frames
+from tf_records.video_file import Limits
 
 RATE = 10
 MINUTES = 30

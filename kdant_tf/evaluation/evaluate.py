@@ -1,0 +1,357 @@
+"""How a run is evaluated: which view, which windows, and what is kept of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kdant_tf.evaluation import metrics
+from kdant_tf.evaluation.metrics import CurvePoint, Interval, bootstrap_interval, mean_interval
+from kdant_tf.evaluation.predictions import Predictions, fuse, save_predictions
+from kdant_tf.models.networks import load_network
+from kdant_tf.runs import PREDICTIONS_NAME, Run, record_evaluation
+from tf_records.errors import RunError
+from tf_records.reader import evaluation_batches
+from tf_records.records import Records, iterate_batches
+from tf_records.schema import FUTURE, OBSERVED
+
+BATCH_SIZE = 16
+OnBatch = Callable[[int], None]
+
+
+def default_view(run: Run) -> str:
+    """A teacher sees the future segment, a student the observed one, as what trained on that alone."""
+    return OBSERVED if run.anticipates else FUTURE
+
+
+def evaluate_run(
+    run: Run,
+    records: Records,
+    *,
+    view: str | None = None,
+    split: str = "test",
+    network: keras.Model | None = None,
+    on_batch: OnBatch = lambda clips: None,
+) -> Evaluation:
+    """Evaluates a run on a split and keeps result and predictions in the run folder.
+
+    Args:
+        run: a finished run.
+        records: opened records with the run's classes, clip length and modality; read in the latter.
+        view: "observed" or "future"; None is `default_view`. A teacher on "observed" is the I3D row of
+            Table 1's anticipation half.
+        split: "test" or "val".
+        network: the run's, where it is loaded already.
+        on_batch: called after each batch with its number of clips.
+
+    Raises:
+        RunError: the records do not fit the run.
+        RecordError: the records have no such split.
+    """
+    view = default_view(run) if view is None else view
+    predictions = predict_run(run, records, view=view, split=split, network=network, on_batch=on_batch)
+    save_predictions(run.folder / PREDICTIONS_NAME, f"{view}/{split}", predictions)
+    result = _summarize(run, records, predictions, view, split)
+    record_evaluation(run, view, {**result.to_dict(), "windows": run.config.windows})
+    return result
+
+
+def evaluate_streams(
+    runs: Sequence[Run],
+    records: Records,
+    *,
+    weights: Sequence[float],
+    view: str | None = None,
+    split: str = "test",
+    on_batch: OnBatch = lambda clips: None,
+) -> Evaluation:
+    """Evaluates the sum of several runs' logits, such as RGB and Flow (Table 1, column "Both").
+
+    The result is kept in the first run's folder, beside its own.
+
+    Args:
+        runs: finished, of one view; each reads the records in its own modality.
+        weights: of the runs' logits, see `fuse`.
+        records, view, split, on_batch: see `evaluate_run`.
+
+    Raises:
+        RunError: records that do not fit a run, or runs with other samples or classes.
+    """
+    view = default_view(runs[0]) if view is None else view
+    streams = [predict_run(run, records, view=view, split=split, on_batch=on_batch) for run in runs]
+    fused = fuse(streams, weights)
+    result = _summarize(runs[0], records, fused, view, split)
+    fusion = {"runs": [str(run.folder) for run in runs], "weights": list(weights)}
+    record_evaluation(runs[0], f"{view}, fused", {**result.to_dict(), "fusion": fusion})
+    return result
+
+
+def evaluate_observed_shares(
+    run: Run,
+    records: Records,
+    shares: Sequence[float],
+    *,
+    split: str = "test",
+    network: keras.Model | None = None,
+    on_batch: OnBatch = lambda clips: None,
+) -> list[CurvePoint]:
+    """Accuracy against the share of the video that the network sees, for teachers and students alike.
+
+    Args:
+        run, records, split, network, on_batch: see `evaluate_run`.
+        shares: in (0, 1]; of a video's frames, rounded up.
+
+    Raises:
+        RunError: the records' future segments are not whole videos, or do not fit the run.
+    """
+    if "observed_fraction" not in records.manifest.options:
+        raise RunError(
+            f"Accuracy against the observed share needs records whose test samples are whole videos, as "
+            f"JHMDB's are. {records.folder} is of {records.manifest.dataset}."
+        )
+    network = load_network(run) if network is None else network
+    seen = {
+        share: predict_run(
+            run, records, view=FUTURE, split=split, network=network, share=share, on_batch=on_batch
+        )
+        for share in shares
+    }
+    return _keep_curve(run, "share", split, seen)
+
+
+def evaluate_anticipation_times(
+    run: Run,
+    records: Records,
+    taus_s: Sequence[float],
+    *,
+    split: str = "test",
+    network: keras.Model | None = None,
+    on_batch: OnBatch = lambda clips: None,
+) -> list[CurvePoint]:
+    """Accuracy against the time from the end of the observed clip to the start of the action.
+
+    Where a video begins too late for a time, its first clip is seen.
+
+    Args:
+        run, records, split, network, on_batch: see `evaluate_run`.
+        taus_s: seconds, at least 0.
+
+    Raises:
+        RunError: the records keep no, or too few, frames for that, or do not fit the run.
+    """
+    longest_s = records.manifest.longest_anticipation_s
+    if longest_s is None or max(taus_s) > longest_s:
+        raise RunError(
+            f"Records {records.folder} keep "
+            f"{'the clips of one time' if longest_s is None else f'{longest_s:g} s before each action'}. "
+            f"Build them with --longest-anticipation-s {max(taus_s):g}."
+        )
+    network = load_network(run) if network is None else network
+    seen = {
+        tau_s: predict_run(
+            run, records, view=OBSERVED, split=split, network=network, tau_s=tau_s, on_batch=on_batch
+        )
+        for tau_s in taus_s
+    }
+    return _keep_curve(run, "tau", split, seen)
+
+
+def _keep_curve(run: Run, name: str, split: str, seen: Mapping[float, Predictions]) -> list[CurvePoint]:
+    """Keeps predictions under `NAME X/SPLIT`, and the accuracies under `NAME` in evaluation.json."""
+    points = []
+    for x, predictions in seen.items():
+        save_predictions(run.folder / PREDICTIONS_NAME, f"{name} {x:g}/{split}", predictions)
+        points.append(CurvePoint(x=x, top1=mean_interval(predictions.right(), predictions.videos)))
+    curve = [{name: point.x, **dataclasses.asdict(point.top1)} for point in points]
+    record_evaluation(run, name, {"split": split, "top1": curve})
+    return points
+
+
+def predict_run(
+    run: Run,
+    records: Records,
+    *,
+    view: str,
+    split: str,
+    network: keras.Model | None = None,
+    share: float = 1.0,
+    tau_s: float | None = None,
+    on_batch: OnBatch = lambda clips: None,
+) -> Predictions:
+    """What a run says of a split's samples, by the run's windows and crop.
+
+    Args:
+        share, tau_s: what of each segment the network sees, see `evaluation_batches`.
+    """
+    run.check_records(records.manifest, records.folder)
+    records = dataclasses.replace(records, modality=run.modality)
+    batches = evaluation_batches(
+        records,
+        split=split,
+        view=view,
+        batch_size=BATCH_SIZE,
+        crop=run.config.crop,
+        windows=run.config.windows,
+        share=share,
+        tau_s=tau_s,
+    )
+    network = load_network(run) if network is None else network
+    samples = records.split(split).records
+    return predict(network, iterate_batches(batches, records, split), samples, on_batch)
+
+
+def predict(
+    network: keras.Model,
+    batches: Iterable[Mapping[str, tf.Tensor]],
+    samples: int,
+    on_batch: OnBatch = lambda clips: None,
+    infer: Callable[[tf.Tensor], tf.Tensor] | None = None,
+) -> Predictions:
+    """Class probabilities of each sample that the batches show, averaged over its windows (§4.1).
+
+    Args:
+        network: model with an output "logits".
+        batches: of `evaluation_batches`.
+        samples: number of samples in the split.
+        on_batch: called after each batch with its number of clips.
+        infer: `compile_inference` of the network, where it is kept.
+    """
+    infer = compile_inference(network) if infer is None else infer
+    sums = np.zeros((samples, network.output["logits"].shape[-1]))
+    labels = np.full(samples, -1, dtype=np.int64)
+    ids, videos = np.full(samples, "", dtype=object), np.full(samples, "", dtype=object)
+    for batch in batches:
+        index = batch["index"].numpy()
+        np.add.at(sums, index, infer(batch["clip"]).numpy())
+        labels[index] = batch["label"].numpy()
+        for names, key in ((ids, "id"), (videos, "video")):
+            names[index] = [name.decode() for name in batch[key].numpy()]
+        on_batch(len(index))
+    total = sums.sum(axis=1)
+    shown = total > 0
+    return Predictions(
+        probabilities=sums[shown] / total[shown, None],
+        labels=labels[shown],
+        ids=ids[shown].astype(str),
+        videos=videos[shown].astype(str),
+    )
+
+
+def compile_inference(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Clips → class probabilities; traced once for as long as the function is kept."""
+
+    @tf.function(reduce_retracing=True, autograph=False)
+    def infer(clips: tf.Tensor) -> tf.Tensor:
+        return tf.nn.softmax(network(clips, training=False)["logits"])
+
+    return infer
+
+
+def _summarize(run: Run, records: Records, predictions: Predictions, view: str, split: str) -> Evaluation:
+    train = records.manifest.splits.get("train")
+    counts = {} if train is None else train.count_classes(run.classes)
+    return summarize(predictions, run.classes, view=view, split=split, train_counts=counts)
+
+
+# From predictions to all the numbers that are said of them.
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ClassAccuracy:
+    """Of one class: how many samples it has, and the share of them that are right."""
+
+    name: str
+    samples: int
+    top1: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """What `kdant evaluate` says; accuracies are fractions, intervals are of 95 %, bootstrapped over videos.
+
+    Args:
+        view: segment that the network saw.
+        split: of the records.
+        top1, top5, mean_class_accuracy: with their intervals.
+        mean_top5_recall: over the classes that occur, EPIC-KITCHENS' measure.
+        many_shot_mean_top5_recall: over those with more than 100 training samples; None without any.
+        negative_log_likelihood: in nats.
+        expected_calibration_error: over 15 bins.
+        samples, videos: how many.
+        per_class: of every class, in index order.
+        confusion: counts, rows by label, columns by prediction.
+    """
+
+    view: str
+    split: str
+    top1: Interval
+    top5: Interval
+    mean_class_accuracy: Interval
+    mean_top5_recall: float
+    many_shot_mean_top5_recall: float | None
+    negative_log_likelihood: float
+    expected_calibration_error: float
+    samples: int
+    videos: int
+    per_class: tuple[ClassAccuracy, ...]
+    confusion: tuple[tuple[int, ...], ...]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(entry.name for entry in self.per_class)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it: `top1` is a number, `top1_interval` the two ends."""
+        fields = dataclasses.asdict(self)
+        for name in ("top1", "top5", "mean_class_accuracy"):
+            interval = getattr(self, name)
+            fields[name] = interval.value
+            fields[f"{name}_interval"] = [interval.low, interval.high]
+        return {**fields, "classes": list(self.classes)}
+
+
+def summarize(
+    predictions: Predictions,
+    classes: tuple[str, ...],
+    *,
+    view: str,
+    split: str,
+    train_counts: Mapping[str, int],
+) -> Evaluation:
+    """All metrics of a network's predictions.
+
+    Args:
+        predictions: of the network.
+        classes: names in index order.
+        view, split: noted in the result.
+        train_counts: labelled training samples of a class, by name; decides which are many-shot.
+    """
+    probabilities, labels, videos = predictions.probabilities, predictions.labels, predictions.videos
+    accuracy, support = metrics.per_class_accuracy(probabilities, labels)
+    counts = np.array([train_counts.get(name, 0) for name in classes])
+    many_shot = metrics.mean_top_k_recall(probabilities, labels, classes=metrics.many_shot_classes(counts))
+    return Evaluation(
+        view=view,
+        split=split,
+        top1=mean_interval(predictions.right(1), videos),
+        top5=mean_interval(predictions.right(5), videos),
+        mean_class_accuracy=bootstrap_interval(
+            lambda drawn: metrics.mean_class_accuracy(probabilities[drawn], labels[drawn]), videos
+        ),
+        mean_top5_recall=metrics.mean_top_k_recall(probabilities, labels),
+        many_shot_mean_top5_recall=None if np.isnan(many_shot) else many_shot,
+        negative_log_likelihood=metrics.negative_log_likelihood(probabilities, labels),
+        expected_calibration_error=metrics.expected_calibration_error(probabilities, labels),
+        samples=len(labels),
+        videos=len(np.unique(videos)),
+        per_class=tuple(
+            ClassAccuracy(name=name, samples=int(n), top1=None if n == 0 else float(share))
+            for name, n, share in zip(classes, support, accuracy, strict=True)
+        ),
+        confusion=tuple(tuple(row) for row in metrics.confusion_matrix(probabilities, labels).tolist()),
+    )

@@ -1,0 +1,122 @@
+"""I3D's frozen stem, of which features are made once, and the head that learns from them (§4.3)."""
+
+import hashlib
+import json
+import zipfile
+from pathlib import Path
+from typing import NamedTuple
+
+import keras
+
+from kdant_tf.config import TrainConfig
+from kdant_tf.models.i3d import build_i3d, split_i3d
+from kdant_tf.models.networks import LOGITS, build_network, load_saved
+from kdant_tf.models.weights import WeightsError, initialize
+from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, load_run
+from tf_records.schema import CHANNELS
+
+ENDPOINT = "MaxPool3d_4a_3x3"
+HEAD = "head"
+_FIRST_LAYER = "Conv3d_1a_7x7.conv_3d"
+_PUBLISHED_CHANNELS = 64
+
+
+class Stem(NamedTuple):
+    """I3D up to `ENDPOINT`: float `(B, T, H, W, C)` in [-1, 1] → `(B, T', H', W', d)`."""
+
+    network: keras.Model
+    source: str
+    width: float
+    weights_sha256: str
+
+
+def load_stem(init: str, *, modality: str, clip_frames: int) -> Stem:
+    """The stem of a trained I3D.
+
+    Args:
+        init: "kinetics"; "random", a width of 1 and seed 0; or the path of a DeepMind checkpoint, of
+            the run folder of an I3D, or of a .keras file of one.
+        modality: of the records, "rgb" or "flow".
+        clip_frames: of the records.
+
+    Raises:
+        WeightsError: weights that cannot be had, or are of another network or modality.
+    """
+    channels = CHANNELS[modality]
+    path = Path(init)
+    if (path / CONFIG_NAME).is_file() or init.endswith(".keras"):
+        network = _load_i3d(path, channels)
+    else:
+        keras.utils.set_random_seed(0)
+        network = build_i3d(2, (clip_frames, None, None, channels))
+        initialize(network, init, modality=modality)
+    stem, _ = split_i3d(keras.Model(network.input, {LOGITS: network.output[LOGITS]}), ENDPOINT)
+    width = network.get_layer(_FIRST_LAYER).filters / _PUBLISHED_CHANNELS
+    return Stem(stem, init, width, _digest(stem))
+
+
+def build_head(
+    config: TrainConfig,
+    num_classes: int,
+    clip_shape: tuple[int, int, int, int],
+    *,
+    modality: str,
+    load_weights: bool,
+) -> keras.Model:
+    """I3D from `ENDPOINT` on, with the first weights that `config.init` names.
+
+    Args:
+        config: of an I3D.
+        num_classes: int >= 2.
+        clip_shape: (T, H, W, C) of the clips that the features were made of.
+        modality: "rgb" or "flow".
+        load_weights: False leaves random weights.
+
+    Returns:
+        keras.Model from the stem's map, any H and W, to the outputs of the whole I3D.
+
+    Raises:
+        WeightsError: weights that cannot be had, or are of another network.
+    """
+    network = build_network(config, num_classes, clip_shape)
+    _, head = split_i3d(network, ENDPOINT)
+    if load_weights:
+        # The two share their layers, so that loading the one loads the other.
+        initialize(head if _is_head(config.init) else network, config.init, modality=modality)
+    return head
+
+
+def _load_i3d(path: Path, channels: int) -> keras.Model:
+    network = load_saved(path if path.suffix == ".keras" else load_run(path).model_path)
+    names = {layer.name for layer in network.layers}
+    if not {_FIRST_LAYER, ENDPOINT} <= names:
+        raise WeightsError(
+            f"{path} should hold a whole I3D, whose stem makes the features. Received: network "
+            f"{network.name!r}."
+        )
+    if network.input.shape[-1] != channels:
+        raise WeightsError(
+            f"{path} is an I3D for {network.input.shape[-1]} channels, the records have {channels}. "
+            f"Give one of the same modality."
+        )
+    return network
+
+
+def _is_head(init: str | None) -> bool:
+    """Whether `init` is the run folder or .keras file of a head."""
+    if init is None:
+        return False
+    path = Path(init) if init.endswith(".keras") else Path(init) / MODEL_NAME
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return json.loads(archive.read("config.json"))["config"]["name"] == HEAD
+    except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError):
+        return False  # Whatever is wrong with the file, loading it says so.
+
+
+def _digest(network: keras.Model) -> str:
+    digest = hashlib.sha256()
+    for variable in sorted(network.weights, key=lambda variable: variable.path):
+        digest.update(variable.path.encode())
+        digest.update(keras.ops.convert_to_numpy(variable).tobytes())
+    return digest.hexdigest()

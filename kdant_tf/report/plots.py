@@ -1,0 +1,140 @@
+"""Pictures of what networks learned and say, from their run folders. No TensorFlow here."""
+
+import shutil
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from kdant_tf.evaluation.metrics import CurvePoint, Interval, confusion_matrix, expected_calibration_error
+from kdant_tf.evaluation.predictions import Evaluated, Predictions, read_results
+from kdant_tf.report.group import Group
+from kdant_tf.report.page import Picture, Table, draw_inline
+from kdant_tf.report.tables import curve_table
+from kdant_tf.runs import METRICS_NAME, Run, read_metrics
+from kdant_tf.studies.drift import PICTURE_NAME
+from kdant_tf.visualization.confusion import plot_confusion, plot_per_class, plot_reliability
+from kdant_tf.visualization.curves import AGAINST, plot_accuracy_against, plot_curves
+
+_CONFUSIONS = 3
+
+
+def study_pictures(folder: Path) -> list[Picture]:
+    """What `kdant reproduce drift` drew; its table has the numbers."""
+    drawn = folder / PICTURE_NAME
+    if not drawn.is_file():
+        return []
+    picture = draw_inline(
+        partial(shutil.copyfile, drawn),
+        alt="Gain of each feature loss over the student without one, against the drift between the clips. "
+        "The table below has the numbers.",
+        caption="What each feature loss gains over none, against how far things move between the clips.",
+    )
+    return [picture]
+
+
+def training_picture(runs: Mapping[str, Run]) -> Picture | None:
+    """Losses and accuracy against the epoch; None where no run has kept any."""
+    rows = {name: read_metrics(run.folder / METRICS_NAME) for name, run in runs.items()}
+    rows = {name: own for name, own in rows.items() if own}
+    if not rows:
+        return None
+    ends = [
+        f"{name}: accuracy {own[-1]['accuracy']:.2f}, classification loss "
+        f"{own[-1]['classification_loss']:.3g} after epoch {own[-1]['epoch']}"
+        for name, own in rows.items()
+    ]
+    return draw_inline(
+        lambda path: plot_curves(rows, path),
+        alt=f"Classification loss, accuracy and feature loss against the epoch. {'; '.join(ends)}.",
+        caption="On training samples; dashed on those held out for validation, where there are any.",
+    )
+
+
+def confusion_pictures(group: Group) -> list[Picture]:
+    """What the network that samples are chosen by confuses, or each of up to three."""
+    said = group.predictions
+    if len(said) > _CONFUSIONS:
+        said = {group.judge.title: said[group.judge.title]}
+    return [
+        draw_inline(
+            partial(plot_confusion, title, predictions, group.classes),
+            alt=f"Confusion matrix of {title}. {_describe_confusion(predictions, group.classes)}",
+            caption=f"Labels against first classes of {title}.",
+        )
+        for title, predictions in said.items()
+    ]
+
+
+def _describe_confusion(predictions: Predictions, classes: tuple[str, ...]) -> str:
+    counts = confusion_matrix(predictions.probabilities, predictions.labels)
+    right = int(np.trace(counts))
+    np.fill_diagonal(counts, 0)
+    label, named = np.unravel_index(int(np.argmax(counts)), counts.shape)
+    most = int(counts[label, named])
+    worst = f" Most often, {most} times, {classes[label]} is taken for {classes[named]}." if most else ""
+    return f"{right} of {len(predictions.labels)} samples lie on the diagonal.{worst}"
+
+
+def class_picture(group: Group) -> Picture:
+    """Accuracy of each class, a bar a network."""
+    return draw_inline(
+        partial(plot_per_class, group.predictions, group.classes),
+        alt="Bars of top-1 accuracy with intervals, for each class and network. The table of each class has "
+        "the numbers.",
+        caption="Top-1 accuracy of each class, with Wilson's 95 % interval over its videos.",
+    )
+
+
+def reliability_picture(group: Group) -> Picture:
+    """Whether networks are right as often as they say."""
+    errors = [
+        f"{title}: {100 * expected_calibration_error(each.probabilities, each.labels, 10):.1f} %"
+        for title, each in group.predictions.items()
+    ]
+    return draw_inline(
+        partial(plot_reliability, group.predictions),
+        alt=f"Reliability diagrams: accuracy against confidence. Calibration errors: {'; '.join(errors)}.",
+        caption="Above: how often a network is right, by how sure it was. Below: how many samples that were. "
+        "Bars below the dashed line: surer than right.",
+    )
+
+
+# Accuracy against how much a network saw, as pictures and tables. No TensorFlow here.
+
+
+def curve_blocks(networks: Sequence[Evaluated]) -> list[Table | Picture]:
+    """A picture and a table where `evaluate --observe` was asked for, and where `--tau` was."""
+    blocks: list[Table | Picture] = []
+    for name in AGAINST:
+        if curves := _read_curves(networks, name):
+            chance = 1 / max(len(each.run.classes) for each in networks)
+            blocks += [_draw(name, curves, chance), curve_table(name, curves)]
+    return blocks
+
+
+def _read_curves(networks: Sequence[Evaluated], name: str) -> dict[str, list[CurvePoint]]:
+    """Run's name → points; without those that have none."""
+    curves = {}
+    for each in networks:
+        kept = read_results(each.run).get(name, {}).get("top1", [])
+        points = [
+            CurvePoint(x=p[name], top1=Interval(value=p["value"], low=p["low"], high=p["high"])) for p in kept
+        ]
+        if points:
+            curves[each.name] = points
+    return curves
+
+
+def _draw(name: str, curves: Mapping[str, Sequence[CurvePoint]], chance: float) -> Picture:
+    ends = [
+        f"{network}: {100 * points[0].top1.value:.1f} % at {points[0].x:g}, "
+        f"{100 * points[-1].top1.value:.1f} % at {points[-1].x:g}"
+        for network, points in curves.items()
+    ]
+    return draw_inline(
+        partial(plot_accuracy_against, curves, xlabel=AGAINST[name], chance=chance),
+        alt=f"Top-1 accuracy against {AGAINST[name]}. {'; '.join(ends)}.",
+        caption=f"Top-1 accuracy against {AGAINST[name]}; bands are intervals of 95 %.",
+    )

@@ -1,0 +1,196 @@
+"""Pictures of a training: its curves, and where its networks look (Figure 3)."""
+
+import itertools
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from kdant_tf.evaluation.metrics import CurvePoint
+from kdant_tf.runs import best_epoch
+from kdant_tf.visualization.style import DASHES, GREY, mark_of, save
+
+_CURVES = {
+    "classification_loss": "classification loss",
+    "accuracy": "accuracy",
+    "feature_loss": "feature loss, unweighted",
+}
+# Beside it, dashed, where epochs were validated.
+_VALIDATED = {"classification_loss": "validation_loss", "accuracy": "validation_accuracy"}
+_UNIT_SQUARE = (0, 1, 0, 1)
+
+
+def plot_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
+    """Classification loss, accuracy and feature loss against the epoch, a line a run.
+
+    Validation is dashed, its best epoch ringed; dotted lines stand where a learning rate begins.
+
+    Args:
+        runs: name → rows of its metrics.csv.
+        path: PNG to write.
+    """
+    figure = Figure(figsize=(12, 3.9 + 0.17 * (len(runs) // 4)), layout="constrained")
+    axes = figure.subplots(1, len(_CURVES))
+    for axis, (column, title) in zip(axes, _CURVES.items(), strict=True):
+        for number, (name, rows) in enumerate(runs.items()):
+            values = [row[column] for row in rows]
+            if column == "feature_loss" and not any(values):
+                continue
+            epochs, (color, marker) = [row["epoch"] for row in rows], mark_of(number)
+            every = max(1, len(rows) // 10)
+            axis.plot(epochs, values, marker=marker, markevery=every, ms=4, label=name, color=color)
+            _draw_validation(axis, rows, column, name, color)
+            _draw_rate_steps(axis, rows, color, named=len(runs) == 1)
+        axis.set(xlabel="epoch", title=title)
+        axis.set_ylim(bottom=0, top=1 if column == "accuracy" else None)
+        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.grid(alpha=0.3)
+        if not axis.lines:
+            axis.text(0.5, 0.5, "none in this run", ha="center", transform=axis.transAxes)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8.5)
+    save(figure, path)
+
+
+def _draw_validation(
+    axis: Axes, rows: Sequence[Mapping[str, float]], column: str, name: str, color: str
+) -> None:
+    validated = [row for row in rows if _VALIDATED.get(column) in row]
+    if not validated:
+        return
+    epochs = [row["epoch"] for row in validated]
+    values = {row["epoch"]: row[_VALIDATED[column]] for row in validated}
+    axis.plot(epochs, [*values.values()], "--", label=f"{name}, validation", color=color)
+    best = best_epoch(validated)
+    if best is not None:
+        axis.plot([best], [values[best]], "o", markersize=8, markerfacecolor="none", color=color)
+
+
+def _draw_rate_steps(axis: Axes, rows: Sequence[Mapping[str, float]], color: str, *, named: bool) -> None:
+    """A dotted line between the last epoch of a rate and the first of the next."""
+    for before, row in itertools.pairwise(rows):
+        if row["learning_rate"] == before["learning_rate"]:
+            continue
+        epoch = (before["epoch"] + row["epoch"]) / 2
+        axis.axvline(epoch, linestyle=":", linewidth=1, color=color, alpha=0.6)
+        if named:
+            text = f" learning rate {row['learning_rate']:.3g}"
+            place = axis.get_xaxis_transform()
+            axis.text(
+                epoch, 0.98, text, rotation=90, va="top", ha="right", fontsize=7, color="0.4", transform=place
+            )
+
+
+def activation_magnitude(feature_map: np.ndarray) -> np.ndarray:
+    """Length of the feature vector at each place, averaged over time (§4.2, Figure 3).
+
+    Args:
+        feature_map: float `(T, H, W, d)`.
+
+    Returns:
+        float `(H, W)`.
+    """
+    return np.linalg.norm(feature_map, axis=-1).mean(axis=0)
+
+
+def heat_map_pixels(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
+    """A row a sample: the frame shown and, over it, each network's activation magnitude.
+
+    The redder, the larger, as in Figure 3. Each map is scaled to its own range: it shows where, not
+    how much.
+
+    Args:
+        rows: dicts with "title", and "panels": name → (frame float `(H, W, 3)` in [0, 1],
+            magnitude `(h, w)` or None for the bare frame).
+
+    Returns:
+        uint8 `(height, width, 3)`.
+    """
+    canvas = FigureCanvasAgg(_heat_map_figure(rows))
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+def _heat_map_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
+    columns = len(rows[0]["panels"])
+    figure = Figure(figsize=(2.2 * columns, 2.4 * len(rows) + 0.3), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False)
+    for row_axes, row in zip(axes, rows, strict=True):
+        for axis, (name, (frame, magnitude)) in zip(row_axes, row["panels"].items(), strict=True):
+            axis.imshow(frame if magnitude is None else _grey(frame), extent=_UNIT_SQUARE)
+            if magnitude is not None:
+                axis.imshow(_red(magnitude), extent=_UNIT_SQUARE, interpolation="bilinear")
+            axis.set(xticks=[], yticks=[])
+            if row is rows[0]:
+                axis.set_title(name, fontsize=9)
+        row_axes[0].set_ylabel(row["title"], fontsize=9)
+    return figure
+
+
+def _grey(frame: np.ndarray) -> np.ndarray:
+    return np.repeat(frame.mean(axis=-1, keepdims=True), 3, axis=-1)
+
+
+def _red(magnitude: np.ndarray) -> np.ndarray:
+    """`(h, w)` → RGBA `(h, w, 4)`: pure red, the more opaque the larger."""
+    span = np.ptp(magnitude)
+    share = (magnitude - magnitude.min()) / span if span > 0 else np.zeros_like(magnitude)
+    red = np.broadcast_to((0.9, 0.0, 0.0), (*magnitude.shape, 3))
+    return np.concatenate([red, 0.8 * share[..., None]], axis=-1)
+
+
+# Accuracy against how much of each video a network sees, or how long before the action it has to say.
+#
+# No TensorFlow here.
+
+
+# Names in evaluation.json of what accuracy is drawn against, and in words.
+AGAINST = {"share": "share of the video seen", "tau": "seconds from the clip's end to the action"}
+
+
+def plot_accuracy_against(
+    networks: Mapping[str, Sequence[CurvePoint]], path: Path, *, xlabel: str, chance: float | None = None
+) -> Path:
+    """A curve a network, with its 95 % interval as a band.
+
+    Args:
+        networks: name → points.
+        path: PNG to write.
+        xlabel: what the points' x is.
+        chance: accuracy of guessing, for a line.
+
+    Returns:
+        `path`.
+    """
+    figure = Figure(figsize=(8, 4.4), layout="constrained")
+    axis = figure.subplots()
+    for number, (name, points) in enumerate(networks.items()):
+        ordered = sorted(points, key=lambda point: point.x)
+        xs = [point.x for point in ordered]
+        values, low, high = (
+            np.array([getattr(point.top1, end) for point in ordered]) for end in ("value", "low", "high")
+        )
+        colour, marker = mark_of(number)
+        axis.plot(xs, values, DASHES[number % len(DASHES)], marker=marker, ms=5, color=colour, label=name)
+        axis.fill_between(xs, low, high, color=colour, alpha=0.12, lw=0)
+    if chance is not None:
+        axis.axhline(chance, color=GREY, lw=1, ls=(0, (1, 2)))
+        axis.annotate(
+            "chance",
+            (1, chance),
+            (-4, 3),
+            xycoords=("axes fraction", "data"),
+            textcoords="offset points",
+            ha="right",
+            fontsize=8,
+            color=GREY,
+        )
+    axis.set(ylim=(0, 1), xlabel=xlabel, ylabel="top-1 accuracy")
+    axis.set_xlim(left=0)
+    axis.grid(alpha=0.3)
+    figure.legend(loc="outside right upper", fontsize=8.5, frameon=False)
+    return save(figure, path)

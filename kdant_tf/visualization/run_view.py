@@ -1,0 +1,338 @@
+"""A run as pictures show it: its network, what it says, and its feature maps."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kdant_tf.config import STUDENT, TEACHER, TrainConfig
+from kdant_tf.evaluation.evaluate import default_view, evaluate_run
+from kdant_tf.evaluation.predictions import Predictions, load_predictions
+from kdant_tf.models.networks import feature_map_name, load_network, load_saved, load_teacher
+from kdant_tf.runs import PREDICTIONS_NAME, PROJECTION_NAME, Run
+from tf_records import schema
+from tf_records.augment import CROP_FRACTION, clip_indices, crop_centrally, window_starts
+from tf_records.contact_sheet import colour_flow
+from tf_records.errors import KdantError, RecordError, RunError
+from tf_records.reader import decode_clip, observed_start, parse
+from tf_records.records import Records, naming_damage
+from tf_records.schema import FUTURE, OBSERVED
+
+
+class PictureError(KdantError):
+    """A picture that these runs and records do not give."""
+
+
+class ShownRun:
+    """A finished run on the records that are shown.
+
+    Args:
+        name: to write beside it.
+        run: finished.
+        records: opened, that fit the run.
+        split: of the records.
+        on_batch: told of the clips of each batch, where the run has to be evaluated first.
+        network: the run's, where it is loaded already.
+
+    Raises:
+        RunError: the records do not fit the run.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: Run,
+        records: Records,
+        split: str,
+        on_batch: Callable[[int], None] = lambda clips: None,
+        network: keras.Model | None = None,
+    ) -> None:
+        run.check_records(records.manifest, records.folder)
+        self.name, self.run, self.records, self.split = name, run, records, split
+        self._on_batch = on_batch
+        self._network = network
+        self._predictions: dict[str, Predictions] = {}
+        self._maps: dict[tuple[str, int, str], np.ndarray] = {}
+
+    @property
+    def is_teacher(self) -> bool:
+        return self.run.role == TEACHER
+
+    @property
+    def view(self) -> str:
+        """The segment that it was trained to see."""
+        return default_view(self.run)
+
+    @property
+    def own_records(self) -> Records:
+        """The records, to be read in the run's modality."""
+        return dataclasses.replace(self.records, modality=self.run.modality)
+
+    @cached_property
+    def network(self) -> keras.Model:
+        return load_network(self.run) if self._network is None else self._network
+
+    def predictions(self, view: str) -> Predictions:
+        """What it says of the split's samples: kept where it was evaluated on these, else evaluated now."""
+        if view not in self._predictions:
+            kept = load_predictions(self.run.folder / PREDICTIONS_NAME, f"{view}/{self.split}")
+            if kept is None or not self._fits(kept):
+                evaluate_run(
+                    self.run,
+                    self.records,
+                    view=view,
+                    split=self.split,
+                    network=self.network,
+                    on_batch=self._on_batch,
+                )
+                kept = load_predictions(self.run.folder / PREDICTIONS_NAME, f"{view}/{self.split}")
+                assert kept is not None  # it has just been saved
+            self._predictions[view] = kept
+        return self._predictions[view]
+
+    def _fits(self, kept: Predictions) -> bool:
+        """Whether these are as many samples of each class as the records have."""
+        info, classes = self.records.split(self.split), self.run.classes
+        counts = [info.count_classes(classes).get(name, 0) for name in classes]
+        labels = kept.labels[kept.labels >= 0]
+        same = np.bincount(labels, minlength=len(classes)).tolist() == counts
+        return same and len(kept.labels) == info.records
+
+    def said(self, sample: Sample, view: str) -> np.ndarray:
+        """Its probabilities for a sample: float `(classes,)`.
+
+        Raises:
+            RunError: what is kept was said of other samples.
+        """
+        predictions = self.predictions(view)
+        kept = str(predictions.ids[sample.number])
+        if kept != sample.id:
+            raise RunError(
+                f"{self.run.folder / PREDICTIONS_NAME} is of other records: sample {sample.number} is "
+                f"{kept!r} there and {sample.id!r} in {self.records.folder}. Evaluate the run on these: "
+                f"kdant evaluate {self.run.folder} --records {self.records.folder} --view {view}."
+            )
+        return predictions.probabilities[sample.number]
+
+    def map_of(self, sample: Sample, view: str) -> np.ndarray:
+        """Its feature map of a sample's clip: float `(T, H, W, d)`.
+
+        Raises:
+            PictureError: the map has no places in the frame.
+        """
+        return self.map_for(self.run.config, sample, view)
+
+    def map_for(self, student: TrainConfig, sample: Sample, view: str) -> np.ndarray:
+        """The same of the layer that a student of these settings learns from."""
+        key = (student.endpoint, sample.number, view)
+        if key not in self._maps:
+            own = student.endpoint == self.run.config.endpoint
+            network = self.network if own else load_teacher(self.run, student)
+            self._maps[key] = self._map(network, sample, view)
+        return self._maps[key]
+
+    def projected_map(self, sample: Sample, view: str, channels: int) -> np.ndarray:
+        """Its map with the teacher's number of channels, through the projection that it was trained with.
+
+        Raises:
+            PictureError: other channels and no projection (says both).
+        """
+        own = self.map_of(sample, view)
+        path = self.run.folder / PROJECTION_NAME
+        if path.is_file():
+            projected = load_saved(path)(own.reshape(-1, own.shape[-1]), training=False)
+            own = keras.ops.convert_to_numpy(projected).reshape(*own.shape[:-1], -1)
+        if own.shape[-1] != channels:
+            raise PictureError(
+                f"The map of {self.name} has {own.shape[-1]} channels, the teacher's {channels}: their "
+                f"vectors cannot be compared. Distil with --projection."
+            )
+        return own
+
+    def _map(self, network: keras.Model, sample: Sample, view: str) -> np.ndarray:
+        clip = sample.clip(view, self.run.modality, self.run.config.crop)
+        outputs = network(clip, training=False)
+        found = keras.ops.convert_to_numpy(outputs[feature_map_name(network)])[0]
+        if found.ndim != 4:
+            raise PictureError(
+                f"The feature map of {self.name} has no places in the frame, its shape is {found.shape}: "
+                f"nothing can be drawn over a frame."
+            )
+        return found.astype(np.float32)
+
+
+def teacher_of(student: ShownRun, teachers: Sequence[ShownRun]) -> ShownRun:
+    """The run that a student learned from, as far as the folders' names tell, or the only teacher.
+
+    Raises:
+        PictureError: several teachers, none of which it names, or none at all.
+    """
+    named = student.run.teacher
+    if len(teachers) == 1:
+        return teachers[0]
+    for teacher in teachers:
+        if named is not None and Path(named).resolve() == teacher.run.folder.resolve():
+            return teacher
+    if teachers:
+        raise PictureError(f"None of the given teachers is that of {student.name}, {named}. Give that one.")
+    raise PictureError(f"No teacher was given. Add that of {student.name} to the runs: {named}.")
+
+
+def split_roles(shown: Sequence[ShownRun]) -> tuple[list[ShownRun], list[ShownRun]]:
+    """Teachers and students, each in the order given."""
+    return [each for each in shown if each.is_teacher], [each for each in shown if each.run.role == STUDENT]
+
+
+# The samples that pictures show: which they are, and their pairs of clips.
+
+
+FIRST_CLASSES = 8
+_STARTS = {OBSERVED: schema.OBSERVED_START_S, FUTURE: schema.FUTURE_START_S}
+_TIMES = {key: tf.io.FixedLenFeature((), tf.float32) for key in (*_STARTS.values(), schema.FRAME_RATE)}
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Sample:
+    """A pair of clips of one record, as far apart as those that training compares, where its video allows.
+
+    Args:
+        number: of the record in its split.
+        id: of the sample.
+        label: index of its class.
+        stored: modality → view → clip as it is stored, uint8 `(T, H, W, C)`.
+        times_s: view → when each frame of the clip is shown in the video, float `(T,)`.
+    """
+
+    number: int
+    id: str
+    label: int
+    stored: dict[str, dict[str, np.ndarray]]
+    times_s: dict[str, np.ndarray]
+
+    def clip(self, view: str, modality: str, crop: int) -> np.ndarray:
+        """What a network sees of a view: float32 `(1, T, crop, crop, C)` in [-1, 1]."""
+        return crop_centrally(tf.constant(self.stored[modality][view]), crop)[None].numpy()
+
+    def frames(self, view: str) -> np.ndarray:
+        """The same square as it is stored, to look at: RGB `(T, S, S, 3)` in [0, 1]; flow has hues."""
+        modality = schema.RGB if schema.RGB in self.stored else schema.FLOW
+        stored = self.stored[modality][view]
+        pixels = crop_centrally(tf.constant(stored), _square(stored)).numpy()
+        if modality == schema.RGB:
+            return np.clip((pixels + 1) / 2, 0, 1)
+        return np.stack([np.asarray(colour_flow(frame[..., 0], frame[..., 1])) / 255 for frame in pixels])
+
+
+def choose_samples(
+    predictions: Predictions, *, count: int | None = None, seed: int = 0, ids: Sequence[str] = ()
+) -> list[int]:
+    """Numbers of the records to show.
+
+    Args:
+        predictions: of the split.
+        count: draw so many, one of each class in turn; None is the first of each class, at most
+            FIRST_CLASSES.
+        seed: of the draw.
+        ids: show these, in this order.
+
+    Raises:
+        RecordError: an id that no sample has.
+    """
+    if ids:
+        numbers = {str(name): number for number, name in enumerate(predictions.ids)}
+        if unknown := [name for name in ids if name not in numbers]:
+            raise RecordError(_describe_unknown(unknown[0], list(numbers)))
+        return [numbers[name] for name in ids]
+    classes = np.unique(predictions.labels)
+    groups = [np.flatnonzero(predictions.labels == label) for label in classes]
+    if count is None:
+        return [int(group[0]) for group in groups[:FIRST_CLASSES]]
+    rng = np.random.default_rng(seed)
+    turns = [rng.permutation(group) for group in groups]
+    order = rng.permutation(len(turns))
+    longest = max(len(group) for group in groups)
+    drawn = [int(turns[i][turn]) for turn in range(longest) for i in order if turn < len(turns[i])]
+    return sorted(drawn[:count], key=lambda number: (predictions.labels[number], number))
+
+
+def read_samples(records: Records, split: str, numbers: Sequence[int]) -> list[Sample]:
+    """The records of these numbers, in the order given.
+
+    Raises:
+        RecordError: records of features, which show nothing, or a damaged shard.
+    """
+    if records.manifest.features is not None:
+        raise RecordError(
+            f"{records.folder} holds features, over which no map can be drawn. Give the records of frames "
+            f"that they were made of, and a run that was trained on those."
+        )
+    wanted = frozenset(numbers)
+    found = {}
+    with naming_damage(records, split):
+        for number, serialized in enumerate(tf.data.TFRecordDataset(records.paths(split))):
+            if number in wanted:
+                found[number] = _read_sample(records, number, serialized)
+            if len(found) == len(wanted):
+                break
+    return [found[number] for number in numbers]
+
+
+def _read_sample(records: Records, number: int, serialized: tf.Tensor) -> Sample:
+    stored: dict[str, dict[str, np.ndarray]] = {}
+    for modality in records.manifest.modalities:
+        opened = dataclasses.replace(records, modality=modality)
+        context, segments = parse(opened, serialized, (OBSERVED, FUTURE))
+        lengths = {view: int(tf.shape(segments[view])[0]) for view in segments}
+        starts, times_s = _place_clips(records, serialized, lengths)
+        stored[modality] = {
+            view: decode_clip(opened, segments[view], starts[view]).numpy() for view in segments
+        }
+    return Sample(
+        number=number,
+        id=context[schema.CLIP_ID].numpy().decode(),
+        label=int(context[schema.LABEL_INDEX]),
+        stored=stored,
+        times_s=times_s,
+    )
+
+
+def _place_clips(
+    records: Records, serialized: tf.Tensor, lengths: dict[str, int]
+) -> tuple[dict[str, int], dict[str, np.ndarray]]:
+    """View → where its clip begins in its segment, and the times of its frames.
+
+    The observed clip is the middle window, or the one clip that the protocol lets a student see; the future
+    one begins the records' offset later, as far as its segment allows.
+    """
+    context, _ = tf.io.parse_single_sequence_example(serialized, context_features=_TIMES)
+    fps, clip_frames = float(context[schema.FRAME_RATE]), records.clip_entries
+    first = {view: round(float(context[key]) * fps) for view, key in _STARTS.items()}
+    if records.manifest.longest_anticipation_s is None:
+        observed = int(window_starts(lengths[OBSERVED], clip_frames, 1)[0])
+    else:
+        observed = int(observed_start(records, serialized, tf.constant(lengths[OBSERVED]), None))
+    wanted = first[OBSERVED] + observed + records.manifest.clip.offset_at(fps) - first[FUTURE]
+    starts = {OBSERVED: observed, FUTURE: min(max(wanted, 0), max(lengths[FUTURE] - clip_frames, 0))}
+    return starts, {
+        view: (first[view] + clip_indices(lengths[view], starts[view], clip_frames).numpy()) / fps
+        for view in starts
+    }
+
+
+def _square(stored: np.ndarray) -> int:
+    """Pixels of a crop that is cut without scaling."""
+    shorter = min(stored.shape[1:3])
+    return (shorter * CROP_FRACTION.numerator + CROP_FRACTION.denominator // 2) // CROP_FRACTION.denominator
+
+
+def _describe_unknown(name: str, known: Sequence[str]) -> str:
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"Did you mean {close[0]!r}?" if close else f"Such ids are there: {known[0]!r}."
+    return f"There is no sample with the id {name!r}. {hint} `kdant evaluate` keeps all in predictions.npz."
