@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kdant_tf.models.i3d import ENDPOINTS, build_i3d
 
-DEEPMIND = Path(__file__).resolve().parents[4] / "shared" / "data" / "i3d"
+DEEPMIND = Path(__file__).resolve().parents[5] / "shared" / "data" / "i3d"
 PARTS = {"kernel": "w", "bias": "b"}
 
 

@@ -9,7 +9,7 @@ import pytest
 from kdant_tf.models.networks import load_saved
 from tf_records.errors import RunError
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[4]
 # Modules and calls that run what they read.
 RUNS_WHAT_IT_READS = {"pickle", "dill", "joblib", "marshal", "shelve", "cloudpickle", "eval", "exec"}
 # Workers on other machines get their shards' tasks from the process that submits them.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-REPOSITORY = Path(__file__).resolve().parents[3]
+REPOSITORY = Path(__file__).resolve().parents[2]
 FORBIDDEN = {
     "tf_records": {"kdant_tf", "kdant_cli", "cli", "keras"},
     "kdant_tf": {"kdant_cli", "cli"},

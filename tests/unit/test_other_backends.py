@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 EQUATIONS = ROOT / "tests" / "golden" / "test_equations_on_any_backend.py"
 # Keras converts torch's tensors in a way that NumPy 2 deprecates.
 KERAS_COPIES = "__array__ implementation doesn't accept a copy keyword"

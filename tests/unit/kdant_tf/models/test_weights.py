@@ -21,7 +21,7 @@ from kdant_tf.models.weights import (
     load_keras_weights,
 )
 
-DEEPMIND = Path(__file__).resolve().parents[4] / "shared" / "data" / "i3d"
+DEEPMIND = Path(__file__).resolve().parents[5] / "shared" / "data" / "i3d"
 DATA = ".data-00000-of-00001"
 HEAD = "Logits.Conv3d_0c_1x1.conv_3d"
 MISNAMED = "Mixed_5b/Branch_2/Conv3d_0a_3x3/conv_3d/w"
