@@ -5,7 +5,6 @@ from typing import Any
 
 import click
 
-from kdant_tf.serving.export import BATCHING_FLAGS
 from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
@@ -91,6 +90,8 @@ def export(
 def _print_exported(title: str, exported: Any, batching: bool, as_json: bool) -> None:
     """An Exported on stdout."""
     import dataclasses
+
+    from kdant_tf.serving.export import BATCHING_FLAGS
 
     from .output import print_fields, print_json
 
