@@ -18,8 +18,8 @@ MODULES = [
     for path in sorted((REPOSITORY / package).rglob("*.py"))
 ]
 LIGHT_MODULES = (
-    "kdant_cli.main, kdant_tf, kdant_tf.config, kdant_tf.runs, kdant_tf.report.report, tf_records, tf_records.schema, "
-    "tf_records.plan, tf_records.flow, tf_records.sources.jhmdb, tf_records.writer, "
+    "kdant_cli.main, kdant_tf, kdant_tf.config, kdant_tf.runs, kdant_tf.report.report, tf_records, "
+    "tf_records.schema, tf_records.plan, tf_records.flow, tf_records.sources.jhmdb, tf_records.writer, "
     "kdant_tf.studies.paper_tables, kdant_tf.studies.sweep, kdant_tf.studies.runner, "
     "kdant_tf.studies.results, kdant_tf.studies.study_folder, kdant_tf.serving.model, "
     "kdant_tf.anticipation.anticipate, kdant_tf.anticipation.overlay, kdant_tf.serving.benchmark"
