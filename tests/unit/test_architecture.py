@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,18 @@ FORBIDDEN = {
     "tf_records": {"kdant_tf", "kdant_cli", "cli", "keras"},
     "kdant_tf": {"kdant_cli", "cli"},
 }
+# A room imports only what stands before it; the package itself, with its public names, is the last.
+ROOMS = (
+    *("version", "layers", "losses", "config", "runs", "models", "evaluation", "visualization", "training"),
+    *("studies", "report", "serving", "anticipation", "demo", "api", ""),
+)
+SOURCES = {
+    package: sorted((REPOSITORY / package).rglob("*.py")) for package in ("tf_records", "kdant_tf", "cli")
+}
 MODULES = [
     pytest.param(package, path, id=str(path.relative_to(REPOSITORY)))
     for package in FORBIDDEN
-    for path in sorted((REPOSITORY / package).rglob("*.py"))
+    for path in SOURCES[package]
 ]
 LIGHT_MODULES = (
     "kdant_cli.main, kdant_tf, kdant_tf.config, kdant_tf.runs, kdant_tf.report.report, tf_records, "
@@ -36,6 +45,77 @@ def imported_packages(tree: ast.Module) -> set[str]:
             assert node.level == 0, f"line {node.lineno}: a relative import"
             names.add(node.module.split(".")[0])
     return names
+
+
+def module_name(path: Path) -> str:
+    """Such as "kdant_tf.models.i3d", or "cli.main" for what is installed as kdant_cli.main."""
+    parts = path.relative_to(REPOSITORY).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path, modules: Collection[str]) -> set[str]:
+    """Names of the `modules` that a file imports, also inside functions, but for `if TYPE_CHECKING:`."""
+    found: set[str] = set()
+    nodes: list[ast.AST] = [ast.parse(path.read_text("utf-8"))]
+    while nodes:
+        node = nodes.pop()
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            nodes += node.orelse
+            continue
+        nodes += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            # Only cli has relative imports, all of its one folder.
+            base = ".".join(part for part in ("cli" if node.level else "", node.module) if part)
+            for alias in node.names:
+                inner = f"{base}.{alias.name}"
+                found.add(inner if inner in modules else base)
+    return found & set(modules)
+
+
+PATHS = {module_name(path): path for paths in SOURCES.values() for path in paths}
+IMPORTS = {name: imports_of(path, PATHS) for name, path in PATHS.items()}
+
+
+def room_of(module: str) -> str:
+    return module.partition(".")[2].partition(".")[0]
+
+
+def test_no_room_imports_one_above_it():
+    rooms = {name: room_of(name) for name in IMPORTS if name.partition(".")[0] == "kdant_tf"}
+    assert set(rooms.values()) <= set(ROOMS), "a room that has no place in the order"
+    upward = [
+        f"{name} imports {other}"
+        for name in rooms
+        for other in IMPORTS[name] & set(rooms)
+        if ROOMS.index(rooms[other]) > ROOMS.index(rooms[name])
+    ]
+    assert upward == []
+
+
+def in_circles(imports: Mapping[str, Collection[str]]) -> list[str]:
+    """What is left once modules that import none that is left are taken away, again and again."""
+    left = {name: set(others) for name, others in imports.items()}
+    while leaves := {name for name, others in left.items() if not others & left.keys()}:
+        left = {name: others for name, others in left.items() if name not in leaves}
+    return [f"{name} imports {', '.join(sorted(others & left.keys()))}" for name, others in left.items()]
+
+
+def test_no_modules_import_each_other():
+    assert in_circles(IMPORTS) == []
+
+
+def test_a_circle_would_be_found():
+    assert in_circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+    assert in_circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": set()}) == [
+        *("a imports b", "b imports c", "c imports b"),
+    ]
+
+
+def test_there_are_few_files():
+    """A file is a topic; what is cut by size alone makes every journey long."""
+    assert len(PATHS) <= 125
 
 
 @pytest.mark.parametrize(("package", "path"), MODULES)
