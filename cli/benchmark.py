@@ -11,19 +11,15 @@ from kdant_tf.serving.benchmark import Row, ThreadsResult
 from kdant_tf.studies.study_folder import describe_hardware
 from tf_records.start_tensorflow import start_tensorflow
 
-from .command import FOLDER, KdantCommand, json_option
+from .command import FOLDER, CommaList, KdantCommand, json_option
 from .output import percent, print_json, print_table
 from .predict import make_server, server_options
 
 
-def _parse_sizes(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    try:
-        sizes = tuple(int(part) for part in value.split(","))
-    except ValueError:
-        sizes = ()
-    if not sizes or min(sizes) < 1:
-        raise click.BadParameter(f"should be numbers of clips such as 1,4. Received: {value!r}.", ctx, param)
-    return sizes
+def _parse_size(part: str) -> int:
+    if int(part) < 1:
+        raise ValueError(part)
+    return int(part)
 
 
 def _parse_frame(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, int]:
@@ -39,7 +35,7 @@ def _parse_frame(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     "--batch-sizes",
     default="1,4",
     show_default=True,
-    callback=_parse_sizes,
+    type=CommaList(_parse_size, "numbers of clips such as 1,4", name="clips"),
     help="Clips a call, each in turn.",
 )
 @click.option(

@@ -11,12 +11,12 @@ from tf_records.start_tensorflow import start_tensorflow
 
 from .command import (
     FOLDER,
+    NAMES,
     RECORD_FOLDER,
     KdantCommand,
     add_options,
     folder_options,
     json_option,
-    split_names,
 )
 from .extract_features import say_if_random
 
@@ -53,7 +53,7 @@ source_options = add_options(
         type=float,
         help="How far the telling object of synthetic videos moves before the action, in frame widths.",
     ),
-    click.option("--classes", callback=split_names, help="Only these classes: a,b,c."),
+    click.option("--classes", type=NAMES, default=(), help="Only these classes: a,b,c."),
     click.option("--limit", type=int, help="Samples to keep a split, for a quick look."),
     click.option(
         "--label-fraction",

@@ -1,16 +1,24 @@
 """What every verb shares: --verbose, one-line errors, exit codes, logs on stderr."""
 
+import csv
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from tf_records.errors import KdantError, RecordError
 from tf_records.remote_path import record_path
+
+# click 8.2 and 8.3 know no generic types.
+if TYPE_CHECKING:
+    _ListType = click.ParamType[tuple[Any, ...]]
+else:
+    _ListType = click.ParamType
 
 
 class KdantCommand(click.Command):
@@ -59,11 +67,6 @@ def _configure_logs(verbose: bool) -> None:
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
 
 
-def split_names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...]:
-    """Callback for a comma-separated option."""
-    return tuple(name.strip() for name in (value or "").split(",") if name.strip())
-
-
 def add_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
     """Several click decorators as one, in the order given."""
 
@@ -76,6 +79,95 @@ def add_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 # Options that more than one verb has.
+
+
+class CommaList(_ListType):
+    """Values in one option with commas between them, `0,1,2`, as a tuple; in quotes, a name may hold commas.
+
+    Give the option `default=()` where none given means none.
+
+    Args:
+        parse: makes a value of one part; raises ValueError where it cannot.
+        expected: completes the sentence "should be …".
+        accepts: whether a list of such values will do.
+        name: of one value, in the help.
+        ranges: a part FROM:TO:STEP stands for the numbers from FROM to TO, both ends among them.
+    """
+
+    def __init__(
+        self,
+        parse: Callable[[str], Any],
+        expected: str,
+        accepts: Callable[[tuple[Any, ...]], bool] = bool,
+        *,
+        name: str = "number",
+        ranges: bool = False,
+    ) -> None:
+        self.parse = parse
+        self.expected = expected
+        self.accepts = accepts
+        self.name = name
+        self.ranges = ranges
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str:
+        return f"{self.name.upper()},…"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[Any, ...]:
+        if not isinstance(value, str):
+            return tuple(value)
+        try:
+            values = tuple(self.parse(part) for part in self._parts(value))
+            accepted = self.accepts(values)
+        except (ValueError, ArithmeticError, csv.Error):
+            accepted = False
+        if not accepted:
+            self.fail(f"should be {self.expected}. Received: {value!r}.", param, ctx)
+        return values
+
+    def _parts(self, value: str) -> Iterator[str]:
+        for part in next(csv.reader([value], skipinitialspace=True, strict=True), []):
+            if self.ranges and ":" in part:
+                first, last, step = map(Fraction, part.split(":"))
+                for number in range(int((last - first) / step) + 1):
+                    yield str(float(first + number * step))
+            else:
+                yield part.strip()
+
+
+def parse_not_negative(part: str) -> float:
+    """A finite number >= 0."""
+    number = float(part)
+    if not 0 <= number < math.inf:
+        raise ValueError(part)
+    return number
+
+
+def is_distinct(values: Sequence[Any]) -> bool:
+    """Whether there are values, and none of them twice."""
+    return 0 < len(values) == len(set(values))
+
+
+class NameList(CommaList):
+    """Names, if need be of `choices` alone; what is empty between two commas does not count."""
+
+    def __init__(self, choices: Sequence[str] = ()) -> None:
+        expected = f"of {', '.join(choices)}" if choices else "names such as a,b"
+        super().__init__(str, expected, lambda names: not choices or set(names) <= set(choices), name="name")
+
+    def _parts(self, value: str) -> Iterator[str]:
+        return filter(None, super()._parts(value))
+
+
+NAMES = NameList()
+NUMBERS = CommaList(parse_not_negative, "numbers >= 0, such as 1,3,10")
+SEEDS = CommaList(
+    int,
+    "different whole numbers >= 0, such as 0,1,2",
+    lambda seeds: is_distinct(seeds) and min(seeds) >= 0,
+    name="integer",
+)
 
 
 class _LocalPath(click.Path):
@@ -117,25 +209,10 @@ records_option = click.option(
 )
 
 
-def _parse_weights(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
-    if value is None:
-        return ()
-    try:
-        weights = tuple(float(part) for part in value.split(","))
-    except ValueError:
-        weights = ()
-    if not any(weights) or not all(weight >= 0 and math.isfinite(weight) for weight in weights):
-        raise click.BadParameter(
-            f"should be a number >= 0 for each run, not all 0, such as 1,1.5. Received: {value!r}.",
-            ctx,
-            param,
-        )
-    return weights
-
-
 def weights_option(text: str) -> Callable[[Any], Any]:
     """--fusion-weights, with `text` as its help."""
-    return click.option("--fusion-weights", callback=_parse_weights, help=text)
+    weights = CommaList(parse_not_negative, "a number >= 0 for each run, not all 0, such as 1,1.5", any)
+    return click.option("--fusion-weights", type=weights, default=(), help=text)
 
 
 folder_options = add_options(

@@ -1,6 +1,5 @@
 """kdant evaluate"""
 
-import math
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,42 +9,22 @@ import click
 from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
-from .command import FOLDER, KdantCommand, json_option, records_option, weights_option
+from .command import (
+    FOLDER,
+    CommaList,
+    KdantCommand,
+    json_option,
+    parse_not_negative,
+    records_option,
+    weights_option,
+)
 
 
-def _parse_shares(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
-    """`0.2,0.5`, or FROM:TO:STEP with both ends."""
-    if value is None:
-        return ()
-    try:
-        if ":" in value:
-            first, last, step = (Fraction(part) for part in value.split(":"))
-            shares = [first + number * step for number in range(int((last - first) / step) + 1)]
-        else:
-            shares = [Fraction(part) for part in value.split(",")]
-    except (ValueError, ZeroDivisionError):
-        shares = []
-    if not shares or not all(0 < share <= 1 for share in shares):
-        raise click.BadParameter(
-            f"should be shares above 0 up to 1, such as 0.2,0.5 or 0.1:1.0:0.1. Received: {value!r}.",
-            ctx,
-            param,
-        )
-    return tuple(float(share) for share in shares)
-
-
-def _parse_taus(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[float, ...]:
-    if value is None:
-        return ()
-    try:
-        taus_s = tuple(float(part) for part in value.split(","))
-    except ValueError:
-        taus_s = (-1.0,)
-    if not all(0 <= tau_s < math.inf for tau_s in taus_s):
-        raise click.BadParameter(
-            f"should be seconds, at least 0, such as 0.25,0.5,1. Received: {value!r}.", ctx, param
-        )
-    return taus_s
+def _parse_share(part: str) -> float:
+    share = float(Fraction(part))
+    if not 0 < share <= 1:
+        raise ValueError(part)
+    return share
 
 
 @click.command("evaluate", cls=KdantCommand)
@@ -68,13 +47,17 @@ def _parse_taus(ctx: click.Context, param: click.Parameter, value: str | None) -
 @click.option(
     "--observe",
     "shares",
-    callback=_parse_shares,
+    type=CommaList(
+        _parse_share, "shares above 0 up to 1, such as 0.2,0.5 or 0.1:1.0:0.1", name="share", ranges=True
+    ),
+    default=(),
     help="Accuracy against the share of each video that is seen: 0.2,0.5 or FROM:TO:STEP (JHMDB).",
 )
 @click.option(
     "--tau",
     "taus_s",
-    callback=_parse_taus,
+    type=CommaList(parse_not_negative, "seconds, at least 0, such as 0.25,0.5,1", name="seconds"),
+    default=(),
     help="Accuracy against the anticipation time: 0.25,0.5,1 seconds from the end of the clip to the start "
     "of the action, of records built with --longest-anticipation-s.",
 )

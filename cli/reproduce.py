@@ -1,7 +1,6 @@
 """kdant reproduce"""
 
 import functools
-import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -9,31 +8,26 @@ from typing import Any
 
 import click
 
+from kdant_tf.config import FEATURE_LOSS_NAMES
 from tf_records.errors import KdantError
 from tf_records.remote_path import RecordPath
 
-from .command import FOLDER, RECORD_FOLDER, KdantCommand, add_options, json_option, split_names
+from .command import (
+    FOLDER,
+    NAMES,
+    NUMBERS,
+    RECORD_FOLDER,
+    SEEDS,
+    CommaList,
+    KdantCommand,
+    NameList,
+    add_options,
+    is_distinct,
+    json_option,
+    parse_not_negative,
+)
 
 # What the studies of `kdant reproduce` share: their options, and running one start to end.
-
-
-def _parse_seeds(
-    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
-) -> tuple[tuple[int, ...], ...]:
-    return tuple(parse_seeds(ctx, param, value) for value in values or ("0,1,2",))
-
-
-def parse_seeds(ctx: click.Context, param: click.Parameter, value: str) -> tuple[int, ...]:
-    """Callback for comma-separated seeds."""
-    try:
-        seeds = tuple(int(part) for part in value.split(","))
-    except ValueError:
-        seeds = ()
-    if not seeds or min(seeds) < 0 or len(set(seeds)) < len(seeds):
-        raise click.BadParameter(
-            f"should be different whole numbers >= 0, such as 0,1,2. Received: {value!r}.", ctx, param
-        )
-    return seeds
 
 
 # Of every study; each but --json is an argument of `plan_inputs` or `run_study`.
@@ -56,10 +50,12 @@ study_options = add_options(
     click.option(
         "--seeds",
         multiple=True,
-        callback=_parse_seeds,
-        help="Such as 0,1,2 (default). Once for all splits, or once for each --records, in their order.",
+        type=SEEDS,
+        default=["0,1,2"],
+        show_default=True,
+        help="Once for all splits, or once for each --records, in their order.",
     ),
-    click.option("--splits", callback=split_names, help="Only these splits of --records: 1,2,3."),
+    click.option("--splits", type=NAMES, default=(), help="Only these splits of --records: 1,2,3."),
     click.option(
         "--streams",
         type=click.Choice(["rgb", "flow", "rgb,flow"]),
@@ -194,20 +190,10 @@ def _train(study: Any, file: Any, out: Path, jobs: int | None, devices: str) -> 
 # kdant reproduce drift
 
 
-def _parse_drifts(ctx: click.Context, param: click.Parameter, value: str) -> tuple[float, ...]:
+def _are_drifts(drifts: Sequence[float]) -> bool:
     from tf_records.sources.synthetic import MAX_DRIFT
 
-    try:
-        drifts = tuple(float(part) for part in value.split(","))
-    except ValueError:
-        drifts = ()
-    if not drifts or not all(0 <= drift <= MAX_DRIFT for drift in drifts) or len(set(drifts)) < len(drifts):
-        raise click.BadParameter(
-            f"should be different numbers from 0 to {MAX_DRIFT}, such as 0,0.3. Received: {value!r}.",
-            ctx,
-            param,
-        )
-    return tuple(sorted(drifts))
+    return is_distinct(drifts) and max(drifts) <= MAX_DRIFT
 
 
 @click.command("drift", cls=KdantCommand)
@@ -216,14 +202,14 @@ def _parse_drifts(ctx: click.Context, param: click.Parameter, value: str) -> tup
     "--drifts",
     default="0,0.2,0.4,0.6",
     show_default=True,
-    callback=_parse_drifts,
+    type=CommaList(parse_not_negative, "different numbers from 0 to 0.6, such as 0,0.3", _are_drifts),
     help="How far the telling object moves between the clips, shares of the frame's width up to 0.6.",
 )
 @click.option(
     "--seeds",
     default="0,1,2,3,4",
     show_default=True,
-    callback=parse_seeds,
+    type=SEEDS,
     help="Of weights, order, crops and dropout; the videos are the same for all.",
 )
 @click.option(
@@ -239,7 +225,8 @@ def _parse_drifts(ctx: click.Context, param: click.Parameter, value: str) -> tup
 @click.option(
     "--rows",
     "row_names",
-    callback=split_names,
+    type=NAMES,
+    default=(),
     help="Only these rows, such as direct,bidirectional; none is always there to compare with.",
 )
 @click.option("--jobs", type=click.IntRange(1), help="Runs at once. Default: one for each GPU, or 1.")
@@ -268,6 +255,7 @@ def drift(
     from kdant_tf.studies.study_folder import STUDY_NAME
     from tf_records.files import claim_folder, lock_folder
 
+    drifts = sorted(drifts)
     check_request(row_names, config_file)
     if summarize and not (out / STUDY_NAME).is_file():
         raise KdantError(f"Folder {out} holds no study to summarize. Give a study's --out.")
@@ -294,7 +282,7 @@ def drift(
 
 
 rows_option = click.option(
-    "--rows", "row_names", callback=split_names, help="Only these rows, such as none,bidirectional."
+    "--rows", "row_names", type=NAMES, default=(), help="Only these rows, such as none,bidirectional."
 )
 
 
@@ -374,16 +362,8 @@ def figure4(**options: Any) -> None:
     run_table(plan_figure4, {}, **options)
 
 
-def _parse_numbers(ctx: click.Context, param: click.Parameter, value: str) -> tuple[float | None, ...]:
-    """`1,3,10`; None for "default"."""
-    try:
-        numbers = tuple(None if part.strip() == "default" else float(part) for part in value.split(","))
-    except ValueError:
-        numbers = ()
-    allowed = all(number is None or (number >= 0 and math.isfinite(number)) for number in numbers)
-    if not numbers or not allowed or (param.name == "weights" and None in numbers):
-        raise click.BadParameter(f"should be numbers >= 0, such as 1,3,10. Received: {value!r}.", ctx, param)
-    return numbers
+def _parse_alpha(part: str) -> float | None:
+    return None if part == "default" else parse_not_negative(part)
 
 
 @reproduce.command("sweep", cls=KdantCommand)
@@ -391,23 +371,23 @@ def _parse_numbers(ctx: click.Context, param: click.Parameter, value: str) -> tu
 @click.option(
     "--feature-weights",
     "weights",
+    type=NUMBERS,
     default="0.1,0.3,1,3,10",
     show_default=True,
-    callback=_parse_numbers,
     help="The paper's lambda.",
 )
 @click.option(
     "--alphas",
+    type=CommaList(_parse_alpha, "numbers >= 0 or default, such as default,0.1"),
     default="default",
     show_default=True,
-    callback=_parse_numbers,
     help="Of the attention pooling, such as default,0.1; default is 1/sqrt(channels).",
 )
 @click.option(
     "--feature-losses",
+    type=NameList(FEATURE_LOSS_NAMES),
     default="bidirectional",
     show_default=True,
-    callback=split_names,
     help="To sweep, such as direct,bidirectional.",
 )
 @click.option(
@@ -431,14 +411,9 @@ def sweep(
     Settings are judged by the accuracy on held-out training videos over the last quarter of the epochs,
     averaged over seeds. `none`, which has neither, is tried too.
     """
-    from kdant_tf.config import FEATURE_LOSS_NAMES
     from kdant_tf.studies import sweep as sweeping
     from kdant_tf.studies.paper_tables import TABLE1_PRESETS
 
-    if unknown := [loss for loss in feature_losses if loss not in FEATURE_LOSS_NAMES]:
-        raise click.UsageError(
-            f"--feature-losses should be of {', '.join(FEATURE_LOSS_NAMES)}. Received: {unknown[0]!r}."
-        )
     if not 0 < validation_fraction < 1:
         raise click.UsageError(
             f"--validation-fraction should lie between 0 and 1. Received: {validation_fraction}."

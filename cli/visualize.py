@@ -8,16 +8,9 @@ import click
 from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
-from .command import FOLDER, KdantCommand, json_option, records_option, split_names
+from .command import FOLDER, NAMES, KdantCommand, NameList, json_option, records_option
 
 PICTURES = ("heat-maps", "drift", "confusion", "per-class", "reliability", "earliness", "curves", "features")
-
-
-def _parse_pictures(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    names = split_names(ctx, param, value)
-    if unknown := [name for name in names if name not in PICTURES]:
-        raise click.BadParameter(f"should be of {', '.join(PICTURES)}. Received: {unknown[0]!r}.", ctx, param)
-    return names or None
 
 
 @click.command("visualize", cls=KdantCommand)
@@ -27,11 +20,12 @@ def _parse_pictures(ctx: click.Context, param: click.Parameter, value: str | Non
 @click.option("--overwrite", is_flag=True, help="Replace pictures in --out.")
 @click.option(
     "--pictures",
-    callback=_parse_pictures,
-    help=f"Only these, comma-separated: {', '.join(PICTURES)}. Default: all that can be drawn.",
+    type=NameList(PICTURES),
+    default=(),
+    help=f"Only these: {', '.join(PICTURES)}. Default: all that can be drawn.",
 )
 @click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
-@click.option("--ids", callback=split_names, help="Samples to show in heat-maps and drift, comma-separated.")
+@click.option("--ids", type=NAMES, default=(), help="Samples to show in heat-maps and drift.")
 @click.option(
     "--samples",
     type=click.IntRange(1, 50),
@@ -83,7 +77,12 @@ def visualize(
     opened = Records.open(records, split=options["split"])
     with CountProgress("evaluating windows", None) as progress:
         drawn, left_out = draw(
-            loaded, opened, out, Choice(**options), overwrite=overwrite, on_batch=progress.advance
+            loaded,
+            opened,
+            out,
+            Choice(**options | {"pictures": options["pictures"] or None}),
+            overwrite=overwrite,
+            on_batch=progress.advance,
         )
     for each in left_out:
         click.echo(f"Left out {each.kind}: {each.reason}", err=True)
