@@ -5,6 +5,8 @@ FUZZ_SECONDS ?= 10
 # What `make serve` serves: a folder that kdant export wrote.
 SERVED ?= served
 INSTALLED := .venv/installed
+# setuptools prints a page about every editable installation; errors are shown all the same.
+PIP = PYTHONWARNINGS=ignore $(@D)/bin/python -m pip install --quiet
 # A process holds about 2 GB; PARALLEL= runs the tests in one. Files come in order: e2e, the long ones, first. A
 # process that crashes ends the run: pytest-xdist 3.8 can wait for ever after it has replaced one.
 PARALLEL ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
@@ -35,6 +37,7 @@ lint: $(INSTALLED)
 	$(BIN)/mypy
 	$(BIN)/hadolint docker/Dockerfile
 	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker/serving/compose.yaml
+	$(BIN)/check-jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
 
 bench: $(INSTALLED)  ## speed, as ratios inside one run; BENCH holds options
 	$(BIN)/python tests/benchmarks/bench.py $(BENCH)
@@ -78,15 +81,15 @@ clean:
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(PIP) --upgrade pip
+	$(PIP) --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 # Extras that need other versions of TensorFlow or protobuf than constraints.txt has.
 .venv-io/installed: MORE = "moto[s3,server]"
 .venv-%/installed: pyproject.toml constraints-%.txt
 	$(PYTHON) -m venv .venv-$*
-	.venv-$*/bin/python -m pip install --quiet --upgrade pip
-	.venv-$*/bin/python -m pip install --quiet --constraint constraints-$*.txt --editable ".[$*]" \
+	$(PIP) --upgrade pip
+	$(PIP) --constraint constraints-$*.txt --editable ".[$*]" \
 		pytest pytest-timeout hypothesis $(MORE)
 	touch $@
