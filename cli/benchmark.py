@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from kdant_tf.serving.benchmark import Row, ThreadsResult
+from kdant_tf.serving.benchmark import CallTimes, ThreadTimes, TimedModel
 from kdant_tf.studies.study_folder import describe_hardware
 from tf_records.start_tensorflow import start_tensorflow
 
@@ -80,7 +80,7 @@ def benchmark(
         raise click.UsageError(
             "--server goes with one MODEL, the one that it serves, and without --constants."
         )
-    subjects = _open_subjects(models, server, where["grpc"], constants)
+    timed = _open_models(models, server, where["grpc"], constants)
     from kdant_tf.serving.benchmark import time_calls, time_threads
 
     from .output import CountProgress
@@ -91,19 +91,19 @@ def benchmark(
     with CountProgress("timing rounds", None) as progress:
         for batch_size in batch_sizes:
             rows += time_calls(
-                subjects,
+                timed,
                 batch_size=batch_size,
                 repeats=repeats,
                 on_round=lambda: progress.advance(1),
                 **size,
             )
         if threads is not None:
-            results = [time_threads(each, threads=threads, repeats=repeats, **size) for each in subjects]
+            results = [time_threads(each, threads=threads, repeats=repeats, **size) for each in timed]
 
     print_times(rows, results, f"frames of {width} x {height}", as_json)
 
 
-def _open_subjects(models: Sequence[Path], server: Any, grpc: bool, constants: bool) -> list[Any]:
+def _open_models(models: Sequence[Path], server: Any, grpc: bool, constants: bool) -> list[TimedModel]:
     if server is not None:
         if grpc:
             start_tensorflow()
@@ -114,18 +114,18 @@ def _open_subjects(models: Sequence[Path], server: Any, grpc: bool, constants: b
     from kdant_tf.serving.benchmark import open_local
     from kdant_tf.serving.model import find_version
 
-    subjects = []
+    opened = []
     for folder in models:
-        subjects.append(open_local(folder))
+        opened.append(open_local(folder))
         if constants and find_version(folder) is not None:
-            subjects.append(open_local(folder, constants=True))
-    return subjects
+            opened.append(open_local(folder, constants=True))
+    return opened
 
 
 # Times of models: tables, or one JSON object.
 
 
-def print_times(rows: Sequence[Row], threads: Sequence[ThreadsResult], clips: str, as_json: bool) -> None:
+def print_times(rows: Sequence[CallTimes], threads: Sequence[ThreadTimes], clips: str, as_json: bool) -> None:
     """Prints what was measured with `clips`, in words."""
     hardware = describe_hardware()
     if as_json:
@@ -141,7 +141,7 @@ def print_times(rows: Sequence[Row], threads: Sequence[ThreadsResult], clips: st
         _print_threads(threads)
 
 
-def _print_model(title: str, rows: Sequence[Row]) -> None:
+def _print_model(title: str, rows: Sequence[CallTimes]) -> None:
     compared = any(row.ratio is not None for row in rows)
     columns = ["signature", "clips", "p50 ms", "p90 ms", "p99 ms", "clips/s"]
     cells = [
@@ -170,7 +170,7 @@ def _print_model(title: str, rows: Sequence[Row]) -> None:
         print_table("Shares of the median", ["signature", "clips", *parts], shares)
 
 
-def _print_threads(results: Sequence[ThreadsResult]) -> None:
+def _print_threads(results: Sequence[ThreadTimes]) -> None:
     print_table(
         "Clips a second, one clip a call",
         ("model", "1 thread", f"{results[0].threads} threads", "answers differ by"),

@@ -1,7 +1,9 @@
 """kdant export"""
 
+from __future__ import annotations
+
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -9,6 +11,9 @@ from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
 from .command import FOLDER, RECORD_FOLDER, KdantCommand, json_option, weights_option
+
+if TYPE_CHECKING:
+    from kdant_tf.serving.export import Exported
 
 
 @click.command("export", cls=KdantCommand)
@@ -72,34 +77,40 @@ def export(
 
     loaded, added = load_run(run), None if other is None else load_run(other)
     start_tensorflow()
-    from kdant_tf.serving.export import ExportOptions, export_run
-    from tf_records.records import Records
+    from kdant_tf.serving.export import export_run
 
-    options = ExportOptions(
+    exported = export_run(
+        loaded,
+        out,
         version=version,
+        other=added,
         weights=fusion_weights,
         stem=stem,
+        records=records,
         fold_batch_norm=fold_batch_norm,
         batching=batching,
     )
-    opened = None if records is None else Records.open(records)
-    exported = export_run(loaded, out, options, other=added, records=opened)
-    _print_exported(f"Exported {run}", exported, batching, as_json)
+    if as_json:
+        _print_json(exported)
+    else:
+        _print_exported(f"Exported {run}", exported, batching)
 
 
-def _print_exported(title: str, exported: Any, batching: bool, as_json: bool) -> None:
-    """An Exported on stdout."""
+def _print_json(exported: Exported) -> None:
     import dataclasses
 
+    from .output import print_json
+
+    fields = dataclasses.asdict(exported)
+    print_json({**fields.pop("config"), **fields, "folder": str(exported.folder)})
+
+
+def _print_exported(title: str, exported: Exported, batching: bool) -> None:
     from kdant_tf.serving.export import BATCHING_FLAGS
 
-    from .output import print_fields, print_json
+    from .output import print_fields
 
     config, parity = exported.config, exported.parity
-    if as_json:
-        fields = dataclasses.asdict(exported)
-        print_json({**fields.pop("config"), **fields, "folder": str(exported.folder)})
-        return
     signatures = {
         name: f"{_describe(signature['inputs'])} → {', '.join(signature['outputs'])}; "
         f"{parity.latency_ms[name]:.1f} ms a clip"

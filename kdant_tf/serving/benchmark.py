@@ -19,21 +19,22 @@ import numpy as np
 from PIL import Image
 
 from kdant_tf.runs import load_run
-from kdant_tf.serving.client import ENCODED, RAW, connect, make_client, make_inputs
+from kdant_tf.serving import ENCODED, RAW
+from kdant_tf.serving.client import connect, make_client
 from kdant_tf.serving.model import (
     AnticipationModel,
+    ask,
     find_version,
     load_model,
+    load_signatures,
+    make_inputs,
     model_of_export,
     read_export_config,
 )
 from kdant_tf.serving.server import Server
-from tf_records.errors import RunError
 
 if TYPE_CHECKING:
     import tensorflow as tf
-
-    Answer = Callable[..., Mapping[str, tf.Tensor]]
 
 # Rounds before the first that counts: graphs are traced and kernels chosen in them.
 _WARM_UPS = 2
@@ -58,8 +59,8 @@ class Call:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """A model to be timed.
+class TimedModel:
+    """A model to be timed, see `open_local` and `open_served`.
 
     Args:
         name: for the table.
@@ -73,16 +74,16 @@ class Subject:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class CallTimes:
     """Times of one signature at one batch size.
 
     Args:
-        model: name of the subject.
+        model: its name.
         signature: name.
         batch_size: clips a call.
         seconds: of each call, ascending.
         shares: of the parts in the median time.
-        ratio: of the median to that of the first subject, where it has the signature and is another one.
+        ratio: of the median to that of the first model, where it has the signature and is another one.
     """
 
     model: str
@@ -109,11 +110,11 @@ class Row:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ThreadsResult:
+class ThreadTimes:
     """One clip a call, from one thread and from several at a time.
 
     Args:
-        model: name of the subject.
+        model: its name.
         threads: that ask at a time.
         alone, together: clips a second, from one thread and from all, by the median time.
         largest_difference: between the answers of both.
@@ -126,40 +127,79 @@ class ThreadsResult:
     largest_difference: float
 
 
-def draw_clips(model: AnticipationModel, batch_size: int, height: int, width: int) -> np.ndarray:
-    """Smooth shapes that move, with a camera's noise: uint8 `(B, T, H, W, C)`, always the same."""
-    rng = np.random.default_rng(0)
-    coarse = rng.integers(0, 256, (math.ceil(height / _BLOCK) + 1, math.ceil(width / _BLOCK) + 1), np.uint8)
-    plane = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.float32)
-    moved = np.stack([np.roll(plane, 2 * number, axis=1) for number in range(model.clip_frames)])
-    clips = moved[None, ..., None] + rng.normal(0, _NOISE, (batch_size, *moved.shape, model.channels))
-    return np.clip(clips, 0, 255).astype(np.uint8)
+def open_local(folder: str | Path, *, constants: bool = False) -> TimedModel:
+    """The model of a run folder, or of one that `kdant export` wrote, loaded into this process.
+
+    Args:
+        folder: of the run or the export.
+        constants: put the export's weights into its graph, which TensorFlow then folds; only
+            `serving_default` is there then.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    version = find_version(folder)
+    if version is not None:
+        return _open_export(str(folder), version, constants)
+    model, run = load_model(folder), load_run(folder)
+    crops = None if run.features is not None else [run.config.crop]
+
+    def make_calls(clips: np.ndarray) -> dict[str, Call]:
+        before = _parts(RAW, make_inputs(clips, model.modality, RAW), crops)
+        return {RAW: Call(whole=lambda: model.infer(clips), before=before)}
+
+    return TimedModel(name=str(folder), model=model, make_calls=make_calls)
+
+
+def open_served(server: Server, description: str | Path, *, grpc: bool = False) -> TimedModel:
+    """The model of `server`, see `kdant_tf.serving.client.connect`.
+
+    Times hold the way there and back; those of `encoded` name the share that writing PNG takes on this side.
+
+    Raises:
+        RunError, ServerError: see `connect`.
+    """
+    model = connect(server, description, grpc=grpc)
+    client = make_client(server, grpc=grpc)
+    signatures = [name for name, value in client.signatures().items() if "probabilities" in value.outputs]
+
+    def make_call(name: str, clips: np.ndarray) -> Call:
+        encode = partial(make_inputs, clips, model.modality, name)
+        return Call(
+            whole=lambda: client.predict(name, encode())["probabilities"],
+            before={"encode": encode} if name == ENCODED else {},
+            rest="answer",
+        )
+
+    return TimedModel(
+        name=f"{server} {'gRPC' if grpc else 'REST'}",
+        model=model,
+        make_calls=lambda clips: {name: make_call(name, clips) for name in signatures},
+    )
 
 
 def time_calls(
-    subjects: Sequence[Subject],
+    models: Sequence[TimedModel],
     *,
     batch_size: int,
     height: int,
     width: int,
     repeats: int,
     on_round: Callable[[], None] = lambda: None,
-) -> list[Row]:
-    """Times all signatures of all subjects on the same clips, in turns: what else runs slows all alike.
+) -> list[CallTimes]:
+    """Times all signatures of all models on the same clips, in turns: what else runs slows all alike.
 
     Args:
-        subjects: the first is what the others are compared with.
+        models: the first is what the others are compared with.
         batch_size: clips a call.
         height, width: of the frames, in pixels.
         repeats: rounds that count.
-        on_round: told of each round that has ended.
+        on_round: called after each round.
     """
     calls = {
-        (subject.name, signature): call
-        for subject in subjects
-        for signature, call in subject.make_calls(
-            draw_clips(subject.model, batch_size, height, width)
-        ).items()
+        (model.name, signature): call
+        for model in models
+        for signature, call in model.make_calls(draw_clips(model.model, batch_size, height, width)).items()
     }
     functions: dict[tuple[str, str, str | None], Callable[[], object]] = {}
     for (name, signature), call in calls.items():
@@ -167,13 +207,13 @@ def time_calls(
         functions |= {(name, signature, part): function for part, function in call.before.items()}
     seconds = _take_turns(functions, repeats, on_round)
     medians = {key: statistics.median(values) for key, values in seconds.items()}
-    rows = []
+    results = []
     for (name, signature), call in calls.items():
         whole = medians[name, signature, None]
-        reference = medians.get((subjects[0].name, signature, None)) if name != subjects[0].name else None
+        reference = medians.get((models[0].name, signature, None)) if name != models[0].name else None
         ends = {part: medians[name, signature, part] for part in call.before}
-        rows.append(
-            Row(
+        results.append(
+            CallTimes(
                 model=name,
                 signature=signature,
                 batch_size=batch_size,
@@ -182,30 +222,40 @@ def time_calls(
                 ratio=None if reference is None else whole / reference,
             )
         )
-    return rows
+    return results
 
 
-def time_threads(subject: Subject, *, threads: int, height: int, width: int, repeats: int) -> ThreadsResult:
+def time_threads(model: TimedModel, *, threads: int, height: int, width: int, repeats: int) -> ThreadTimes:
     """Asks a model for clips one at a time and from `threads` threads at a time, `repeats` times in turns."""
-    clips = draw_clips(subject.model, threads, height, width)
+    clips = draw_clips(model.model, threads, height, width)
 
-    def ask(clip: np.ndarray) -> np.ndarray:
-        return subject.model.probabilities(clip[None])
+    def answer(clip: np.ndarray) -> np.ndarray:
+        return model.model.probabilities(clip[None])
 
     with ThreadPoolExecutor(threads) as pool:
-        ways: dict[str, Callable[[], list[np.ndarray]]] = {
-            "alone": lambda: [ask(clip) for clip in clips],
-            "together": lambda: list(pool.map(ask, clips)),
+        functions: dict[str, Callable[[], list[np.ndarray]]] = {
+            "alone": lambda: [answer(clip) for clip in clips],
+            "together": lambda: list(pool.map(answer, clips)),
         }
-        seconds = _take_turns(ways, repeats, lambda: None)
-        alone, together = (np.array(ask_all()) for ask_all in ways.values())
-    return ThreadsResult(
-        model=subject.name,
+        seconds = _take_turns(functions, repeats, lambda: None)
+        alone, together = (np.array(function()) for function in functions.values())
+    return ThreadTimes(
+        model=model.name,
         threads=threads,
         alone=threads / statistics.median(seconds["alone"]),
         together=threads / statistics.median(seconds["together"]),
         largest_difference=float(np.max(np.abs(alone - together))),
     )
+
+
+def draw_clips(model: AnticipationModel, batch_size: int, height: int, width: int) -> np.ndarray:
+    """Smooth shapes that move, with a camera's noise: uint8 `(B, T, H, W, C)`, always the same."""
+    rng = np.random.default_rng(0)
+    coarse = rng.integers(0, 256, (math.ceil(height / _BLOCK) + 1, math.ceil(width / _BLOCK) + 1), np.uint8)
+    plane = np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC), np.float32)
+    moved = np.stack([np.roll(plane, 2 * number, axis=1) for number in range(model.clip_frames)])
+    clips = moved[None, ..., None] + rng.normal(0, _NOISE, (batch_size, *moved.shape, model.channels))
+    return np.clip(clips, 0, 255).astype(np.uint8)
 
 
 def _take_turns(
@@ -233,83 +283,24 @@ def _share(ends: Mapping[str, float], whole: float, rest: str) -> dict[str, floa
     return shares
 
 
-# A run or an export, loaded into this process, as a subject of the benchmark.
-
-
-def open_local(folder: Path, *, constants: bool = False) -> Subject:
-    """The model of a run folder, or of one that `kdant export` wrote.
-
-    Args:
-        folder: of the run or the export.
-        constants: put the export's weights into its graph, which TensorFlow then folds; only
-            `serving_default` is there then.
-
-    Raises:
-        RunError: it cannot be read.
-    """
-    version = find_version(folder)
-    if version is None:
-        model, run = load_model(folder), load_run(folder)
-        crops = None if run.features is not None else [run.config.crop]
-
-        def make_calls(clips: np.ndarray) -> dict[str, Call]:
-            before = _parts(RAW, make_inputs(clips, model.modality, RAW), crops)
-            return {RAW: Call(whole=lambda: model.infer(clips), before=before)}
-
-        return Subject(name=str(folder), model=model, make_calls=make_calls)
-    return _open_export(folder, version, constants)
-
-
-def _open_export(folder: Path, version: Path, constants: bool) -> Subject:
+def _open_export(folder: str, version: Path, constants: bool) -> TimedModel:
     config = read_export_config(version)
-    signatures = _load_signatures(version, constants)
+    signatures = load_signatures(version, constants=constants)
     modality, crops = config["modality"], _crops(config)
 
-    def make_calls(clips: np.ndarray) -> dict[str, Call]:
-        calls = {}
-        for name, signature in signatures.items():
-            inputs = make_inputs(clips, modality, name)
-            calls[name] = Call(whole=partial(_ask, signature, inputs), before=_parts(name, inputs, crops))
-        return calls
+    def make_call(name: str, clips: np.ndarray) -> Call:
+        inputs = make_inputs(clips, modality, name)
+        return Call(whole=partial(ask, signatures[name], inputs), before=_parts(name, inputs, crops))
 
     def infer(clips: np.ndarray) -> np.ndarray:
-        return _ask(signatures[RAW], make_inputs(clips, modality, RAW))
+        return ask(signatures[RAW], make_inputs(clips, modality, RAW))
 
-    name = f"{folder} as constants" if constants else str(folder)
-    return Subject(name=name, model=model_of_export(config, infer, name), make_calls=make_calls)
-
-
-def _load_signatures(version: Path, constants: bool) -> dict[str, Answer]:
-    import tensorflow as tf
-
-    try:
-        loaded = tf.saved_model.load(str(version))
-        signatures = dict(loaded.signatures)
-        if constants:
-            return {RAW: _freeze(signatures[RAW])}
-    except Exception as error:  # TensorFlow has many for a damaged SavedModel, KeyError for a foreign one.
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise RunError(f"SavedModel {version} cannot be loaded: {reason}. Export the run again.") from error
-    # `loaded` owns the variables, which its signatures alone do not keep.
-    return {name: partial(_call, loaded, signature) for name, signature in signatures.items()}
-
-
-def _call(owner: object, signature: Answer, **inputs: tf.Tensor) -> Mapping[str, tf.Tensor]:
-    return signature(**inputs)
-
-
-def _freeze(signature: Any) -> Answer:
-    """The signature with its weights as constants of the graph."""
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    frozen, names = convert_variables_to_constants_v2(signature), sorted(signature.structured_outputs)
-    return lambda **inputs: dict(zip(names, frozen(**inputs), strict=True))
-
-
-def _ask(answer: Answer, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    import tensorflow as tf
-
-    return answer(**{name: tf.constant(value) for name, value in inputs.items()})["probabilities"].numpy()
+    name = f"{folder} as constants" if constants else folder
+    return TimedModel(
+        name=name,
+        model=model_of_export(config, infer, name),
+        make_calls=lambda clips: {name: make_call(name, clips) for name in signatures},
+    )
 
 
 def _crops(config: Mapping[str, Any]) -> list[int] | None:
@@ -357,34 +348,3 @@ def _together(
         tf.test.experimental.sync_devices()
 
     return do
-
-
-# A served model as a subject of the benchmark. No TensorFlow over REST.
-
-
-def open_served(server: Server, description: Path, *, grpc: bool = False) -> Subject:
-    """The model of `server`, see `kdant_tf.serving.client.connect`.
-
-    Times hold the way there and back; of `encoded` the share is told that writing PNG takes on this side.
-
-    Raises:
-        RunError, ServerError: see `connect`.
-    """
-    model = connect(server, description, grpc=grpc)
-    client = make_client(server, grpc=grpc)
-    signatures = [name for name, value in client.signatures().items() if "probabilities" in value.outputs]
-
-    def make_calls(clips: np.ndarray) -> dict[str, Call]:
-        return {name: make_call(name, clips) for name in signatures}
-
-    def make_call(name: str, clips: np.ndarray) -> Call:
-        def encode() -> dict[str, np.ndarray]:
-            return make_inputs(clips, model.modality, name)
-
-        return Call(
-            whole=lambda: client.predict(name, encode())["probabilities"],
-            before={"encode": encode} if name == ENCODED else {},
-            rest="answer",
-        )
-
-    return Subject(name=f"{server} {'gRPC' if grpc else 'REST'}", model=model, make_calls=make_calls)

@@ -1,24 +1,23 @@
 """A model behind a server, as an AnticipationModel. No TensorFlow over REST."""
 
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-from PIL import Image
 
 from kdant_tf.runs import CONFIG_NAME
-from kdant_tf.serving.model import AnticipationModel, find_version, model_of_export, read_export_config
+from kdant_tf.serving import ENCODED, RAW
+from kdant_tf.serving.model import (
+    AnticipationModel,
+    find_version,
+    make_inputs,
+    model_of_export,
+    read_export_config,
+)
 from kdant_tf.serving.rest_client import RestClient
 from kdant_tf.serving.server import Server, ServerError, Signature
 from tf_records.errors import RunError
-from tf_records.schema import CHANNELS, RGB
-
-RAW = "serving_default"
-ENCODED = "encoded"
-# zlib's quickest: 1.07 to 1.11 times the bytes of its default, in a fourth to a third of the time.
-_PNG_LEVEL = 1
 
 
 class Client(Protocol):
@@ -33,7 +32,7 @@ class Client(Protocol):
         """The outputs of `signature` by name."""
 
 
-def connect(server: Server, description: Path, *, grpc: bool = False) -> AnticipationModel:
+def connect(server: Server, description: str | Path, *, grpc: bool = False) -> AnticipationModel:
     """The model that `server` serves.
 
     Over REST it is sent frames as PNG, which loses nothing and is shorter than numbers in JSON; over gRPC raw
@@ -48,6 +47,11 @@ def connect(server: Server, description: Path, *, grpc: bool = False) -> Anticip
     Raises:
         RunError: `description` cannot be read.
         ServerError: the server cannot be reached, is none, or serves another model.
+
+    Example::
+
+        model = connect(Server(host="localhost", port=8501), "served")
+        probabilities = model.probabilities(clips)  # uint8 (B, T, H, W, 3) → float32 (B, classes)
     """
     config = read_description(description)
     client = make_client(server, grpc=grpc)
@@ -76,12 +80,13 @@ def make_client(server: Server, *, grpc: bool) -> Client:
     return GrpcClient(server)
 
 
-def read_description(path: Path) -> dict[str, Any]:
+def read_description(path: str | Path) -> dict[str, Any]:
     """config.json of an exported folder, of one of its versions, or of itself.
 
     Raises:
         RunError: it is none, or cannot be read.
     """
+    path = Path(path)
     if path.name == CONFIG_NAME and path.is_file():
         return read_export_config(path.parent)
     version = find_version(path)
@@ -91,28 +96,6 @@ def read_description(path: Path) -> dict[str, Any]:
             f"model's classes and clips. Give one of them."
         )
     return read_export_config(version)
-
-
-def make_inputs(clips: np.ndarray, modality: str, signature: str) -> dict[str, np.ndarray]:
-    """uint8 `(B, T, H, W, C)` as the inputs of an exported model's signature, those of two streams apart."""
-    rgb = CHANNELS[RGB]
-    streams = {"": clips[..., :rgb], "flow_": clips[..., rgb:]} if "," in modality else {"": clips}
-    if signature == ENCODED:
-        return {f"{stream}frames": encode_frames(values) for stream, values in streams.items()}
-    return {f"{stream}clips": values for stream, values in streams.items()}
-
-
-def encode_frames(clips: np.ndarray) -> np.ndarray:
-    """uint8 `(B, T, H, W, 3)` → PNG bytes, object `(B, T)`; of flow, `(B, T, H, W, 2)` → `(B, T, 2)`."""
-    is_rgb = clips.shape[-1] == CHANNELS[RGB]
-    # (B, T, H, W, 2) → (B, T, 2, H, W)
-    pictures = clips if is_rgb else np.moveaxis(clips, -1, 2)
-    frames = np.empty(pictures.shape[: 2 if is_rgb else 3], object)
-    for place in np.ndindex(frames.shape):
-        buffer = io.BytesIO()
-        Image.fromarray(pictures[place]).save(buffer, "PNG", compress_level=_PNG_LEVEL)
-        frames[place] = buffer.getvalue()
-    return frames
 
 
 def check_answer(outputs: Mapping[str, np.ndarray], shape: tuple[int, int], server: Server) -> np.ndarray:
@@ -140,11 +123,10 @@ def _check_fit(model: AnticipationModel, signatures: Mapping[str, Signature], se
             f"{', '.join(signatures) or 'none'}. Serve a folder that kdant export wrote."
         )
     inputs = [shape for shape in signature.inputs.values() if len(shape) == 5]
+    frames = max((shape[1] for shape in inputs), default=0)
     classes = signature.outputs.get("probabilities", ())[-1:]
-    served = _words(
-        max((shape[1] for shape in inputs), default=0), sum(shape[4] for shape in inputs), *classes
-    )
-    described = _words(model.clip_frames, model.channels, len(model.classes))
+    served = _describe(frames, sum(shape[4] for shape in inputs), *classes)
+    described = _describe(model.clip_frames, model.channels, len(model.classes))
     if served != described:
         raise ServerError(
             f"Model {server.model_name!r} of server {server} takes {served}, the one described "
@@ -152,5 +134,5 @@ def _check_fit(model: AnticipationModel, signatures: Mapping[str, Signature], se
         )
 
 
-def _words(frames: int, channels: int, classes: int = 0) -> str:
+def _describe(frames: int, channels: int, classes: int = 0) -> str:
     return f"{frames} frames of {channels} channels to {classes} classes"

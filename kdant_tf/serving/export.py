@@ -1,4 +1,9 @@
-"""From runs to a version folder that TensorFlow Serving loads."""
+"""From runs to a version folder that TensorFlow Serving loads.
+
+A version holds the SavedModel, what it says of itself to programs (config.json, labels.txt) and to people
+(model_card.md), and requests that warm a server up. Before it gets its name, it is loaded and has to say of a
+few trial clips what the run says.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +13,7 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,48 +25,52 @@ import tensorflow as tf
 from kdant_tf.evaluation.evaluate import default_view
 from kdant_tf.evaluation.predictions import read_config
 from kdant_tf.models.weights import first_line
-from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, manifest_sha256
-from kdant_tf.serving.model import SAVED_MODEL_NAME
-from kdant_tf.serving.model_card import CARD_NAME, write_card
-from kdant_tf.serving.signatures import (
-    DEFAULT,
-    ENCODED,
-    FEATURES,
-    Stream,
-    add_signatures,
-    input_names,
-    open_streams,
-    prepare_clips,
+from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, load_run, manifest_sha256
+from kdant_tf.serving import ENCODED, FEATURES, RAW
+from kdant_tf.serving.model import (
+    SAVED_MODEL_NAME,
+    ask,
+    encode_frames,
+    load_signatures,
 )
+from kdant_tf.serving.model_card import CARD_NAME, write_card
+from kdant_tf.serving.signatures import Stream, add_signatures, input_names, open_streams, prepare_clips
 from kdant_tf.version import __version__
 from tf_records import augment
 from tf_records.errors import KdantError, RunError
 from tf_records.files import claim_folder, lock_folder, remove_folder
 from tf_records.reader import decode_clip, parse
 from tf_records.records import Records
-from tf_records.schema import CHANNELS, FLOW
+from tf_records.remote_path import RecordPath
 
+LABELS_NAME = "labels.txt"
+BATCHING_NAME = "batching_params.pbtxt"
+BATCHING_FLAGS = "--enable_batching --enable_per_model_batching_parameters"
+WARM_UP_PATH = Path("assets.extra", "tf_serving_warmup_requests")
+# Largest difference of a probability from the run's.
+TOLERANCE = 1e-5
 _TEMPORARY = ".tmp-"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ExportOptions:
-    """How runs are exported.
-
-    Args:
-        version: number of the version; None is one more than the highest that is there.
-        weights: of the logits of a pair, as in evaluation.
-        stem: where the weights lie that made the features of runs trained on features, if not where they
-            were.
-        fold_batch_norm: fold batch normalisation into the layers before it.
-        batching: write parameters for a server that joins requests.
-    """
-
-    version: int | None = None
-    weights: Sequence[float] = ()
-    stem: str | None = None
-    fold_batch_norm: bool = False
-    batching: bool = False
+_TIMED_CALLS = 10
+_DRAWN_CLIPS, _READ_CLIPS = 2, 4
+# Splits in the order in which one is looked for.
+_SPLITS = ("test", "val", "train")
+_ASPECT = 4 / 3
+# In the text form of TensorFlow Serving's BatchingParameters. No clip is filled up to the size of another:
+# the network would see the filling.
+_BATCHING_TEXT = f"""\
+# TensorFlow Serving reads this file beside saved_model.pb when started with
+# {BATCHING_FLAGS}.
+# Clips join a batch where their shapes agree: encoded frames always do, raw clips only with others of the
+# same height and width; a request of another size fails. A frame that cannot be decoded fails its whole
+# batch, so leave batching out where images are not to be trusted.
+max_batch_size {{ value: 8 }}
+allowed_batch_sizes: 1
+allowed_batch_sizes: 2
+allowed_batch_sizes: 4
+allowed_batch_sizes: 8
+batch_timeout_micros {{ value: 5000 }}
+max_enqueued_batches {{ value: 64 }}
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,50 +92,87 @@ class Exported:
     no_warm_up: str | None
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Parity:
+    """What a trial of an exported model showed.
+
+    Args:
+        clips: how many were tried.
+        source: where they came from, in words.
+        difference: largest one of a probability, over all signatures.
+        latency_ms: signature → median time of a request of one clip, decoding included.
+    """
+
+    clips: int
+    source: str
+    difference: float
+    latency_ms: dict[str, float]
+
+
 def export_run(
-    run: Run,
-    out: Path,
-    options: ExportOptions = ExportOptions(),
+    run: str | Path | Run,
+    out: str | Path,
     *,
-    other: Run | None = None,
-    records: Records | None = None,
+    version: int | None = None,
+    other: str | Path | Run | None = None,
+    weights: Sequence[float] = (),
+    stem: str | None = None,
+    records: str | RecordPath | Records | None = None,
+    fold_batch_norm: bool = False,
+    batching: bool = False,
     network: keras.Model | None = None,
 ) -> Exported:
     """Writes a version into `out`: a SavedModel with everything before the network inside.
 
     Its signatures are those of `kdant_tf.serving.signatures`. Frames of any size are cut and scaled as in
     evaluation; those of a run that was trained on features of whole frames are scaled to the short side of
-    its records. Flow comes in the 8 bits of records, `tf_records.flow.flow_to_bytes`. Before the version gets
-    its name, it is loaded and compared with the run.
+    its records. Flow comes in the 8 bits of records, `tf_records.flow.flow_to_bytes`.
 
     Args:
-        run: a finished run.
-        out: folder, made if need be.
-        options: how.
+        run: a finished run, or its folder.
+        out: folder of the versions, made if need be.
+        version: number of the version; None is one more than the highest that is there.
         other: a run of the other modality, whose logits are added.
+        weights: of the logits of `run` and `other`; none for equal ones.
+        stem: where the weights lie that made the features of a run trained on features, if they were moved.
         records: of frames, whose first clips are compared; None for drawn ones.
+        fold_batch_norm: fold batch normalisation into the layers before it, which saves operations.
+        batching: write parameters for a server that joins requests.
         network: of `run`, where it is loaded already.
 
     Raises:
         KdantError: the version exists, or `out` cannot be written.
         RunError: runs, stem or records that do not fit together, or a SavedModel that says something else
             than the run.
+
+    Example::
+
+        exported = export_run("student", "served")
+        served = tf.saved_model.load(str(exported.folder)).signatures["serving_default"]
     """
+    out, records = Path(out), _open_records(records)
     _check_is_no_model(out)
-    _check_is_free(out, options.version)
-    runs = [_with_rate(each, records) for each in (run, other) if each is not None]
-    streams = open_streams(runs, options.weights, stem=options.stem, network=network)
-    samples = draw_samples(streams) if records is None else read_samples(streams, records)
+    _check_is_free(out, version)
+    runs = [_with_rate(_load(each), records) for each in (run, other) if each is not None]
+    streams = open_streams(runs, weights, stem=stem, network=network)
+    clips = _draw_trial_clips(streams) if records is None else _read_trial_clips(streams, records)
     source = "drawn clips" if records is None else f"clips of {records.folder}"
     claim_folder(out, resume=True)
     with lock_folder(out, "export"), _temporary_folder(out) as temporary:
-        config = _write_model(streams, temporary, options)
-        no_warm_up = write_warm_up(temporary, samples[0].requests(streams))
-        parity = check_parity(temporary, streams, samples, source)
-        _check_is_free(out, options.version)
-        version = _next_version(out) if options.version is None else options.version
-        folder = temporary.rename(out / str(version))
+        config = _write_model(streams, temporary, fold_batch_norm=fold_batch_norm, batching=batching)
+        no_warm_up = _write_warm_up(temporary, clips[0].requests(streams))
+        parity = _check_parity(temporary, streams, clips, source)
+        _check_is_free(out, version)
+        folder = temporary.rename(out / str(_next_version(out) if version is None else version))
     return Exported(folder=folder, config=config, bytes=_size(folder), parity=parity, no_warm_up=no_warm_up)
+
+
+def _load(run: str | Path | Run) -> Run:
+    return run if isinstance(run, Run) else load_run(run)
+
+
+def _open_records(records: str | RecordPath | Records | None) -> Records | None:
+    return records if records is None or isinstance(records, Records) else Records.open(records)
 
 
 def _with_rate(run: Run, records: Records | None) -> Run:
@@ -137,9 +183,11 @@ def _with_rate(run: Run, records: Records | None) -> Run:
     return dataclasses.replace(run, dataset=records.manifest.dataset, fps=records.manifest.fps)
 
 
-def _write_model(streams: Sequence[Stream], folder: Path, options: ExportOptions) -> dict[str, Any]:
+def _write_model(
+    streams: Sequence[Stream], folder: Path, *, fold_batch_norm: bool, batching: bool
+) -> dict[str, Any]:
     """Writes the SavedModel and what lies beside it; returns config.json's content."""
-    served = [stream.folded() for stream in streams] if options.fold_batch_norm else streams
+    served = [stream.folded() for stream in streams] if fold_batch_norm else streams
     archive = keras.export.ExportArchive()
     for stream in served:
         archive.track(stream.network)
@@ -153,12 +201,12 @@ def _write_model(streams: Sequence[Stream], folder: Path, options: ExportOptions
             f"The SavedModel cannot be written to {folder.parent}: {first_line(error)}. Make room there, or "
             f"give another --out."
         ) from error
-    config = describe_export(streams, signatures, folded=options.fold_batch_norm)
+    config = _describe_export(streams, signatures, folded=fold_batch_norm)
     texts = {
         CONFIG_NAME: json.dumps(config, indent=1, ensure_ascii=False) + "\n",
-        LABELS_NAME: labels_text(config["classes"]),
+        LABELS_NAME: "".join(f"{name}\n" for name in config["classes"]),
         CARD_NAME: write_card(streams, config),
-        **({BATCHING_NAME: BATCHING_TEXT} if options.batching else {}),
+        **({BATCHING_NAME: _BATCHING_TEXT} if batching else {}),
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
@@ -199,13 +247,7 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-# What an exported version says of itself to programs: config.json and labels.txt.
-
-
-LABELS_NAME = "labels.txt"
-
-
-def describe_export(
+def _describe_export(
     streams: Sequence[Stream], signatures: Mapping[str, Any], *, folded: bool
 ) -> dict[str, Any]:
     """What config.json of an exported version says.
@@ -235,11 +277,6 @@ def describe_export(
     }
 
 
-def labels_text(classes: Sequence[str]) -> str:
-    """One class a line, in index order."""
-    return "".join(f"{name}\n" for name in classes)
-
-
 def _describe_run(stream: Stream) -> dict[str, Any]:
     """All of a run's config.json that is not said of the whole."""
     fields = read_config(stream.run)
@@ -247,37 +284,7 @@ def _describe_run(stream: Stream) -> dict[str, Any]:
     return {"folder": stream.run.folder.resolve().name, "weight": stream.weight, **kept}
 
 
-# How TensorFlow Serving may join waiting requests to one. No TensorFlow here.
-
-
-BATCHING_NAME = "batching_params.pbtxt"
-BATCHING_FLAGS = "--enable_batching --enable_per_model_batching_parameters"
-
-# In the text form of TensorFlow Serving's BatchingParameters. No clip is filled up to the size of another:
-# the network would see the filling.
-BATCHING_TEXT = f"""\
-# TensorFlow Serving reads this file beside saved_model.pb when started with
-# {BATCHING_FLAGS}.
-# Clips join a batch where their shapes agree: encoded frames always do, raw clips only with others of the
-# same height and width; a request of another size fails. A frame that cannot be decoded fails its whole
-# batch, so leave batching out where images are not to be trusted.
-max_batch_size {{ value: 8 }}
-allowed_batch_sizes: 1
-allowed_batch_sizes: 2
-allowed_batch_sizes: 4
-allowed_batch_sizes: 8
-batch_timeout_micros {{ value: 5000 }}
-max_enqueued_batches {{ value: 64 }}
-"""
-
-
-# Requests that TensorFlow Serving runs while it loads a model, so that the first client does not wait.
-
-
-WARM_UP_PATH = Path("assets.extra", "tf_serving_warmup_requests")
-
-
-def write_warm_up(folder: Path, requests: Mapping[str, Mapping[str, np.ndarray]]) -> str | None:
+def _write_warm_up(folder: Path, requests: Mapping[str, Mapping[str, np.ndarray]]) -> str | None:
     """Writes a PredictionLog for each signature beside the SavedModel in `folder`.
 
     Args:
@@ -304,50 +311,25 @@ def write_warm_up(folder: Path, requests: Mapping[str, Mapping[str, np.ndarray]]
     return None
 
 
-# Whether an exported model says what its run says, and how fast.
-
-
-TOLERANCE = 1e-5
-_TIMED_CALLS = 10
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Parity:
-    """What a trial of an exported model showed.
-
-    Args:
-        clips: how many were tried.
-        source: where they came from, in words.
-        difference: largest one of a probability, over all signatures.
-        latency_ms: signature → median time of a request of one clip, decoding included.
-    """
-
-    clips: int
-    source: str
-    difference: float
-    latency_ms: dict[str, float]
-
-
-def check_parity(folder: Path, streams: Sequence[Stream], samples: Sequence[Sample], source: str) -> Parity:
+def _check_parity(folder: Path, streams: Sequence[Stream], clips: Sequence[TrialClip], source: str) -> Parity:
     """Asks the run's networks and the SavedModel in `folder` for the same clips.
 
     Args:
         folder: of a version.
         streams: of the run, as it was trained.
-        samples: to try, at least one.
-        source: of the samples, in words.
+        clips: to try, at least one.
+        source: of the clips, in words.
 
     Raises:
         RunError: they differ by more than TOLERANCE.
     """
-    loaded = tf.saved_model.load(str(folder))
+    signatures = load_signatures(folder)
     difference = 0.0
-    for sample in samples:
-        expected = _answer_of_run(streams, sample)
-        for signature, inputs in sample.requests(streams).items():
-            answer = loaded.signatures[signature](**_tensors(inputs))["probabilities"].numpy()
+    for clip in clips:
+        expected = _answer_of_run(streams, clip)
+        for name, inputs in clip.requests(streams).items():
             # max() would drop what is no number.
-            difference = float(np.maximum(difference, np.abs(answer - expected).max()))
+            difference = float(np.maximum(difference, np.abs(ask(signatures[name], inputs) - expected).max()))
     if not difference <= TOLERANCE:
         raise RunError(
             f"The exported model differs from run {streams[0].run.folder} by {difference:.2g} in a "
@@ -355,49 +337,34 @@ def check_parity(folder: Path, streams: Sequence[Stream], samples: Sequence[Samp
             f"--fold-batch-norm; a network of one's own should give one answer for one clip."
         )
     latency_ms = {
-        signature: _time(loaded.signatures[signature], inputs)
-        for signature, inputs in samples[0].requests(streams).items()
+        name: _time(signatures[name], inputs) for name, inputs in clips[0].requests(streams).items()
     }
-    return Parity(clips=len(samples), source=source, difference=difference, latency_ms=latency_ms)
+    return Parity(clips=len(clips), source=source, difference=difference, latency_ms=latency_ms)
 
 
-def _answer_of_run(streams: Sequence[Stream], sample: Sample) -> np.ndarray:
+def _answer_of_run(streams: Sequence[Stream], clip: TrialClip) -> np.ndarray:
     logits = tf.add_n(
         [
-            stream.weight * stream.infer(prepare_clips(tf.constant(clips), stream.prepare))[0]
-            for stream, clips in zip(streams, sample.clips, strict=True)
+            stream.weight * stream.infer(prepare_clips(tf.constant(values), stream.prepare))[0]
+            for stream, values in zip(streams, clip.clips, strict=True)
         ]
     )
-    return tf.nn.softmax(logits).numpy()
+    probabilities: np.ndarray = tf.nn.softmax(logits).numpy()
+    return probabilities
 
 
-def _time(function: tf.types.experimental.ConcreteFunction, inputs: dict[str, np.ndarray]) -> float:
+def _time(signature: Callable[..., Any], inputs: Mapping[str, np.ndarray]) -> float:
     seconds = []
     for _ in range(_TIMED_CALLS):
         begin = time.perf_counter()
-        answer = function(**_tensors(inputs))
-        answer["probabilities"].numpy()
+        ask(signature, inputs)
         seconds.append(time.perf_counter() - begin)
     return 1000 * statistics.median(seconds)
 
 
-def _tensors(inputs: dict[str, np.ndarray]) -> dict[str, tf.Tensor]:
-    return {name: tf.constant(value) for name, value in inputs.items()}
-
-
-# Clips to try an exported model on: of records, or drawn.
-
-
-DRAWN = 2
-READ = 4
-# Splits in the order in which one is looked for.
-_SPLITS = ("test", "val", "train")
-_ASPECT = 4 / 3
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Sample:
-    """One clip, in each stream's modality.
+class TrialClip:
+    """A clip to try an exported model on, in each stream's modality.
 
     Args:
         clips: uint8 `(1, T, H, W, C)` of each stream.
@@ -409,26 +376,26 @@ class Sample:
 
     def requests(self, streams: Sequence[Stream]) -> dict[str, dict[str, np.ndarray]]:
         """Signature → input → value."""
-        clips = dict(zip(input_names(DEFAULT, streams), self.clips, strict=True))
+        clips = dict(zip(input_names(RAW, streams), self.clips, strict=True))
         frames = dict(zip(input_names(ENCODED, streams), self.frames, strict=True))
-        return {DEFAULT: clips, ENCODED: frames, FEATURES: clips}
+        return {RAW: clips, ENCODED: frames, FEATURES: clips}
 
 
-def draw_samples(streams: Sequence[Stream]) -> list[Sample]:
+def _draw_trial_clips(streams: Sequence[Stream]) -> list[TrialClip]:
     """Clips of noise, always the same ones, of the frame size that the runs were trained on."""
     generator = np.random.default_rng(0)
     samples = []
-    for _ in range(DRAWN):
+    for _ in range(_DRAWN_CLIPS):
         clips = []
         for stream in streams:
             height = stream.run.short_side
             shape = (1, stream.run.clip.clip_frames, height, round(height * _ASPECT), stream.channels)
             clips.append(generator.integers(0, 256, shape, dtype=np.uint8))
-        samples.append(Sample(clips=tuple(clips), frames=tuple(_encode(each) for each in clips)))
+        samples.append(TrialClip(clips=tuple(clips), frames=tuple(encode_frames(each) for each in clips)))
     return samples
 
 
-def read_samples(streams: Sequence[Stream], records: Records) -> list[Sample]:
+def _read_trial_clips(streams: Sequence[Stream], records: Records) -> list[TrialClip]:
     """The middle clips of the first records, of the segment that the first run is to see.
 
     Raises:
@@ -446,8 +413,8 @@ def read_samples(streams: Sequence[Stream], records: Records) -> list[Sample]:
     view = default_view(streams[0].run)
     read = [_read(dataclasses.replace(records, modality=s.run.modality), split, view) for s in streams]
     return [
-        Sample(clips=tuple(clips for clips, _ in each), frames=tuple(frames for _, frames in each))
-        for each in itertools.islice(zip(*read, strict=True), READ)
+        TrialClip(clips=tuple(clips for clips, _ in each), frames=tuple(frames for _, frames in each))
+        for each in itertools.islice(zip(*read, strict=True), _READ_CLIPS)
     ]
 
 
@@ -459,12 +426,3 @@ def _read(records: Records, split: str, view: str) -> Iterator[tuple[np.ndarray,
         (start,) = augment.window_starts(count, clip_frames, 1)
         frames = tf.gather(segments[view], augment.clip_indices(count, start, clip_frames))
         yield decode_clip(records, segments[view], start)[None].numpy(), frames[None].numpy()
-
-
-def _encode(clips: np.ndarray) -> np.ndarray:
-    """uint8 `(1, T, H, W, C)` → PNG strings."""
-    if clips.shape[-1] == CHANNELS[FLOW]:
-        strings = [[tf.io.encode_png(frame[..., i : i + 1]).numpy() for i in range(2)] for frame in clips[0]]
-    else:
-        strings = [tf.io.encode_png(frame).numpy() for frame in clips[0]]
-    return np.array([strings], dtype=object)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -114,7 +115,7 @@ def _credentials(server: Server) -> grpc.ChannelCredentials:
     if server.ca_file is None:
         return grpc.ssl_channel_credentials()
     server.trusted()  # gRPC would say of a file without certificates that the server is not available
-    return grpc.ssl_channel_credentials(server.ca_file.read_bytes())
+    return grpc.ssl_channel_credentials(Path(server.ca_file).read_bytes())
 
 
 def _shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:

@@ -3,19 +3,32 @@
 TensorFlow is imported only to load a network, so that a server's client need not wait for it.
 """
 
+from __future__ import annotations
+
 import dataclasses
+import io
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from PIL import Image
 
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, flow_from, load_run
+from kdant_tf.serving import ENCODED, RAW
 from tf_records.errors import KdantError, RunError
-from tf_records.schema import CHANNELS, ClipSpec, FlowInfo
+from tf_records.schema import CHANNELS, RGB, ClipSpec, FlowInfo
+
+if TYPE_CHECKING:
+    import tensorflow as tf
 
 SAVED_MODEL_NAME = "saved_model.pb"
+# zlib's quickest: 1.07 to 1.11 times the bytes of its default, in a fourth to a third of the time.
+_PNG_LEVEL = 1
+
+Infer = Callable[[np.ndarray], np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -33,6 +46,23 @@ class AnticipationModel:
         anticipates: whether it names what comes, or, as a teacher, what it sees.
         infer: clips as `probabilities` takes them → float32 `(B, classes)`.
         flow: how the flow in its clips was computed; None without flow, or where that was not noted.
+
+    Example:
+        >>> from tf_records.schema import ClipSpec
+        >>> model = AnticipationModel(
+        ...     name="always the first class",
+        ...     classes=("clap", "golf"),
+        ...     clip=ClipSpec(clip_frames=8, offset_frames=15),
+        ...     modality="rgb",
+        ...     short_side=128,
+        ...     fps=30.0,
+        ...     anticipates=True,
+        ...     infer=lambda clips: np.tile(np.float32([1, 0]), (len(clips), 1)),
+        ... )
+        >>> model.probabilities(np.zeros((1, 8, 96, 128, 3), np.uint8))
+        array([[1., 0.]], dtype=float32)
+        >>> model.offset_s
+        0.5
     """
 
     name: str
@@ -42,7 +72,7 @@ class AnticipationModel:
     short_side: int
     fps: float | None
     anticipates: bool
-    infer: Callable[[np.ndarray], np.ndarray]
+    infer: Infer
     flow: FlowInfo | None = None
 
     @property
@@ -88,9 +118,17 @@ class AnticipationModel:
             )
         return self.infer(clips)
 
+    def warm_up(self) -> None:
+        """Lets it answer once: a first answer takes seconds, which no stream should wait for."""
+        side = self.short_side
+        self.probabilities(np.zeros((1, self.clip_frames, side, side, self.channels), np.uint8))
+
 
 def load_model(path: str | Path) -> AnticipationModel:
     """The model of a run folder, or of a folder that `kdant export` wrote (the highest version, or one).
+
+    Args:
+        path: of the run folder, of the folder of versions, or of one of these.
 
     Raises:
         RunError: no such folder, one that is neither, or one that cannot be read.
@@ -98,7 +136,7 @@ def load_model(path: str | Path) -> AnticipationModel:
     folder = Path(path)
     exported = find_version(folder)
     if exported is not None:
-        return model_of_export(read_export_config(exported), _load_signature(exported), str(folder))
+        return _model_of_version(exported, str(folder))
     if (folder / MODEL_NAME).is_file() or (folder / CONFIG_NAME).is_file():
         return _model_of_run(load_run(folder))
     if not folder.is_dir():
@@ -111,37 +149,39 @@ def load_model(path: str | Path) -> AnticipationModel:
     )
 
 
-def find_version(folder: Path) -> Path | None:
-    """The folder that holds the SavedModel: `folder`, or the one of its versions with the highest number."""
+def find_version(folder: str | Path) -> Path | None:
+    """The folder that holds the SavedModel: `folder`, or the one of its versions with the highest number.
+
+    None where there is neither.
+    """
+    folder = Path(folder)
     if (folder / SAVED_MODEL_NAME).is_file():
         return folder
     versions = [path.parent for path in folder.glob(f"*/{SAVED_MODEL_NAME}") if path.parent.name.isdecimal()]
     return max(versions, key=lambda path: int(path.name), default=None)
 
 
-def read_export_config(version: Path) -> dict[str, Any]:
+def read_export_config(version: str | Path) -> dict[str, Any]:
     """What an exported version's config.json says.
 
     Raises:
         RunError: there is none, or it cannot be read.
     """
-    path = version / CONFIG_NAME
+    path = Path(version) / CONFIG_NAME
     if not path.is_file():
         raise RunError(
             f"SavedModel {version} has no {CONFIG_NAME}, which tells its classes and clips. Export it again: "
             f"kdant export RUN --out DIR."
         )
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         model_of_export(config, lambda clips: clips, str(version))
     except (ValueError, KeyError, TypeError, AttributeError, KdantError) as error:
         raise RunError(f"{path} cannot be read: {error}. Export the run again.") from error
     return config
 
 
-def model_of_export(
-    config: dict[str, Any], infer: Callable[[np.ndarray], np.ndarray], name: str
-) -> AnticipationModel:
+def model_of_export(config: dict[str, Any], infer: Infer, name: str) -> AnticipationModel:
     """The model that an export's config.json describes, answered by `infer`."""
     clip = dict(config["clip"])
     fps = clip.pop("fps")
@@ -158,28 +198,84 @@ def model_of_export(
     )
 
 
-def _load_signature(version: Path) -> Callable[[np.ndarray], np.ndarray]:
+def make_inputs(clips: np.ndarray, modality: str, signature: str) -> dict[str, np.ndarray]:
+    """Clips as the inputs of an exported model's signature, those of two streams apart.
+
+    Args:
+        clips: uint8 `(B, T, H, W, C)`, see `AnticipationModel.probabilities`.
+        modality: "rgb", "flow" or "rgb,flow".
+        signature: RAW or FEATURES for the clips as they are, ENCODED for PNG.
+    """
+    rgb = CHANNELS[RGB]
+    streams = {"": clips[..., :rgb], "flow_": clips[..., rgb:]} if "," in modality else {"": clips}
+    if signature == ENCODED:
+        return {f"{stream}frames": encode_frames(values) for stream, values in streams.items()}
+    return {f"{stream}clips": values for stream, values in streams.items()}
+
+
+def encode_frames(clips: np.ndarray) -> np.ndarray:
+    """uint8 `(B, T, H, W, 3)` → PNG bytes, object `(B, T)`; of flow, `(B, T, H, W, 2)` → `(B, T, 2)`."""
+    is_rgb = clips.shape[-1] == CHANNELS[RGB]
+    # (B, T, H, W, 2) → (B, T, 2, H, W)
+    images = clips if is_rgb else np.moveaxis(clips, -1, 2)
+    frames = np.empty(images.shape[: 2 if is_rgb else 3], object)
+    for place in np.ndindex(frames.shape):
+        buffer = io.BytesIO()
+        Image.fromarray(images[place]).save(buffer, "PNG", compress_level=_PNG_LEVEL)
+        frames[place] = buffer.getvalue()
+    return frames
+
+
+def load_signatures(version: str | Path, *, constants: bool = False) -> dict[str, Callable[..., Any]]:
+    """The signatures of an exported version by name: tensors by name in and out.
+
+    Args:
+        version: folder of the SavedModel.
+        constants: put its weights into the graph, which TensorFlow then folds; only RAW is there then.
+
+    Raises:
+        RunError: it cannot be loaded, or has no signature RAW.
+    """
     import tensorflow as tf
 
     try:
         loaded = tf.saved_model.load(str(version))
-        serve = loaded.signatures["serving_default"]
-        inputs = serve.structured_input_signature[1]
+        signatures = {RAW: loaded.signatures[RAW], **loaded.signatures}
+        if constants:
+            return {RAW: _freeze(signatures[RAW])}
     except Exception as error:  # TensorFlow has many for a damaged SavedModel, KeyError for a foreign one.
         reason = str(error).strip().splitlines()[0].rstrip(".")
         raise RunError(f"SavedModel {version} cannot be loaded: {reason}. Export the run again.") from error
-    rgb = CHANNELS["rgb"]
+    # `loaded` owns the variables, which its signatures alone do not keep.
+    return {name: partial(_call, loaded, signature) for name, signature in signatures.items()}
 
-    def infer(clips: np.ndarray) -> np.ndarray:
-        if "flow_clips" in inputs:
-            given = {"clips": clips[..., :rgb], "flow_clips": clips[..., rgb:]}
-        else:
-            given = {"clips": clips}
-        # `loaded` owns the variables, which `serve` alone does not keep.
-        assert loaded is not None
-        return serve(**{name: tf.constant(value) for name, value in given.items()})["probabilities"].numpy()
 
-    return infer
+def ask(signature: Callable[..., Any], inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The probabilities, float32 `(B, classes)`, that a signature of `load_signatures` answers."""
+    import tensorflow as tf
+
+    outputs = signature(**{name: tf.constant(value) for name, value in inputs.items()})
+    probabilities: np.ndarray = outputs["probabilities"].numpy()
+    return probabilities
+
+
+def _call(owner: object, signature: Callable[..., Any], **inputs: tf.Tensor) -> Any:
+    return signature(**inputs)
+
+
+def _freeze(signature: Any) -> Callable[..., Any]:
+    """The signature with its weights as constants of the graph."""
+    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
+
+    frozen, names = convert_variables_to_constants_v2(signature), sorted(signature.structured_outputs)
+    return lambda **inputs: dict(zip(names, frozen(**inputs), strict=True))
+
+
+def _model_of_version(version: Path, name: str) -> AnticipationModel:
+    config = read_export_config(version)
+    signature = load_signatures(version)[RAW]
+    modality = config["modality"]
+    return model_of_export(config, lambda clips: ask(signature, make_inputs(clips, modality, RAW)), name)
 
 
 def _model_of_run(run: Run) -> AnticipationModel:
@@ -196,18 +292,22 @@ def _model_of_run(run: Run) -> AnticipationModel:
     )
 
 
-def _load_network(run: Run) -> Callable[[np.ndarray], np.ndarray]:
+def _load_network(run: Run) -> Infer:
     import tensorflow as tf
 
     from kdant_tf.serving.signatures import clips_spec, open_streams, prepare_clips
 
     (stream,) = open_streams([run])
 
-    @tf.function(
-        input_signature=[clips_spec("clips", run.clip.clip_frames, stream.channels)], autograph=False
-    )
     def answer(clips: tf.Tensor) -> tf.Tensor:
         logits, _ = stream.infer(prepare_clips(clips, stream.prepare))
         return tf.nn.softmax(logits)
 
-    return lambda clips: answer(tf.constant(clips)).numpy()
+    spec = clips_spec("clips", run.clip.clip_frames, stream.channels)
+    traced = tf.function(answer, input_signature=[spec], autograph=False)
+
+    def infer(clips: np.ndarray) -> np.ndarray:
+        probabilities: np.ndarray = traced(tf.constant(clips)).numpy()
+        return probabilities
+
+    return infer

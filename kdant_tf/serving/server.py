@@ -1,4 +1,8 @@
-"""Where a model is served, what can go wrong on the way there, and what is tried again. No TensorFlow."""
+"""Where a model is served, what can go wrong on the way there, and what is tried again. No TensorFlow.
+
+`Server` is one model of a TensorFlow Serving, whose errors it puts into words for both clients; a `Signature`
+is what the server says of a model's tensors.
+"""
 
 import dataclasses
 import random
@@ -17,7 +21,7 @@ LONGEST_PAUSE_S = 2.0
 # TensorFlow Serving quotes the request in some of its messages, pictures and all.
 _LONGEST_REASON = 300
 # What the graph of an exported model refuses, it does by an assertion.
-_SAID_BY_MODEL = re.compile(r"assertion failed: \[(.*?)\](?: \[\[|$)")
+_ASSERTION = re.compile(r"assertion failed: \[(.*?)\](?: \[\[|$)")
 _ADDRESS = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(?P<port>[0-9]{1,5})")
 
 Answer = TypeVar("Answer")
@@ -49,7 +53,7 @@ class Server:
     host: str
     port: int
     tls: bool = False
-    ca_file: Path | None = None
+    ca_file: str | Path | None = None
     model_name: str = "kdant"
     timeout_s: float = 30.0
     tries: int = 10
@@ -135,17 +139,6 @@ def parse_address(text: str) -> tuple[str, int]:
     return match["host"], int(match["port"])
 
 
-def _shorten(reason: str) -> str:
-    """One line of it, without the full stop that the sentence has; of a model's own words nothing else."""
-    line = " ".join(reason.split())
-    if said := _SAID_BY_MODEL.search(line):
-        line = said[1]
-    return (line if len(line) <= _LONGEST_REASON else line[:_LONGEST_REASON] + " …").rstrip(".")
-
-
-# What a served model says of its signatures. No TensorFlow.
-
-
 Shape = tuple[int, ...]
 
 
@@ -165,15 +158,22 @@ def signatures_of_json(metadata: Any) -> dict[str, Signature]:
     """
     found = metadata["metadata"]["signature_def"]["signature_def"]
     return {
-        name: Signature(*({key: _shape(info) for key, info in fields[side].items()} for side in _SIDES))
+        name: Signature(_shapes(fields["inputs"]), _shapes(fields["outputs"]))
         for name, fields in found.items()
-        if all(side in fields for side in _SIDES)
+        if "inputs" in fields and "outputs" in fields
     }
 
 
-_SIDES = ("inputs", "outputs")
-
-
-def _shape(info: Mapping[str, Any]) -> Shape:
+def _shapes(tensors: Mapping[str, Any]) -> dict[str, Shape]:
     # int64 is a string in the JSON of protocol buffers.
-    return tuple(int(dim["size"]) for dim in info["tensor_shape"]["dim"])
+    return {
+        name: tuple(int(dim["size"]) for dim in info["tensor_shape"]["dim"]) for name, info in tensors.items()
+    }
+
+
+def _shorten(reason: str) -> str:
+    """One line without its full stop; where an assertion of the model failed, the assertion's text alone."""
+    line = " ".join(reason.split())
+    if failed := _ASSERTION.search(line):
+        line = failed[1]
+    return (line if len(line) <= _LONGEST_REASON else line[:_LONGEST_REASON] + " …").rstrip(".")

@@ -1,4 +1,11 @@
-"""The signatures of an exported model: clips, encoded frames, and features."""
+"""The signatures of an exported model: uint8 clips, encoded frames, and features.
+
+A `Stream` is a run's network with everything before it, from uint8 frames on, as evaluation has it; a
+signature reads its inputs, lets one stream or two infer, and names the classes. A server runs nothing but the
+graph, so what is wrong with a request is found by assertions in it; it is made of stock operations alone.
+"""
+
+from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -13,13 +20,112 @@ from kdant_tf.models.batch_norm_folding import fold_batch_norm
 from kdant_tf.models.i3d_stem import load_stem
 from kdant_tf.models.networks import LOGITS, feature_map_name, load_network
 from kdant_tf.runs import Run
+from kdant_tf.serving import ENCODED, FEATURES, RAW
 from tf_records import augment
-from tf_records.augment import decode_jpeg
 from tf_records.errors import RunError
-from tf_records.reader import map_side, plain
+from tf_records.reader import map_side
 from tf_records.schema import CHANNELS, FLOW, RGB
 
-# A run's network with everything before it, from uint8 frames on, as evaluation has it.
+TOP_K = 5
+
+Prepare = Callable[[tf.Tensor], tf.Tensor]
+Outputs = dict[str, tf.Tensor]
+
+
+def add_signatures(archive: keras.export.ExportArchive, streams: Sequence[Stream]) -> dict[str, Any]:
+    """Adds the signatures of one network, or of two whose logits are added.
+
+    Inputs are `clips`, of a pair also `flow_clips`; in ENCODED `frames`, of a pair also `flow_frames`.
+    FEATURES gives the means of the feature maps, of a pair one after the other.
+
+    Args:
+        archive: that will be written.
+        streams: RGB first.
+
+    Returns:
+        Name → "inputs" and "outputs" → name → "dtype" and "shape", for config.json.
+    """
+    classes = streams[0].run.classes
+    infer = _infer_once(streams)
+
+    def name_classes(inputs: Sequence[tf.Tensor]) -> Outputs:
+        probabilities, _ = infer(*inputs)
+        top, indices = tf.math.top_k(probabilities, k=min(TOP_K, len(classes)))
+        return {
+            "probabilities": probabilities,
+            "top_k_classes": tf.gather(tf.constant(classes), indices),
+            "top_k_probabilities": top,
+        }
+
+    def give_features(inputs: Sequence[tf.Tensor]) -> Outputs:
+        probabilities, features = infer(*inputs)
+        return {"features": features, "probabilities": probabilities}
+
+    clips, frames = _specs(clips_spec, RAW, streams), _specs(frames_spec, ENCODED, streams)
+    return {
+        RAW: _add(archive, RAW, streams, clips, prepare_clips, name_classes),
+        ENCODED: _add(archive, ENCODED, streams, frames, decode_clips, name_classes),
+        FEATURES: _add(archive, FEATURES, streams, clips, prepare_clips, give_features),
+    }
+
+
+def input_names(signature: str, streams: Sequence[Stream]) -> list[str]:
+    """Names of a signature's inputs, one for each stream."""
+    name = "frames" if signature == ENCODED else "clips"
+    return [name if stream is streams[0] else f"{stream.run.modality}_{name}" for stream in streams]
+
+
+def _infer_once(streams: Sequence[Stream]) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+    """Prepared clips of each stream → probabilities and features; one graph for all signatures."""
+
+    def infer(*inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        outputs = [stream.infer(clips) for stream, clips in zip(streams, inputs, strict=True)]
+        logits = tf.add_n(
+            [stream.weight * logits for stream, (logits, _) in zip(streams, outputs, strict=True)]
+        )
+        return tf.nn.softmax(logits), tf.concat([features for _, features in outputs], axis=-1)
+
+    specs = [tf.TensorSpec((None, *stream.prepared_shape), tf.float32) for stream in streams]
+    traced: Callable[..., tuple[tf.Tensor, tf.Tensor]] = tf.function(
+        infer, input_signature=specs, autograph=False
+    )
+    return traced
+
+
+def _specs(
+    make: Callable[[str, int, int], tf.TensorSpec], signature: str, streams: Sequence[Stream]
+) -> list[tf.TensorSpec]:
+    return [
+        make(name, stream.run.clip.clip_frames, stream.channels)
+        for name, stream in zip(input_names(signature, streams), streams, strict=True)
+    ]
+
+
+def _add(
+    archive: keras.export.ExportArchive,
+    name: str,
+    streams: Sequence[Stream],
+    specs: Sequence[tf.TensorSpec],
+    read: Callable[[tf.Tensor, Prepare], tf.Tensor],
+    answer: Callable[[Sequence[tf.Tensor]], Outputs],
+) -> dict[str, Any]:
+    def serve(*inputs: tf.Tensor) -> Outputs:
+        prepared = [
+            tf.ensure_shape(read(check_shape(values, spec), stream.prepare), (None, *stream.prepared_shape))
+            for stream, values, spec in zip(streams, inputs, specs, strict=True)
+        ]
+        return answer(prepared)
+
+    traced = archive.add_endpoint(name=name, fn=serve, input_signature=specs)
+    outputs = traced.get_concrete_function().structured_outputs
+    return {
+        "inputs": {spec.name: _describe(spec) for spec in specs},
+        "outputs": {name: _describe(spec) for name, spec in outputs.items()},
+    }
+
+
+def _describe(spec: tf.TensorSpec) -> dict[str, Any]:
+    return {"dtype": spec.dtype.name, "shape": list(spec.shape)}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -68,17 +174,17 @@ class Stream:
 
     def infer(self, clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Prepared `(B, T, H, W, C)` → logits `(B, classes)` and the mean of the feature map `(B, d)`."""
-        outputs = self.network(self._seen(clips), training=False)
+        outputs = self.network(self._network_input(clips), training=False)
         features = outputs[feature_map_name(self.network)]
         return outputs[LOGITS], tf.reduce_mean(features, axis=list(range(1, len(features.shape) - 1)))
 
-    def folded(self) -> "Stream":
+    def folded(self) -> Stream:
         """The same with batch normalisation folded into the layers before it."""
         stem = None if self.stem is None else fold_batch_norm(self.stem)
         return dataclasses.replace(self, network=fold_batch_norm(self.network), stem=stem)
 
-    def _seen(self, clips: tf.Tensor) -> tf.Tensor:
-        """What the network sees of the clips: records of features hold float16, and the middle of a map."""
+    def _network_input(self, clips: tf.Tensor) -> tf.Tensor:
+        """The clips, or their features as records hold them: float16, of a map's middle."""
         if self.stem is None:
             return clips
         maps = tf.cast(self.stem(clips, training=False), tf.float16)
@@ -160,126 +266,6 @@ def _check_pair(runs: Sequence[Run]) -> None:
             )
 
 
-DEFAULT = "serving_default"
-ENCODED = "encoded"
-FEATURES = "features"
-TOP_K = 5
-
-Outputs = dict[str, tf.Tensor]
-Read = Callable[[Stream, tf.Tensor], tf.Tensor]
-
-
-def add_signatures(archive: keras.export.ExportArchive, streams: Sequence[Stream]) -> dict[str, Any]:
-    """Adds the signatures of one network, or of two whose logits are added.
-
-    Inputs are `clips`, of a pair also `flow_clips`; in ENCODED `frames`, of a pair also `flow_frames`.
-    FEATURES gives the means of the feature maps, of a pair one after the other.
-
-    Args:
-        archive: that will be written.
-        streams: RGB first.
-
-    Returns:
-        Name → "inputs" and "outputs" → name → "dtype" and "shape", for config.json.
-    """
-    classes = streams[0].run.classes
-    infer = _infer_once(streams)
-
-    def name_classes(inputs: Sequence[tf.Tensor]) -> Outputs:
-        probabilities, _ = infer(*inputs)
-        top, indices = tf.math.top_k(probabilities, k=min(TOP_K, len(classes)))
-        return {
-            "probabilities": probabilities,
-            "top_k_classes": tf.gather(tf.constant(classes), indices),
-            "top_k_probabilities": top,
-        }
-
-    def give_features(inputs: Sequence[tf.Tensor]) -> Outputs:
-        probabilities, features = infer(*inputs)
-        return {"features": features, "probabilities": probabilities}
-
-    clips, frames = _specs(clips_spec, DEFAULT, streams), _specs(frames_spec, ENCODED, streams)
-    return {
-        DEFAULT: _add(archive, DEFAULT, streams, clips, _prepare, name_classes),
-        ENCODED: _add(archive, ENCODED, streams, frames, _decode, name_classes),
-        FEATURES: _add(archive, FEATURES, streams, clips, _prepare, give_features),
-    }
-
-
-def input_names(signature: str, streams: Sequence[Stream]) -> list[str]:
-    """Names of a signature's inputs, one for each stream."""
-    name = "frames" if signature == ENCODED else "clips"
-    return [name if stream is streams[0] else f"{stream.run.modality}_{name}" for stream in streams]
-
-
-def _infer_once(streams: Sequence[Stream]) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
-    """Prepared clips of each stream → probabilities and features; one graph for all signatures."""
-    specs = [tf.TensorSpec((None, *stream.prepared_shape), tf.float32) for stream in streams]
-
-    @tf.function(input_signature=specs, autograph=False)
-    def infer(*inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        outputs = [stream.infer(clips) for stream, clips in zip(streams, inputs, strict=True)]
-        logits = tf.add_n(
-            [stream.weight * logits for stream, (logits, _) in zip(streams, outputs, strict=True)]
-        )
-        return tf.nn.softmax(logits), tf.concat([features for _, features in outputs], axis=-1)
-
-    return infer
-
-
-def _specs(
-    make: Callable[[str, int, int], tf.TensorSpec], signature: str, streams: Sequence[Stream]
-) -> list[tf.TensorSpec]:
-    return [
-        make(name, stream.run.clip.clip_frames, stream.channels)
-        for name, stream in zip(input_names(signature, streams), streams, strict=True)
-    ]
-
-
-def _prepare(stream: Stream, clips: tf.Tensor) -> tf.Tensor:
-    return prepare_clips(clips, stream.prepare)
-
-
-def _decode(stream: Stream, frames: tf.Tensor) -> tf.Tensor:
-    return decode_clips(frames, stream.prepare)
-
-
-def _add(
-    archive: keras.export.ExportArchive,
-    name: str,
-    streams: Sequence[Stream],
-    specs: Sequence[tf.TensorSpec],
-    read: Read,
-    answer: Callable[[Sequence[tf.Tensor]], Outputs],
-) -> dict[str, Any]:
-    def serve(*inputs: tf.Tensor) -> Outputs:
-        prepared = [
-            tf.ensure_shape(read(stream, checked(values, spec)), (None, *stream.prepared_shape))
-            for stream, values, spec in zip(streams, inputs, specs, strict=True)
-        ]
-        return answer(prepared)
-
-    traced = archive.add_endpoint(name=name, fn=serve, input_signature=specs)
-    outputs = traced.get_concrete_function().structured_outputs
-    return {
-        "inputs": {spec.name: _describe(spec) for spec in specs},
-        "outputs": {name: _describe(spec) for name, spec in outputs.items()},
-    }
-
-
-def _describe(spec: tf.TensorSpec) -> dict[str, Any]:
-    return {"dtype": spec.dtype.name, "shape": list(spec.shape)}
-
-
-# What a request holds, checked inside the served graph, and encoded frames decoded there.
-#
-# A server sees nothing but the graph, so what is wrong with a request is found by its own assertions. Stock
-# operations alone: no Python runs in a server.
-
-
-Prepare = Callable[[tf.Tensor], tf.Tensor]
-
-
 def clips_spec(name: str, frames: int, channels: int) -> tf.TensorSpec:
     """Of uint8 clips."""
     return tf.TensorSpec((None, frames, None, None, channels), tf.uint8, name=name)
@@ -291,7 +277,7 @@ def frames_spec(name: str, frames: int, channels: int) -> tf.TensorSpec:
     return tf.TensorSpec(shape, tf.string, name=name)
 
 
-def checked(values: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
+def check_shape(values: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
     """`values`, unless their shape is another than that of `spec`, or holds a 0: then the request fails.
 
     A server does not compare a request with the shapes that a signature states.
@@ -319,7 +305,9 @@ def prepare_clips(clips: tf.Tensor, prepare: Prepare) -> tf.Tensor:
     """uint8 `(B, T, H, W, C)` → float32 `(B, T, h, w, C)`."""
     shape = tf.shape(clips)
     # (B, T, H, W, C) → (B·T, H, W, C)
-    return _unfold(prepare(tf.reshape(clips, (-1, shape[2], shape[3], clips.shape[4]))), clips.shape[1])
+    return _restore_clips(
+        prepare(tf.reshape(clips, (-1, shape[2], shape[3], clips.shape[4]))), clips.shape[1]
+    )
 
 
 def decode_clips(encoded: tf.Tensor, prepare: Prepare) -> tf.Tensor:
@@ -334,13 +322,13 @@ def decode_clips(encoded: tf.Tensor, prepare: Prepare) -> tf.Tensor:
     count = tf.shape(flat, tf.int64)[0]
     channels = CHANNELS[RGB] if flat.shape.rank == 1 else CHANNELS[FLOW]
 
-    @plain
     def decode(number: tf.Tensor, strings: tf.Tensor) -> tuple[tf.Tensor, ...]:
         frame = _decode_rgb(strings) if channels == CHANNELS[RGB] else _decode_flow(strings)
         image = prepare(frame[None])[0]
         return number, image, tf.shape(image)[:2]
 
     decoded = tf.data.Dataset.from_tensor_slices(flat).enumerate()
+    decode = tf.autograph.experimental.do_not_convert(decode)
     decoded = decoded.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).ignore_errors()
     # Nothing at all may have been decoded, and a batch of nothing is an error of another kind.
     end = tf.data.Dataset.from_tensors((count, tf.zeros((1, 1, channels)), tf.ones((2,), tf.int32)))
@@ -348,16 +336,16 @@ def decode_clips(encoded: tf.Tensor, prepare: Prepare) -> tf.Tensor:
     with tf.control_dependencies([_assert_all_decoded(numbers, count, encoded.shape[1])]):
         sizes = tf.identity(sizes)[:-1]
     with tf.control_dependencies([_assert_one_size(sizes, encoded.shape[1])]):
-        return _unfold(tf.identity(images)[:-1], encoded.shape[1])
+        return _restore_clips(tf.identity(images)[:-1], encoded.shape[1])
 
 
 def _decode_rgb(string: tf.Tensor) -> tf.Tensor:
-    return decode_jpeg(string, CHANNELS[RGB])
+    return augment.decode_jpeg(string, CHANNELS[RGB])
 
 
 def _decode_flow(strings: tf.Tensor) -> tf.Tensor:
     """u and v, a grey picture each → uint8 `(H, W, 2)`."""
-    return tf.concat([decode_jpeg(strings[0], 1), decode_jpeg(strings[1], 1)], axis=-1)
+    return tf.concat([augment.decode_jpeg(strings[0], 1), augment.decode_jpeg(strings[1], 1)], axis=-1)
 
 
 def _assert_all_decoded(numbers: tf.Tensor, count: tf.Tensor, frames: int) -> tf.Operation:
@@ -382,7 +370,7 @@ def _assert_one_size(sizes: tf.Tensor, frames: int) -> tf.Operation:
     return tf.debugging.Assert(tf.reduce_all(is_first), [message])
 
 
-def _unfold(images: tf.Tensor, frames: int) -> tf.Tensor:
+def _restore_clips(images: tf.Tensor, frames: int) -> tf.Tensor:
     """`(B·T, h, w, C)` → `(B, T, h, w, C)`."""
     shape = tf.shape(images)
     return tf.reshape(images, (-1, frames, shape[1], shape[2], images.shape[3]))

@@ -15,7 +15,7 @@ from kdant_cli.main import main
 from model_server import GrpcServer, RestServer, ServedModel
 
 from kdant_tf.serving import benchmark as benchmarking
-from kdant_tf.serving.benchmark import Row, ThreadsResult, _share, draw_clips
+from kdant_tf.serving.benchmark import CallTimes, ThreadTimes, _share, draw_clips
 from kdant_tf.serving.model import AnticipationModel, load_model
 from tf_records.schema import ClipSpec
 
@@ -83,10 +83,10 @@ def test_a_server(exported: Path, served: ServedModel, kind: type):
 def test_tables(capsys: pytest.CaptureFixture[str]):
     seconds = {"model": "served", "batch_size": 4, "seconds": (0.1, 0.2)}
     rows = [
-        Row(signature="encoded", shares={"decode": 0.25, "compute": 0.75}, ratio=None, **seconds),
-        Row(signature="features", shares={}, ratio=1.5, **seconds),
+        CallTimes(signature="encoded", shares={"decode": 0.25, "compute": 0.75}, ratio=None, **seconds),
+        CallTimes(signature="features", shares={}, ratio=1.5, **seconds),
     ]
-    threads = ThreadsResult(model="served", threads=8, alone=2.0, together=3.0, largest_difference=0.0)
+    threads = ThreadTimes(model="served", threads=8, alone=2.0, together=3.0, largest_difference=0.0)
     print_times(rows, [threads], "frames of 48 x 40", as_json=False)
     printed = capsys.readouterr().out
     for cell in ("encoded", "100.0", "200.0", "26.7", "1.50", "25.0 %", "75.0 %", "3.0", "frames of 48 x 40"):
@@ -94,15 +94,15 @@ def test_tables(capsys: pytest.CaptureFixture[str]):
 
 
 def test_what_a_frozen_export_answers_is_what_it_answered(exported: Path):
-    subjects = [
+    models = [
         benchmarking.open_local(exported),
         benchmarking.open_local(exported, constants=True),
     ]
-    clips = draw_clips(subjects[0].model, 2, 40, 48)
+    clips = draw_clips(models[0].model, 2, 40, 48)
     expected = load_model(exported).probabilities(clips)
-    for subject in subjects:
-        np.testing.assert_allclose(subject.model.probabilities(clips), expected, atol=1e-6)
-        for call in subject.make_calls(clips).values():
+    for model in models:
+        np.testing.assert_allclose(model.model.probabilities(clips), expected, atol=1e-6)
+        for call in model.make_calls(clips).values():
             np.testing.assert_allclose(call.whole(), expected, atol=1e-5)
 
 
@@ -140,7 +140,7 @@ def test_shares_are_parts_of_a_whole(ends: list[float], whole: float):
 
 @given(st.lists(st.floats(1e-3, 10), min_size=1, max_size=40), st.sampled_from([1, 50, 90, 99, 100]))
 def test_percentiles_are_those_of_numpy(seconds: list[float], percent: int):
-    row = Row(
+    row = CallTimes(
         model="",
         signature="",
         batch_size=1,

@@ -16,15 +16,8 @@ from model_server import GrpcServer, RestServer, ServedModel, StatusError
 from PIL import Image
 from ruamel.yaml import YAML
 
-from kdant_tf.serving.client import (
-    check_answer,
-    connect,
-    encode_frames,
-    make_client,
-    make_inputs,
-    read_description,
-)
-from kdant_tf.serving.model import AnticipationModel, load_model
+from kdant_tf.serving.client import check_answer, connect, make_client, read_description
+from kdant_tf.serving.model import AnticipationModel, encode_frames, load_model, make_inputs
 from kdant_tf.serving.server import Server, ServerError, UnavailableError
 from tf_records.errors import KdantError, RunError
 
