@@ -35,9 +35,9 @@ def demo(size: str, out: Path, overwrite: bool) -> None:
         (
             _title(name),
             e.view,
-            percent(e.top1.value),
-            percent(e.mean_class_accuracy.value),
-            f"{e.top1.value / result.chance:.2f}",
+            percent(e.top1),
+            percent(e.mean_class_accuracy),
+            f"{e.top1 / result.chance:.2f}",
         )
         for name, e in result.evaluations.items()
     ]

@@ -147,9 +147,9 @@ def _print_evaluation(title: str, result: Any, per_class: bool, as_json: bool) -
     print_fields(
         title,
         {
-            "top-1": _with_interval(result.top1),
-            "top-5": _with_interval(result.top5),
-            "mean class accuracy": _with_interval(result.mean_class_accuracy),
+            "top-1": _with_interval(result.top1_interval),
+            "top-5": _with_interval(result.top5_interval),
+            "mean class accuracy": _with_interval(result.mean_class_accuracy_interval),
             "mean top-5 recall": percent(result.mean_top5_recall),
             **({} if many_shot is None else {"  many-shot classes": percent(many_shot)}),
             "negative log likelihood": f"{result.negative_log_likelihood:.3f}",

@@ -1,1 +1,1 @@
-"""Evaluation: metrics, protocols and pictures."""
+"""Evaluation: metrics, their intervals, and what is kept of them in the run folder."""

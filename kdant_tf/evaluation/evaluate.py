@@ -1,8 +1,10 @@
-"""How a run is evaluated: which view, which windows, and what is kept of it."""
+"""How a run is evaluated: which segment, which windows, what is computed from it and what is kept of it."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +16,7 @@ from kdant_tf.evaluation import metrics
 from kdant_tf.evaluation.metrics import CurvePoint, Interval, bootstrap_interval, mean_interval
 from kdant_tf.evaluation.predictions import Predictions, fuse, save_predictions
 from kdant_tf.models.networks import load_network
-from kdant_tf.runs import PREDICTIONS_NAME, Run, record_evaluation
+from kdant_tf.runs import PREDICTIONS_NAME, Run, load_run, record_evaluation
 from tf_records.errors import RunError
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records, iterate_batches
@@ -22,16 +24,100 @@ from tf_records.schema import FUTURE, OBSERVED
 
 BATCH_SIZE = 16
 OnBatch = Callable[[int], None]
+RunOrFolder = Run | str | os.PathLike[str]
+RecordsOrFolder = Records | str | os.PathLike[str]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ClassAccuracy:
+    """How many samples a class has, and the share of them that are correct; None without samples."""
+
+    name: str
+    samples: int
+    top1: float | None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Evaluation:
+    """How well a run does on a split; accuracies are fractions, intervals of 95 %, bootstrapped over videos.
+
+    Args:
+        view: segment that the network saw.
+        split: of the records.
+        top1_interval, top5_interval, mean_class_accuracy_interval: accuracies with their intervals.
+        mean_top5_recall: over the classes that occur, EPIC-KITCHENS' measure.
+        many_shot_mean_top5_recall: over those with more than 100 training samples; None without any.
+        negative_log_likelihood: in nats.
+        expected_calibration_error: over 15 bins.
+        samples, videos: how many.
+        per_class: of every class, in index order.
+        confusion: counts, rows by label, columns by prediction.
+        predictions: probabilities of each sample, from which all of these follow.
+    """
+
+    view: str
+    split: str
+    top1_interval: Interval
+    top5_interval: Interval
+    mean_class_accuracy_interval: Interval
+    mean_top5_recall: float
+    many_shot_mean_top5_recall: float | None
+    negative_log_likelihood: float
+    expected_calibration_error: float
+    samples: int
+    videos: int
+    per_class: tuple[ClassAccuracy, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    predictions: Predictions = dataclasses.field(repr=False, compare=False)
+
+    @property
+    def top1(self) -> float:
+        """Share of samples whose most probable class is the label."""
+        return self.top1_interval.value
+
+    @property
+    def interval(self) -> Interval:
+        """Top-1 accuracy with its 95 % interval, `low` to `high`."""
+        return self.top1_interval
+
+    @property
+    def top5(self) -> float:
+        """Share of samples whose label is among the five most probable classes."""
+        return self.top5_interval.value
+
+    @property
+    def mean_class_accuracy(self) -> float:
+        """Top-1 accuracy of each class that occurs, averaged over these."""
+        return self.mean_class_accuracy_interval.value
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names in index order."""
+        return tuple(entry.name for entry in self.per_class)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `kdant evaluate --json` prints: `top1` is a number, `top1_interval` the two ends."""
+        fields: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
+            if isinstance(value, Interval):
+                fields[name.removesuffix("_interval")] = value.value
+                fields[name] = [value.low, value.high]
+            elif name == "per_class":
+                fields[name] = [dataclasses.asdict(entry) for entry in value]
+            elif name != "predictions":
+                fields[name] = value
+        return {**fields, "classes": list(self.classes)}
 
 
 def default_view(run: Run) -> str:
-    """A teacher sees the future segment, a student the observed one, as what trained on that alone."""
+    """The segment that a run was trained on: "future" for a teacher, "observed" for what anticipates."""
     return OBSERVED if run.anticipates else FUTURE
 
 
 def evaluate_run(
-    run: Run,
-    records: Records,
+    run: RunOrFolder,
+    records: RecordsOrFolder,
     *,
     view: str | None = None,
     split: str = "test",
@@ -41,19 +127,29 @@ def evaluate_run(
     """Evaluates a run on a split and keeps result and predictions in the run folder.
 
     Args:
-        run: a finished run.
-        records: opened records with the run's classes, clip length and modality; read in the latter.
+        run: a finished run, or its folder.
+        records: with the run's classes, clip length and modality, opened or their folder.
         view: "observed" or "future"; None is `default_view`. A teacher on "observed" is the I3D row of
             Table 1's anticipation half.
         split: "test" or "val".
         network: the run's, where it is loaded already.
         on_batch: called after each batch with its number of clips.
 
+    Returns:
+        Accuracies with their intervals, those of each class, and the predictions of each sample.
+
     Raises:
-        RunError: the records do not fit the run.
-        RecordError: the records have no such split.
+        RunError: no such run, or records that do not fit it.
+        RecordError: no such records, or no such split in them.
+
+    Example:
+        result = evaluate_run("student", "records")
+        print(f"top-1 {result.top1:.3f}, 95 % from {result.interval.low:.3f} to {result.interval.high:.3f}")
+        worst = min((each for each in result.per_class if each.samples), key=lambda each: each.top1)
+        mistaken = result.predictions.ids[~result.predictions.correct()]
     """
-    view = default_view(run) if view is None else view
+    run, records = _open(run, records, split)
+    view = default_view(run) if view is None else _check_view(view)
     predictions = predict_run(run, records, view=view, split=split, network=network, on_batch=on_batch)
     save_predictions(run.folder / PREDICTIONS_NAME, f"{view}/{split}", predictions)
     result = _summarize(run, records, predictions, view, split)
@@ -62,8 +158,8 @@ def evaluate_run(
 
 
 def evaluate_streams(
-    runs: Sequence[Run],
-    records: Records,
+    runs: Sequence[RunOrFolder],
+    records: RecordsOrFolder,
     *,
     weights: Sequence[float],
     view: str | None = None,
@@ -82,18 +178,20 @@ def evaluate_streams(
     Raises:
         RunError: records that do not fit a run, or runs with other samples or classes.
     """
-    view = default_view(runs[0]) if view is None else view
-    streams = [predict_run(run, records, view=view, split=split, on_batch=on_batch) for run in runs]
+    opened = [_open(run, records, split) for run in runs]
+    (first, records), *_ = opened
+    view = default_view(first) if view is None else _check_view(view)
+    streams = [predict_run(run, records, view=view, split=split, on_batch=on_batch) for run, _ in opened]
     fused = fuse(streams, weights)
-    result = _summarize(runs[0], records, fused, view, split)
-    fusion = {"runs": [str(run.folder) for run in runs], "weights": list(weights)}
-    record_evaluation(runs[0], f"{view}, fused", {**result.to_dict(), "fusion": fusion})
+    result = _summarize(first, records, fused, view, split)
+    fusion = {"runs": [str(run.folder) for run, _ in opened], "weights": list(weights)}
+    record_evaluation(first, f"{view}, fused", {**result.to_dict(), "fusion": fusion})
     return result
 
 
 def evaluate_observed_shares(
-    run: Run,
-    records: Records,
+    run: RunOrFolder,
+    records: RecordsOrFolder,
     shares: Sequence[float],
     *,
     split: str = "test",
@@ -109,24 +207,25 @@ def evaluate_observed_shares(
     Raises:
         RunError: the records' future segments are not whole videos, or do not fit the run.
     """
+    run, records = _open(run, records, split)
     if "observed_fraction" not in records.manifest.options:
         raise RunError(
             f"Accuracy against the observed share needs records whose test samples are whole videos, as "
             f"JHMDB's are. {records.folder} is of {records.manifest.dataset}."
         )
     network = load_network(run) if network is None else network
-    seen = {
+    predictions = {
         share: predict_run(
             run, records, view=FUTURE, split=split, network=network, share=share, on_batch=on_batch
         )
         for share in shares
     }
-    return _keep_curve(run, "share", split, seen)
+    return _keep_curve(run, "share", split, predictions)
 
 
 def evaluate_anticipation_times(
-    run: Run,
-    records: Records,
+    run: RunOrFolder,
+    records: RecordsOrFolder,
     taus_s: Sequence[float],
     *,
     split: str = "test",
@@ -135,7 +234,7 @@ def evaluate_anticipation_times(
 ) -> list[CurvePoint]:
     """Accuracy against the time from the end of the observed clip to the start of the action.
 
-    Where a video begins too late for a time, its first clip is seen.
+    Where a video begins too late for a time, its first clip is evaluated.
 
     Args:
         run, records, split, network, on_batch: see `evaluate_run`.
@@ -144,6 +243,7 @@ def evaluate_anticipation_times(
     Raises:
         RunError: the records keep no, or too few, frames for that, or do not fit the run.
     """
+    run, records = _open(run, records, split)
     longest_s = records.manifest.longest_anticipation_s
     if longest_s is None or max(taus_s) > longest_s:
         raise RunError(
@@ -152,24 +252,40 @@ def evaluate_anticipation_times(
             f"Build them with --longest-anticipation-s {max(taus_s):g}."
         )
     network = load_network(run) if network is None else network
-    seen = {
+    predictions = {
         tau_s: predict_run(
             run, records, view=OBSERVED, split=split, network=network, tau_s=tau_s, on_batch=on_batch
         )
         for tau_s in taus_s
     }
-    return _keep_curve(run, "tau", split, seen)
+    return _keep_curve(run, "tau", split, predictions)
 
 
-def _keep_curve(run: Run, name: str, split: str, seen: Mapping[float, Predictions]) -> list[CurvePoint]:
+def _keep_curve(
+    run: Run, name: str, split: str, predictions_at: Mapping[float, Predictions]
+) -> list[CurvePoint]:
     """Keeps predictions under `NAME X/SPLIT`, and the accuracies under `NAME` in evaluation.json."""
     points = []
-    for x, predictions in seen.items():
+    for x, predictions in predictions_at.items():
         save_predictions(run.folder / PREDICTIONS_NAME, f"{name} {x:g}/{split}", predictions)
-        points.append(CurvePoint(x=x, top1=mean_interval(predictions.right(), predictions.videos)))
+        points.append(CurvePoint(x=x, top1=mean_interval(predictions.correct(), predictions.videos)))
     curve = [{name: point.x, **dataclasses.asdict(point.top1)} for point in points]
     record_evaluation(run, name, {"split": split, "top1": curve})
     return points
+
+
+def _open(run: RunOrFolder, records: RecordsOrFolder, split: str) -> tuple[Run, Records]:
+    """Reads what was given as a folder."""
+    return (
+        run if isinstance(run, Run) else load_run(run),
+        records if isinstance(records, Records) else Records.open(records, split=split),
+    )
+
+
+def _check_view(view: str) -> str:
+    if view not in (OBSERVED, FUTURE):
+        raise RunError(f"`view` should be {OBSERVED} or {FUTURE}. Received: {view!r}.")
+    return view
 
 
 def predict_run(
@@ -183,7 +299,7 @@ def predict_run(
     tau_s: float | None = None,
     on_batch: OnBatch = lambda clips: None,
 ) -> Predictions:
-    """What a run says of a split's samples, by the run's windows and crop.
+    """Class probabilities of a split's samples, with the run's windows and crop.
 
     Args:
         share, tau_s: what of each segment the network sees, see `evaluation_batches`.
@@ -212,7 +328,7 @@ def predict(
     on_batch: OnBatch = lambda clips: None,
     infer: Callable[[tf.Tensor], tf.Tensor] | None = None,
 ) -> Predictions:
-    """Class probabilities of each sample that the batches show, averaged over its windows (§4.1).
+    """Class probabilities of each sample in the batches, averaged over its windows (§4.1).
 
     Args:
         network: model with an output "logits".
@@ -245,74 +361,17 @@ def predict(
 def compile_inference(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
     """Clips → class probabilities; traced once for as long as the function is kept."""
 
-    @tf.function(reduce_retracing=True, autograph=False)
     def infer(clips: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(network(clips, training=False)["logits"])
 
-    return infer
+    traced: Callable[[tf.Tensor], tf.Tensor] = tf.function(infer, reduce_retracing=True, autograph=False)
+    return traced
 
 
 def _summarize(run: Run, records: Records, predictions: Predictions, view: str, split: str) -> Evaluation:
     train = records.manifest.splits.get("train")
     counts = {} if train is None else train.count_classes(run.classes)
     return summarize(predictions, run.classes, view=view, split=split, train_counts=counts)
-
-
-# From predictions to all the numbers that are said of them.
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ClassAccuracy:
-    """Of one class: how many samples it has, and the share of them that are right."""
-
-    name: str
-    samples: int
-    top1: float | None
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluation:
-    """What `kdant evaluate` says; accuracies are fractions, intervals are of 95 %, bootstrapped over videos.
-
-    Args:
-        view: segment that the network saw.
-        split: of the records.
-        top1, top5, mean_class_accuracy: with their intervals.
-        mean_top5_recall: over the classes that occur, EPIC-KITCHENS' measure.
-        many_shot_mean_top5_recall: over those with more than 100 training samples; None without any.
-        negative_log_likelihood: in nats.
-        expected_calibration_error: over 15 bins.
-        samples, videos: how many.
-        per_class: of every class, in index order.
-        confusion: counts, rows by label, columns by prediction.
-    """
-
-    view: str
-    split: str
-    top1: Interval
-    top5: Interval
-    mean_class_accuracy: Interval
-    mean_top5_recall: float
-    many_shot_mean_top5_recall: float | None
-    negative_log_likelihood: float
-    expected_calibration_error: float
-    samples: int
-    videos: int
-    per_class: tuple[ClassAccuracy, ...]
-    confusion: tuple[tuple[int, ...], ...]
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return tuple(entry.name for entry in self.per_class)
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON has it: `top1` is a number, `top1_interval` the two ends."""
-        fields = dataclasses.asdict(self)
-        for name in ("top1", "top5", "mean_class_accuracy"):
-            interval = getattr(self, name)
-            fields[name] = interval.value
-            fields[f"{name}_interval"] = [interval.low, interval.high]
-        return {**fields, "classes": list(self.classes)}
 
 
 def summarize(
@@ -326,7 +385,7 @@ def summarize(
     """All metrics of a network's predictions.
 
     Args:
-        predictions: of the network.
+        predictions: of one sample or more.
         classes: names in index order.
         view, split: noted in the result.
         train_counts: labelled training samples of a class, by name; decides which are many-shot.
@@ -338,13 +397,13 @@ def summarize(
     return Evaluation(
         view=view,
         split=split,
-        top1=mean_interval(predictions.right(1), videos),
-        top5=mean_interval(predictions.right(5), videos),
-        mean_class_accuracy=bootstrap_interval(
+        top1_interval=mean_interval(predictions.correct(1), videos),
+        top5_interval=mean_interval(predictions.correct(5), videos),
+        mean_class_accuracy_interval=bootstrap_interval(
             lambda drawn: metrics.mean_class_accuracy(probabilities[drawn], labels[drawn]), videos
         ),
         mean_top5_recall=metrics.mean_top_k_recall(probabilities, labels),
-        many_shot_mean_top5_recall=None if np.isnan(many_shot) else many_shot,
+        many_shot_mean_top5_recall=None if math.isnan(many_shot) else many_shot,
         negative_log_likelihood=metrics.negative_log_likelihood(probabilities, labels),
         expected_calibration_error=metrics.expected_calibration_error(probabilities, labels),
         samples=len(labels),
@@ -354,4 +413,5 @@ def summarize(
             for name, n, share in zip(classes, support, accuracy, strict=True)
         ),
         confusion=tuple(tuple(row) for row in metrics.confusion_matrix(probabilities, labels).tolist()),
+        predictions=predictions,
     )

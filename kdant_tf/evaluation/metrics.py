@@ -1,4 +1,9 @@
-"""Metrics on probabilities. NumPy in, plain numbers or arrays out; every sample counts once."""
+"""Metrics on probabilities, how sure an accuracy is, and whether two differ. NumPy in, plain numbers out.
+
+Every sample counts once; intervals are of 95 %, and draw the samples of one video together.
+"""
+
+from __future__ import annotations
 
 import dataclasses
 import math
@@ -7,7 +12,42 @@ from collections.abc import Callable
 import numpy as np
 
 MANY_SHOT = 100
-_SMALLEST = 1e-7
+RESAMPLES = 2000
+_SMALLEST_PROBABILITY = 1e-7
+_Z_95 = 1.959964
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Interval:
+    """A value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class CurvePoint:
+    """Top-1 accuracy where a network sees the share `x` of a video, or a clip that ends `x` seconds early."""
+
+    x: float
+    top1: Interval
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class PairedDifference:
+    """How much more often the second of two networks is correct than the first, on the same samples.
+
+    Args:
+        difference: of the two accuracies, with its bootstrap interval.
+        only_first, only_second: samples that only one of them has correct.
+        p_value: McNemar's exact test, two-sided.
+    """
+
+    difference: Interval
+    only_first: int
+    only_second: int
+    p_value: float
 
 
 def top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
@@ -26,7 +66,8 @@ def top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int = 1) ->
 def in_top_k(probabilities: np.ndarray, labels: np.ndarray, k: int = 1) -> np.ndarray:
     """Whether each sample's label is among the `k` most probable classes: bool `(N,)`."""
     ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    return np.any(ranked == labels[:, None], axis=1)
+    hits: np.ndarray = np.any(ranked == labels[:, None], axis=1)
+    return hits
 
 
 def mean_class_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -93,8 +134,8 @@ def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> fl
 
     Probabilities below 1e-7, float32's step, count as that: one of 0 would make the mean infinite.
     """
-    chosen = probabilities[np.arange(len(labels)), labels]
-    return float(-np.mean(np.log(np.maximum(chosen, _SMALLEST))))
+    of_label = probabilities[np.arange(len(labels)), labels]
+    return float(-np.mean(np.log(np.maximum(of_label, _SMALLEST_PROBABILITY))))
 
 
 def calibration_bins(
@@ -128,45 +169,6 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
     """
     confidence, accuracy, counts = calibration_bins(probabilities, labels, bins)
     return float(np.nansum(np.abs(accuracy - confidence) * counts) / len(labels))
-
-
-# How sure an accuracy is, and whether two differ. NumPy in, plain numbers out.
-
-
-RESAMPLES = 2000
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Interval:
-    """A value and its 95 % interval."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class CurvePoint:
-    """Top-1 accuracy where a network sees the share `x` of a video, or a clip that ends `x` seconds early."""
-
-    x: float
-    top1: Interval
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PairedDifference:
-    """What the second of two networks gets right more often, on the same samples.
-
-    Args:
-        difference: of the two accuracies, with its bootstrap interval.
-        only_first, only_second: samples that only one of them has right.
-        p_value: McNemar's exact test, two-sided.
-    """
-
-    difference: Interval
-    only_first: int
-    only_second: int
-    p_value: float
 
 
 def bootstrap_interval(
@@ -212,13 +214,30 @@ def mean_interval(
     return Interval(value=float(np.mean(values)), low=float(low), high=float(high))
 
 
+def wilson_interval(correct: np.ndarray, videos: np.ndarray) -> Interval:
+    """An accuracy with Wilson's interval, for as many trials as there are videos.
+
+    It has a width where all of a few samples are correct, or none, which the bootstrap's has not.
+
+    Args:
+        correct: bool `(N,)`, N >= 1.
+        videos: of the samples, any dtype, `(N,)`.
+
+    Source: Wilson 1927, Probable Inference, the Law of Succession, and Statistical Inference.
+    """
+    share, trials, z = float(np.mean(correct)), len(np.unique(videos)), _Z_95
+    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
+    half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
+    return Interval(value=share, low=max(0.0, centre - half), high=min(1.0, centre + half))
+
+
 def compare_paired(
     first: np.ndarray, second: np.ndarray, videos: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> PairedDifference:
     """Compares two networks sample by sample.
 
     Args:
-        first, second: which samples each has right, bool `(N,)`.
+        first, second: which samples each has correct, bool `(N,)`.
         videos, resamples, seed: see `bootstrap_interval`.
     """
     gained = second.astype(np.float64) - first.astype(np.float64)
@@ -232,7 +251,7 @@ def compare_paired(
 
 
 def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """Two-sided p that two networks are equally good, given what only one of them has right.
+    """Two-sided p that two networks are equally good, given how many samples only one has correct.
 
     The discordant samples are then tosses of a fair coin.
 
@@ -240,4 +259,4 @@ def mcnemar_exact(only_first: int, only_second: int) -> float:
     """
     tosses, fewer = only_first + only_second, min(only_first, only_second)
     tail = sum(math.comb(tosses, heads) for heads in range(fewer + 1))
-    return min(1.0, 2 * tail / 2**tosses)
+    return float(min(1.0, 2 * tail / 2**tosses))

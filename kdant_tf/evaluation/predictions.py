@@ -1,16 +1,21 @@
-"""What a network said of each sample, kept so that statistics, fusion and pictures need no second pass."""
+"""What an evaluation leaves in a run folder: the probabilities of each sample, and the results of each view.
+
+Statistics, fusion and pictures read these and need no second pass. No TensorFlow here.
+"""
+
+from __future__ import annotations
 
 import dataclasses
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kdant_tf.evaluation.metrics import in_top_k
-from kdant_tf.runs import EVALUATION_NAME, PREDICTIONS_NAME, Run
+from kdant_tf.evaluation.metrics import CurvePoint, Interval, in_top_k
+from kdant_tf.runs import CONFIG_NAME, EVALUATION_NAME, PREDICTIONS_NAME, Run
 from tf_records.errors import RunError
 from tf_records.files import atomic_path
 from tf_records.schema import FUTURE, OBSERVED
@@ -18,13 +23,13 @@ from tf_records.schema import FUTURE, OBSERVED
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Predictions:
-    """Of N samples, in record order.
+    """Class probabilities of N samples, in record order.
 
     Args:
         probabilities: float64 `(N, classes)`, averaged over a sample's windows (§4.1).
-        labels: int64 `(N,)`.
+        labels: int64 `(N,)`, indices of classes.
         ids: of the samples, str `(N,)`.
-        videos: that they lie in, str `(N,)`.
+        videos: that the samples lie in, str `(N,)`.
     """
 
     probabilities: np.ndarray
@@ -32,7 +37,7 @@ class Predictions:
     ids: np.ndarray
     videos: np.ndarray
 
-    def right(self, k: int = 1) -> np.ndarray:
+    def correct(self, k: int = 1) -> np.ndarray:
         """Whether the label is among the `k` most probable classes: bool `(N,)`."""
         return in_top_k(self.probabilities, self.labels, k)
 
@@ -118,18 +123,15 @@ def _check_same_samples(first: Predictions, other: Predictions) -> None:
         )
 
 
-# Networks as a page shows them: a run on a segment that it was evaluated on. No TensorFlow here.
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Evaluated:
-    """A run on a segment.
+class EvaluatedRun:
+    """A run on a segment that it was evaluated on.
 
     Args:
         run: finished.
-        name: of the run, on the page.
+        name: of the run, as a page or card shows it.
         view: segment that it saw, as evaluation.json names it: "observed", "future", "observed, fused" …
-        result: what evaluation.json says of that.
+        result: what evaluation.json has of that.
         predictions: kept of it; None of fused streams, and of runs evaluated before these were kept.
     """
 
@@ -145,8 +147,8 @@ class Evaluated:
         return f"{self.name}, {self.view} clip"
 
 
-def read_evaluated(run: Run, name: str) -> list[Evaluated]:
-    """One for each segment that the run was evaluated on; what is seen first comes first.
+def read_evaluated(run: Run, name: str) -> list[EvaluatedRun]:
+    """One for each segment that the run was evaluated on, the observed one first.
 
     Raises:
         RunError: evaluation.json or predictions.npz cannot be read.
@@ -165,12 +167,35 @@ def read_evaluated(run: Run, name: str) -> list[Evaluated]:
                 f"{run.folder / PREDICTIONS_NAME} is of {kept.probabilities.shape[1]} classes, the run knows "
                 f"{len(run.classes)}. Delete it and evaluate again."
             )
-        found.append(Evaluated(run=run, name=name, view=view, result=result, predictions=kept))
+        found.append(EvaluatedRun(run=run, name=name, view=view, result=result, predictions=kept))
     return sorted(found, key=lambda each: (not each.view.startswith(OBSERVED), each.view))
 
 
+def read_curve(run: Run, name: str, split: str | None = None) -> list[CurvePoint]:
+    """The points that `kdant evaluate --observe` or `--tau` kept in the run folder; none where not asked.
+
+    Args:
+        name: "share" or "tau".
+        split: that they should be of, or None for any.
+
+    Raises:
+        RunError: evaluation.json cannot be read.
+    """
+    try:
+        kept = read_results(run).get(name, {})
+        if split is not None and kept.get("split") != split:
+            return []
+        ends = ("value", "low", "high")
+        return [
+            CurvePoint(x=point[name], top1=Interval(**{end: point[end] for end in ends}))
+            for point in kept.get("top1", [])
+        ]
+    except (KeyError, TypeError, AttributeError) as error:
+        raise _unreadable(run, error) from error
+
+
 def read_results(run: Run) -> dict[str, Any]:
-    """What evaluation.json says, by segment or curve; empty where the run was not evaluated.
+    """What evaluation.json has, by segment or curve; empty where the run was not evaluated.
 
     Raises:
         RunError: it cannot be read.
@@ -182,12 +207,7 @@ def read_results(run: Run) -> dict[str, Any]:
         raise _unreadable(run, error) from error
 
 
-def read_config(run: Run) -> dict[str, Any]:
-    """All of config.json, which `load_run` has read before."""
-    return dict(json.loads((run.folder / "config.json").read_text(encoding="utf-8")))
-
-
-def describe_advice(folder: Path, records: str = "…") -> str:
+def evaluate_command(folder: Path, records: str = "…") -> str:
     """What to type where a run was not evaluated."""
     return f"kdant evaluate {folder} --records {records}"
 
@@ -195,5 +215,36 @@ def describe_advice(folder: Path, records: str = "…") -> str:
 def _unreadable(run: Run, error: Exception) -> RunError:
     return RunError(
         f"{run.folder / EVALUATION_NAME} cannot be read: {error}. Delete it and evaluate again: "
-        f"{describe_advice(run.folder)}."
+        f"{evaluate_command(run.folder)}."
     )
+
+
+def read_config(run: Run) -> dict[str, Any]:
+    """All of config.json, which `load_run` has read before."""
+    return dict(json.loads((run.folder / CONFIG_NAME).read_text(encoding="utf-8")))
+
+
+def flatten_settings(
+    fields: Mapping[str, Any], *, leave_out: Sequence[str] = (), prefix: str = ""
+) -> dict[str, str]:
+    """Nested JSON as one level of text: "execution: xla" → "auto"; TrainConfig's fields go by themselves."""
+    flat: dict[str, str] = {}
+    for name, value in fields.items():
+        if name in leave_out:
+            continue
+        if isinstance(value, Mapping):
+            inner = "" if name == "config" else f"{prefix}{name}: "
+            flat |= flatten_settings(value, prefix=inner)
+        else:
+            flat[f"{prefix}{name}"] = _describe(value)
+    return flat
+
+
+def _describe(value: Any) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(_describe, value)) or "none"
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from kdant_tf.evaluation.predictions import Evaluated, Predictions, describe_advice, read_evaluated
+from kdant_tf.evaluation.predictions import EvaluatedRun, Predictions, evaluate_command, read_evaluated
 from kdant_tf.runs import MODEL_NAME, Run, load_run, manifest_sha256
 from kdant_tf.studies.plan import run_folder
 from kdant_tf.studies.study_folder import STUDY_NAME, StudyFile
@@ -29,7 +29,7 @@ class Group:
         records: their folder, or None.
     """
 
-    networks: Sequence[Evaluated]
+    networks: Sequence[EvaluatedRun]
     records: RecordPath | None
 
     @property
@@ -51,7 +51,7 @@ class Group:
         return {each.title: each.predictions for each in self.networks if each.predictions is not None}
 
     @property
-    def judge(self) -> Evaluated:
+    def judge(self) -> EvaluatedRun:
         """By whose answers samples are chosen: the last student of the paper's loss, or the last student."""
         students = [each for each in self.networks if each.run.role == "student"]
         proposed = [each for each in students if each.run.config.feature_loss == "bidirectional"]
@@ -93,7 +93,7 @@ def _fit(subject: Subject, folder: RecordPath) -> Group:
     if not networks:
         raise RunError(
             f"Run {own[0].run.folder} has kept no predictions. Evaluate it again: "
-            f"{describe_advice(own[0].run.folder, str(folder))}."
+            f"{evaluate_command(own[0].run.folder, str(folder))}."
         )
     group = Group(networks=_same_samples(networks)[:MOST_NETWORKS], records=folder)
     info, kept = manifest.splits.get(group.split), len(next(iter(group.predictions.values())).labels)
@@ -108,16 +108,16 @@ def refuse_records(group: Group, difference: str) -> RunError:
     first = group.networks[0]
     return RunError(
         f"The predictions of run {first.run.folder} are of other records than {group.records}: {difference}. "
-        f"Evaluate it on these: {describe_advice(first.run.folder, str(group.records))} --view {first.view}."
+        f"Evaluate it on these: {evaluate_command(first.run.folder, str(group.records))} --view {first.view}."
     )
 
 
-def _first_seed(networks: Sequence[Evaluated]) -> list[Evaluated]:
+def _first_seed(networks: Sequence[EvaluatedRun]) -> list[EvaluatedRun]:
     first = min(each.run.config.seed for each in networks)
     return [each for each in networks if each.run.config.seed == first]
 
 
-def _same_samples(networks: Sequence[Evaluated]) -> list[Evaluated]:
+def _same_samples(networks: Sequence[EvaluatedRun]) -> list[EvaluatedRun]:
     """Those that saw the samples of the first one, with the same classes."""
     return [
         each
@@ -147,7 +147,7 @@ class Subject:
 
     title: str
     runs: Mapping[str, Run]
-    networks: Sequence[Evaluated]
+    networks: Sequence[EvaluatedRun]
     study: Path | None = None
     tables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -172,12 +172,12 @@ def _load_runs(folders: Sequence[Path]) -> Subject:
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise RunError(f"Each run should be given once. Received: {', '.join(map(str, folders))}.")
     runs = {str(folder): load_run(folder) for folder in folders}
-    networks: list[Evaluated] = []
+    networks: list[EvaluatedRun] = []
     for name, run in runs.items():
         found = read_evaluated(run, name)
         if not found:
             raise RunError(
-                f"Run {run.folder} was not evaluated yet. Evaluate it first: {describe_advice(run.folder)}."
+                f"Run {run.folder} was not evaluated yet. Evaluate it first: {evaluate_command(run.folder)}."
             )
         networks += found
     title = f"Run {folders[0]}" if len(folders) == 1 else f"{len(folders)} runs"

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from kdant_tf.evaluation.metrics import CurvePoint, Interval, confusion_matrix, expected_calibration_error
-from kdant_tf.evaluation.predictions import Evaluated, Predictions, read_results
+from kdant_tf.evaluation.metrics import CurvePoint, confusion_matrix, expected_calibration_error
+from kdant_tf.evaluation.predictions import EvaluatedRun, Predictions, read_curve
 from kdant_tf.report.group import Group
 from kdant_tf.report.page import Picture, Table, draw_inline
 from kdant_tf.report.tables import curve_table
@@ -104,27 +104,15 @@ def reliability_picture(group: Group) -> Picture:
 # Accuracy against how much a network saw, as pictures and tables. No TensorFlow here.
 
 
-def curve_blocks(networks: Sequence[Evaluated]) -> list[Table | Picture]:
+def curve_blocks(networks: Sequence[EvaluatedRun]) -> list[Table | Picture]:
     """A picture and a table where `evaluate --observe` was asked for, and where `--tau` was."""
     blocks: list[Table | Picture] = []
     for name in AGAINST:
-        if curves := _read_curves(networks, name):
+        curves = {each.name: read_curve(each.run, name) for each in networks}
+        if curves := {run: points for run, points in curves.items() if points}:
             chance = 1 / max(len(each.run.classes) for each in networks)
             blocks += [_draw(name, curves, chance), curve_table(name, curves)]
     return blocks
-
-
-def _read_curves(networks: Sequence[Evaluated], name: str) -> dict[str, list[CurvePoint]]:
-    """Run's name → points; without those that have none."""
-    curves = {}
-    for each in networks:
-        kept = read_results(each.run).get(name, {}).get("top1", [])
-        points = [
-            CurvePoint(x=p[name], top1=Interval(value=p["value"], low=p["low"], high=p["high"])) for p in kept
-        ]
-        if points:
-            curves[each.name] = points
-    return curves
 
 
 def _draw(name: str, curves: Mapping[str, Sequence[CurvePoint]], chance: float) -> Picture:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kdant_tf.evaluation.predictions import Predictions, describe_advice
+from kdant_tf.evaluation.predictions import Predictions, evaluate_command
 from kdant_tf.report.group import Group, refuse_records
 from kdant_tf.report.page import Clip, Gallery, Guess, Picture, Section, data_uri, draw_inline
 from kdant_tf.visualization.embeddings import draw_features
@@ -74,7 +74,7 @@ def _pictures(
     text: list[str] = []
     for each in shown:
         if each.name not in seeing:
-            advice = describe_advice(each.run.folder, str(records.folder))
+            advice = evaluate_command(each.run.folder, str(records.folder))
             text.append(
                 f"Not over the observed clip: {each.name}. Evaluate it there: {advice} --view {OBSERVED}."
             )
@@ -255,7 +255,7 @@ def choose_best(predictions: Predictions, count: int = SAMPLES) -> list[int]:
         Their places in `predictions`, most probable first.
     """
     sure = predictions.probabilities.max(axis=1)
-    right = np.flatnonzero(predictions.right())
+    right = np.flatnonzero(predictions.correct())
     right = right[np.argsort(-sure[right], kind="stable")]
     turns: dict[int, int] = {}
     rounds = []
@@ -270,5 +270,5 @@ def choose_best(predictions: Predictions, count: int = SAMPLES) -> list[int]:
 def choose_wrong(predictions: Predictions, count: int = SAMPLES) -> list[int]:
     """Samples that the network is wrong about, most sure of its class first."""
     sure = predictions.probabilities.max(axis=1)
-    wrong = np.flatnonzero(~predictions.right())
+    wrong = np.flatnonzero(~predictions.correct())
     return wrong[np.argsort(-sure[wrong], kind="stable")][:count].tolist()

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from kdant_tf.evaluation.metrics import CurvePoint, compare_paired
-from kdant_tf.evaluation.predictions import Evaluated, Predictions, read_config
+from kdant_tf.evaluation.predictions import EvaluatedRun, Predictions, flatten_settings, read_config
 from kdant_tf.report.page import Cell, Picture, Table, draw_inline, interval_cell
 from kdant_tf.runs import Run
 from kdant_tf.visualization.confusion import Bar, plot_results
@@ -21,7 +21,7 @@ _ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean cl
 _NOTHING = Cell(text="")
 
 
-def result_table(networks: Sequence[Evaluated]) -> Table:
+def result_table(networks: Sequence[EvaluatedRun]) -> Table:
     """A row a network and segment: accuracies with their intervals, recall, likelihood, calibration."""
     return Table(
         caption="Accuracy on the samples of each network",
@@ -34,7 +34,7 @@ def result_table(networks: Sequence[Evaluated]) -> Table:
     )
 
 
-def _result_row(each: Evaluated) -> list[Cell]:
+def _result_row(each: EvaluatedRun) -> list[Cell]:
     result = each.result
     nll, videos = result.get("negative_log_likelihood"), result.get("videos")
     return [
@@ -51,7 +51,7 @@ def _result_row(each: Evaluated) -> list[Cell]:
     ]
 
 
-def difference_table(networks: Sequence[Evaluated]) -> Table | None:
+def difference_table(networks: Sequence[EvaluatedRun]) -> Table | None:
     """Each network against one that had no feature loss, or the first, on the same samples."""
     with_predictions = [(each, each.predictions) for each in networks if each.predictions is not None]
     plain = [pair for pair in with_predictions if _is_plain(pair[0])]
@@ -74,7 +74,7 @@ def difference_table(networks: Sequence[Evaluated]) -> Table | None:
     )
 
 
-def _is_plain(each: Evaluated) -> bool:
+def _is_plain(each: EvaluatedRun) -> bool:
     return each.run.role == "student" and each.run.config.feature_loss == "none"
 
 
@@ -82,8 +82,8 @@ def _same_samples(one: Predictions, other: Predictions) -> bool:
     return np.array_equal(one.ids, other.ids) and np.array_equal(one.labels, other.labels)
 
 
-def _difference_row(each: Evaluated, before: Predictions, seen: Predictions) -> list[Cell]:
-    paired = compare_paired(before.right(), seen.right(), seen.videos)
+def _difference_row(each: EvaluatedRun, before: Predictions, seen: Predictions) -> list[Cell]:
+    paired = compare_paired(before.correct(), seen.correct(), seen.videos)
     gained = paired.difference
     return [
         Cell(text=each.title),
@@ -94,7 +94,7 @@ def _difference_row(each: Evaluated, before: Predictions, seen: Predictions) -> 
     ]
 
 
-def class_table(networks: Sequence[Evaluated]) -> Table | None:
+def class_table(networks: Sequence[EvaluatedRun]) -> Table | None:
     """A row a class with samples, a column a network; of networks of the same classes as the first."""
     known = [each for each in networks if "per_class" in each.result]
     known = [each for each in known if each.run.classes == known[0].run.classes]
@@ -157,7 +157,7 @@ def setting_tables(runs: Mapping[str, Run]) -> list[Table]:
     Args:
         runs: name on the page → run.
     """
-    fields = {name: flatten(read_config(run), leave_out=_LATER) for name, run in runs.items()}
+    fields = {name: flatten_settings(read_config(run), leave_out=_LATER) for name, run in runs.items()}
     for name, run in runs.items():
         fields[name]["classes"] = f"{len(run.classes)}: {', '.join(run.classes)}"
     names = list(dict.fromkeys(key for each in fields.values() for key in each))
@@ -180,30 +180,6 @@ def field_table(caption: str, fields: Mapping[str, str]) -> Table:
     """Names and values."""
     rows = [[Cell(text=name), Cell(text=value)] for name, value in fields.items()]
     return Table(caption=caption, columns=("setting", "value"), rows=rows)
-
-
-def flatten(fields: Mapping[str, Any], *, leave_out: Sequence[str] = (), prefix: str = "") -> dict[str, str]:
-    """Nested JSON as one level of text: "execution: xla" → "auto"; TrainConfig's fields go by themselves."""
-    flat: dict[str, str] = {}
-    for name, value in fields.items():
-        if name in leave_out:
-            continue
-        if isinstance(value, Mapping):
-            inner = "" if name == "config" else f"{prefix}{name}: "
-            flat |= flatten(value, prefix=inner)
-        else:
-            flat[f"{prefix}{name}"] = _describe(value)
-    return flat
-
-
-def _describe(value: Any) -> str:
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(map(_describe, value)) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # A study's tables and their bars, from the files that `kdant reproduce` wrote. No TensorFlow here.
@@ -242,7 +218,7 @@ def study_blocks(folder: Path, names: Mapping[str, Any]) -> list[Table | Picture
 def about_tables(names: Mapping[str, Any]) -> list[Table]:
     """Scale, hardware, versions and commit of each table."""
     return [
-        field_table(f"How {name} was made", flatten(about, leave_out=("runs",)))
+        field_table(f"How {name} was made", flatten_settings(about, leave_out=("runs",)))
         for name, about in names.items()
     ]
 

@@ -3,8 +3,13 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kdant_tf.evaluation.predictions import Evaluated, describe_advice, read_config, read_evaluated
-from kdant_tf.report.tables import flatten
+from kdant_tf.evaluation.predictions import (
+    EvaluatedRun,
+    evaluate_command,
+    flatten_settings,
+    read_config,
+    read_evaluated,
+)
 from kdant_tf.runs import Run, flow_from
 from kdant_tf.serving.signatures import Stream
 
@@ -102,7 +107,7 @@ def _data(runs: Sequence[Run]) -> str:
 def _evaluation(runs: Sequence[Run]) -> str:
     found = [each for run in runs for each in read_evaluated(run, run.folder.resolve().name)]
     if not found:
-        return f"None was made. `{describe_advice(runs[0].folder)}`"
+        return f"None was made. `{evaluate_command(runs[0].folder)}`"
     columns = (
         *("run", "segment seen", "split", "samples", "windows"),
         *("top-1", "top-5", "mean class accuracy", "calibration error"),
@@ -114,7 +119,7 @@ def _evaluation(runs: Sequence[Run]) -> str:
     return _table(columns, [_evaluated(each) for each in found]) + f"\n\n{note}"
 
 
-def _evaluated(each: Evaluated) -> tuple[str, ...]:
+def _evaluated(each: EvaluatedRun) -> tuple[str, ...]:
     result = each.result
     names = ("top1", "top5", "mean_class_accuracy", "expected_calibration_error")
     numbers = [_accuracy(result, name) for name in names]
@@ -161,7 +166,9 @@ def _limits(config: Mapping[str, Any], streams: Sequence[Stream]) -> str:
 
 
 def _settings(run: Run) -> str:
-    return _table(("setting", "value"), list(flatten(read_config(run), leave_out=("classes",)).items()))
+    return _table(
+        ("setting", "value"), list(flatten_settings(read_config(run), leave_out=("classes",)).items())
+    )
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -128,7 +128,7 @@ def _cell(reader: _Reader, study: Study, row: Row, reference: Row | None, column
         seen = reader.read(row, column, place)
         if seen is None:
             continue
-        right[place] = PlacedSamples(values=seen.right(column.k), videos=seen.videos)
+        right[place] = PlacedSamples(values=seen.correct(column.k), videos=seen.videos)
         before = None if reference is None else reader.read(reference, column, place)
         if before is not None:
             gained[place] = _gain(before, seen, column.k)
@@ -145,7 +145,7 @@ def _cell(reader: _Reader, study: Study, row: Row, reference: Row | None, column
 
 def _gain(before: Predictions, seen: Predictions, k: int) -> PlacedSamples:
     fuse([before, seen], [1.0, 1.0])  # refuses other samples
-    values = seen.right(k).astype(np.float64) - before.right(k).astype(np.float64)
+    values = seen.correct(k).astype(np.float64) - before.correct(k).astype(np.float64)
     return PlacedSamples(values=values, videos=seen.videos)
 
 

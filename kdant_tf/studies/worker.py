@@ -97,7 +97,7 @@ def _evaluate(run: Run, arguments: argparse.Namespace) -> None:
     records = Records.open(record_path(arguments.records), split="test")
     network = load_network(run)
     results = {
-        view: evaluate_run(run, records, view=view, network=network).top1.value
+        view: evaluate_run(run, records, view=view, network=network).top1
         for view in arguments.views.split(",")
     }
     _say({"top1": results})

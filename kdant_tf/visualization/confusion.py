@@ -1,7 +1,6 @@
 """Which classes a network gets right, and which it takes for which."""
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from kdant_tf.evaluation.metrics import (
     confusion_matrix,
     expected_calibration_error,
     per_class_accuracy,
+    wilson_interval,
 )
 from kdant_tf.evaluation.predictions import Predictions
 from kdant_tf.visualization.style import GREY, OKABE_ITO, mark_of, save, shorten, wrap
@@ -81,7 +81,7 @@ def plot_per_class(networks: Mapping[str, Predictions], classes: Sequence[str], 
     figure = Figure(figsize=(8.5, height), layout="constrained")
     axis = figure.subplots()
     for number, (name, predictions) in enumerate(networks.items()):
-        intervals = [class_interval(predictions, i) for i in met]
+        intervals = [_class_interval(predictions, label) for label in met]
         places = np.arange(len(met)) + (number - (len(networks) - 1) / 2) * thick
         _draw_bars(axis, places, intervals, thick, name, number)
     axis.set_yticks(range(len(met)), [f"{shorten(classes[i])} ({support[i]})" for i in met], fontsize=9)
@@ -93,19 +93,9 @@ def plot_per_class(networks: Mapping[str, Predictions], classes: Sequence[str], 
     return save(figure, path)
 
 
-def class_interval(predictions: Predictions, label: int) -> Interval:
-    """Accuracy of a class with Wilson's 95 % interval, for as many trials as there are videos of it.
-
-    Samples of one video are alike, and where all of a few are right the bootstrap has no width at all.
-
-    Source: Wilson 1927, Probable Inference, the Law of Succession, and Statistical Inference.
-    """
+def _class_interval(predictions: Predictions, label: int) -> Interval:
     own = predictions.labels == label
-    share, trials = float(np.mean(predictions.right()[own])), len(np.unique(predictions.videos[own]))
-    z = 1.959964
-    centre = (share + z * z / (2 * trials)) / (1 + z * z / trials)
-    half = z / (1 + z * z / trials) * math.sqrt(share * (1 - share) / trials + z * z / (4 * trials * trials))
-    return Interval(value=share, low=max(0.0, centre - half), high=min(1.0, centre + half))
+    return wilson_interval(predictions.correct()[own], predictions.videos[own])
 
 
 def _draw_bars(

@@ -1,7 +1,6 @@
 """What `kdant visualize` does: all pictures of some runs on one record folder."""
 
 import dataclasses
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -9,8 +8,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from kdant_tf.evaluation.metrics import CurvePoint, Interval
-from kdant_tf.runs import EVALUATION_NAME, METRICS_NAME, Run, read_metrics
+from kdant_tf.evaluation.predictions import read_curve
+from kdant_tf.runs import METRICS_NAME, Run, read_metrics
 from kdant_tf.visualization.confusion import plot_confusion, plot_per_class, plot_reliability
 from kdant_tf.visualization.correspondence import Drift, find_targets, plot_drift
 from kdant_tf.visualization.curves import AGAINST, activation_magnitude, plot_accuracy_against, plot_curves
@@ -227,26 +226,6 @@ class _Scene:
         choice, path = self.choice, self.out / "features.png"
         draw_features(self.shown, self.classes, path, projection=choice.projection, seed=choice.seed)
         return [Drawn(kind="features", path=path)]
-
-
-def read_curve(run: Run, name: str, split: str) -> list[CurvePoint]:
-    """The points that `kdant evaluate --observe` or `--tau` kept in the run folder; none where not asked.
-
-    Args:
-        name: "share" or "tau".
-    """
-    path = run.folder / EVALUATION_NAME
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8")).get(name, {}) if path.is_file() else {}
-        if kept.get("split") != split:
-            return []
-        ends = ("value", "low", "high")
-        return [
-            CurvePoint(x=point[name], top1=Interval(**{end: point[end] for end in ends}))
-            for point in kept["top1"]
-        ]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{path} cannot be read: {error}. Delete it and evaluate again.") from error
 
 
 def _slug(name: str) -> str:

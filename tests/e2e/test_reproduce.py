@@ -179,7 +179,7 @@ def test_labels_alone_train_an_anticipation_network(records: Path, tmp_path: Pat
         ),
         opened.split("train").records,
     )
-    assert trained["validation_accuracy"] == pytest.approx(seen.right().mean())
+    assert trained["validation_accuracy"] == pytest.approx(seen.correct().mean())
 
 
 def test_one_study_in_a_folder(records: Path, tmp_path: Path) -> None:

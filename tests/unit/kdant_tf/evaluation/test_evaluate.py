@@ -1,11 +1,21 @@
-"""Prediction: probabilities averaged over windows."""
+"""Probabilities averaged over windows, all numbers that follow, and runs given by their folders."""
+
+import json
+import shutil
+import textwrap
+from pathlib import Path
 
 import keras
 import numpy as np
+import pytest
 import tensorflow as tf
 from keras import layers
 
-from kdant_tf.evaluation.evaluate import predict
+from kdant_tf.evaluation.evaluate import Evaluation, evaluate_run, evaluate_streams, predict, summarize
+from kdant_tf.evaluation.predictions import Predictions, load_predictions
+from kdant_tf.runs import load_run
+from tf_records.errors import RecordError, RunError
+from tf_records.records import Records
 
 
 def test_probabilities_are_averaged_over_the_windows_of_a_sample():
@@ -15,12 +25,104 @@ def test_probabilities_are_averaged_over_the_windows_of_a_sample():
     index = np.array([1, 0, 1, 0, 1])
     names = {"id": np.array([b"first", b"second"])[index], "video": np.array([b"v", b"w"])[index]}
     batch = {"clip": clips, "index": index, "label": np.array([2, 0, 2, 0, 2]), **names}
-    seen: list[int] = []
-    result = predict(network, tf.data.Dataset.from_tensor_slices(batch).batch(2), 2, seen.append)
+    counts: list[int] = []
+    result = predict(network, tf.data.Dataset.from_tensor_slices(batch).batch(2), 2, counts.append)
     softmax = np.exp(clips) / np.exp(clips).sum(axis=1, keepdims=True)
     np.testing.assert_allclose(result.probabilities[0], softmax[[1, 3]].mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(result.probabilities[1], softmax[[0, 2, 4]].mean(axis=0), rtol=1e-5)
     np.testing.assert_array_equal(result.labels, [0, 2])
     assert result.ids.tolist() == ["first", "second"]
     assert result.videos.tolist() == ["v", "w"]
-    assert seen == [2, 2, 1]
+    assert counts == [2, 2, 1]
+
+
+@pytest.fixture
+def evaluation() -> Evaluation:
+    probabilities = np.array([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.5, 0.3, 0.2]])
+    predictions = Predictions(
+        probabilities=probabilities,
+        labels=np.array([0, 0, 1, 1]),
+        ids=np.array(["a", "b", "c", "d"]),
+        videos=np.array(["v", "v", "w", "x"]),
+    )
+    counts = {"golf": 101, "walk": 100}
+    return summarize(predictions, ("golf", "walk", "run"), view="observed", split="test", train_counts=counts)
+
+
+def test_every_number_is_right(evaluation):
+    assert evaluation.top1 == 0.75
+    assert evaluation.top5 == 1.0
+    assert evaluation.mean_class_accuracy == 0.75
+    assert evaluation.interval.low < 0.75 < evaluation.interval.high
+    assert evaluation.mean_top5_recall == 1.0
+    assert evaluation.negative_log_likelihood == pytest.approx(-np.log([0.7, 0.6, 0.8, 0.3]).mean())
+    assert (evaluation.samples, evaluation.videos) == (4, 3)
+    assert evaluation.confusion == ((2, 0, 0), (1, 1, 0), (0, 0, 0))
+    assert [(each.name, each.samples, each.top1) for each in evaluation.per_class] == [
+        ("golf", 2, 1.0),
+        ("walk", 2, 0.5),
+        ("run", 0, None),
+    ]
+
+
+def test_many_shot_classes_come_from_training(evaluation):
+    assert evaluation.many_shot_mean_top5_recall == 1.0
+    predictions = Predictions(
+        probabilities=np.eye(2), labels=np.arange(2), ids=np.array(["a", "b"]), videos=np.array(["a", "b"])
+    )
+    none = summarize(predictions, ("x", "y"), view="future", split="val", train_counts={"x": 3})
+    assert none.many_shot_mean_top5_recall is None
+
+
+def test_it_is_printed_as_json(evaluation):
+    printed = json.loads(json.dumps(evaluation.to_dict(), allow_nan=False))
+    assert printed["top1"] == 0.75
+    assert printed["top1_interval"] == [evaluation.interval.low, evaluation.interval.high]
+    assert printed["classes"] == ["golf", "walk", "run"]
+    assert printed["per_class"][2] == {"name": "run", "samples": 0, "top1": None}
+
+
+@pytest.fixture
+def folder(tiny_run: Path, record_folder: Path, tmp_path: Path) -> Path:
+    """A folder with a run, "student", and records, "records"."""
+    shutil.copytree(tiny_run, tmp_path / "student")
+    (tmp_path / "records").symlink_to(record_folder)
+    return tmp_path
+
+
+def test_the_example_of_the_documentation_runs(folder, monkeypatch, capsys):
+    monkeypatch.chdir(folder)
+    example = textwrap.dedent(evaluate_run.__doc__.split("Example:\n")[1])
+    names = {"evaluate_run": evaluate_run}
+    exec(example, names)
+    result = names["result"]
+    assert capsys.readouterr().out.startswith(f"top-1 {result.top1:.3f}, 95 % from ")
+    assert result.interval.low <= result.top1 <= result.interval.high
+    assert names["worst"].top1 == min(each.top1 for each in result.per_class if each.samples)
+    assert len(names["mistaken"]) == round((1 - result.top1) * result.samples)
+
+
+def test_folders_and_opened_ones_give_the_same_and_are_kept(folder):
+    by_text = evaluate_run(str(folder / "student"), str(folder / "records"))
+    opened = evaluate_run(load_run(folder / "student"), Records.open(folder / "records"))
+    assert by_text == opened
+    kept = load_predictions(folder / "student" / "predictions.npz", "future/test")
+    np.testing.assert_array_equal(kept.probabilities, by_text.predictions.probabilities)
+    results = json.loads((folder / "student" / "evaluation.json").read_text())
+    assert results["future"] == {**json.loads(json.dumps(by_text.to_dict())), "windows": 5}
+
+
+def test_streams_are_given_by_their_folders_too(folder):
+    student, records = folder / "student", folder / "records"
+    fused = evaluate_streams([student, str(student)], records, weights=(1.0, 1.0), view="observed")
+    assert fused.top1 == evaluate_run(student, records, view="observed").top1
+
+
+def test_what_cannot_be_evaluated_is_one_sentence(folder):
+    student, records = folder / "student", folder / "records"
+    with pytest.raises(RunError, match=r"`view` should be observed or future. Received: 'past'"):
+        evaluate_run(student, records, view="past")
+    with pytest.raises(RunError, match="does not exist"):
+        evaluate_run(folder / "none", records)
+    with pytest.raises(RecordError, match="no records in split 'val'"):
+        evaluate_run(student, records, split="val")

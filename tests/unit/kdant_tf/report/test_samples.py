@@ -50,10 +50,10 @@ def test_a_sample_is_chosen_once_and_on_the_side_where_it_belongs(pairs, count):
     rows = [np.eye(3)[named] * 0.7 + 0.1 for named, _ in pairs]
     said = say(rows, [label for _, label in pairs])
     best, wrong = choose_best(said, count), choose_wrong(said, count)
-    assert all(said.right()[best])
-    assert not any(said.right()[wrong])
-    assert len(set(best)) == len(best) == min(count, int(said.right().sum()))
-    assert len(set(wrong)) == len(wrong) == min(count, int((~said.right()).sum()))
+    assert all(said.correct()[best])
+    assert not any(said.correct()[wrong])
+    assert len(set(best)) == len(best) == min(count, int(said.correct().sum()))
+    assert len(set(wrong)) == len(wrong) == min(count, int((~said.correct()).sum()))
 
 
 def test_the_three_most_probable_classes_and_which_is_the_label():

@@ -10,7 +10,6 @@ from kdant_tf.evaluation.metrics import CurvePoint, Interval
 from kdant_tf.evaluation.predictions import Predictions
 from kdant_tf.visualization.confusion import (
     Bar,
-    class_interval,
     plot_confusion,
     plot_per_class,
     plot_reliability,
@@ -153,14 +152,6 @@ def test_a_bar_is_as_long_as_the_mean_and_what_was_not_trained_has_none(tmp_path
     assert near(pixels, OKABE_ITO[0]).sum() > 3 * 15
     diamonds = near(pixels, OKABE_ITO[1]).any(axis=1).astype(int)
     assert (np.diff(diamonds) == 1).sum() == 3  # two methods, and the legend
-
-
-def test_class_intervals_have_a_width_where_all_are_right():
-    own = predictions([0, 0, 0, 1], [0, 0, 0, 0])
-    interval = class_interval(own, 0)
-    assert interval.value == interval.high == 1
-    assert interval.low == pytest.approx(3 / (3 + 1.959964**2))  # Wilson's closed form at a share of 1
-    assert class_interval(own, 1).high == pytest.approx(1 - 1 / (1 + 1.959964**2))
 
 
 def test_pictures_of_predictions_are_the_same_bytes_each_time(tmp_path):
