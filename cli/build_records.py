@@ -1,7 +1,9 @@
-"""kdant build-records"""
+"""kdant build-records: what to read and how to cut it, one call, and what came of it."""
+
+from __future__ import annotations
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
@@ -20,8 +22,16 @@ from .command import (
 )
 from .extract_features import say_if_random
 
-# Options of `kdant build-records` that say what to read and how to cut it.
+if TYPE_CHECKING:
+    from tf_records.plan import BuildOptions
+    from tf_records.sources.read import Protocol
+    from tf_records.sources.sample import Annotations
 
+# Of what was skipped and absent, on stderr and in the table's title; the manifest and --json name all.
+_LINES = 10
+_NAMES = 30
+# Options that mean something for one source alone.
+_OWN_OPTIONS = {"split": "jhmdb", "target": "epic55", "drift": "synthetic", "allow_outside": "csv"}
 
 source_options = add_options(
     click.option(
@@ -51,10 +61,17 @@ source_options = add_options(
     click.option(
         "--drift",
         type=float,
+        show_default="a steady drift, drawn for each video",
         help="How far the telling object of synthetic videos moves before the action, in frame widths.",
     ),
-    click.option("--classes", type=NAMES, default=(), help="Only these classes: a,b,c."),
-    click.option("--limit", type=int, help="Samples to keep a split, for a quick look."),
+    click.option(
+        "--classes",
+        type=NAMES,
+        default=(),
+        show_default="all",
+        help="Only these classes; a name with a comma stands in quotes.",
+    ),
+    click.option("--limit", type=int, show_default="all", help="Samples to keep a split, for a quick look."),
     click.option(
         "--label-fraction",
         default=1.0,
@@ -83,38 +100,36 @@ mining_options = add_options(
 )
 clip_options = add_options(
     click.option(
-        "--clip-frames", type=int, help="Frames a clip. Default: 8; epic55 32 (§4.3), thumos14 16 (§4.4)."
+        "--clip-frames",
+        type=int,
+        show_default="8; epic55 32 (§4.3), thumos14 16 (§4.4)",
+        help="Frames a clip.",
     ),
     click.option(
         "--offset-frames",
         type=int,
-        help="From one clip's first frame to the other's. Default: 15; epic55 and thumos14 use "
-        "--anticipation-s.",
+        show_default="15; epic55 and thumos14 use --anticipation-s",
+        help="Frames from one clip's first frame to the other's.",
     ),
     click.option(
         "--anticipation-s",
         type=float,
-        help="Or: seconds from the end of the observed clip to the start of the action. Default: epic55 and "
-        "thumos14 1.",
+        show_default="epic55 and thumos14 1; others use --offset-frames",
+        help="Or: seconds from the end of the observed clip to the start of the action.",
     ),
     click.option(
         "--longest-anticipation-s",
         type=float,
+        show_default="those of the observed clip",
         help="Keep so many seconds before each val and test action, for `evaluate --tau`.",
     ),
     click.option(
         "--fps",
         type=float,
-        help="Rate of the clock that frames are taken on. Default: each video's own; thumos14 16.",
+        show_default="each video's own; thumos14 16",
+        help="Rate of the clock that frames are taken on.",
     ),
 )
-
-
-# On stderr and in the table's title; the manifest and --json name them all.
-_LINES = 10
-_NAMES = 30
-# Options that mean something for one source alone.
-_OWN_OPTIONS = {"split": "jhmdb", "target": "epic55", "drift": "synthetic", "allow_outside": "csv"}
 
 
 @click.command("build-records", cls=KdantCommand)
@@ -129,7 +144,7 @@ _OWN_OPTIONS = {"split": "jhmdb", "target": "epic55", "drift": "synthetic", "all
 @click.option(
     "--short-side", default=256, show_default=True, help="Pixels of the shorter side of stored frames."
 )
-@click.option("--jpeg-quality", default=95, show_default=True)
+@click.option("--jpeg-quality", default=95, show_default=True, help="Of stored frames, 1 to 100.")
 @click.option(
     "--modality",
     default="rgb",
@@ -147,17 +162,18 @@ _OWN_OPTIONS = {"split": "jhmdb", "target": "epic55", "drift": "synthetic", "all
 @click.option(
     "--flow-bound",
     type=click.FloatRange(0, min_open=True),
-    help="Pixels a frame that flow is clipped to ±, stored in 254 steps. Default: 20 at --short-side 256, "
-    "as I3D's Flow network was trained, and in proportion at others.",
+    show_default="20 at --short-side 256, as I3D's Flow network was trained, and in proportion at others",
+    help="Pixels a frame that flow is clipped to ±, stored in 254 steps.",
 )
 @click.option(
     "--features",
     metavar="INIT",
+    show_default="frames",
     help="Keep features of I3D's stem in place of frames (§4.3): kinetics, or a path as for "
     "extract-features. The frames lie in OUT/.frames until the features are whole. One clip a segment, whole "
     "frames; for others use extract-features.",
 )
-@click.option("--shards", type=int, help="Shards a split; default: one every 64 samples, 16 with flow.")
+@click.option("--shards", type=int, show_default="one every 64 samples, 16 with flow", help="Shards a split.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Processes.")
 @click.option(
     "--runner",
@@ -168,39 +184,32 @@ _OWN_OPTIONS = {"split": "jhmdb", "target": "epic55", "drift": "synthetic", "all
 )
 @click.argument("beam_options", nargs=-1, type=click.UNPROCESSED, metavar="[-- BEAM OPTIONS]")
 @click.option(
-    "--max-pixels", type=int, help="Videos with larger frames are skipped. Default: those of 8K, 7680x4320."
+    "--max-pixels",
+    type=int,
+    show_default="7680x4320, those of 8K",
+    help="Videos with larger frames are skipped.",
 )
-@click.option("--max-seconds", type=float, help="Longer videos are skipped. Default: those of a day.")
+@click.option("--max-seconds", type=float, show_default="86400, a day", help="Longer videos are skipped.")
 @click.option("--strict", is_flag=True, help="Exit with 1 if a video had to be skipped.")
 @click.option("--dry-run", is_flag=True, help="Check the annotations and count; decode and write nothing.")
 @folder_options
 @json_option
 @click.pass_context
-def build_records(ctx: click.Context, **options: Any) -> None:
-    """Turn videos and annotations into TFRecord shards of paired clips.
+def build_records(ctx: click.Context, /, **options: Any) -> None:
+    """Turn videos and annotations into records of clips.
+
+    Records are TFRecord shards of paired clips: one before the action, one of it.
 
     A video that cannot be decoded is skipped, and named here and in the manifest.
     """
-    from tf_records.flow import describe_flow
-    from tf_records.plan import BuildOptions, dry_run_summary
+    from tf_records.plan import dry_run_summary
     from tf_records.sources.read import resolve_protocol
 
     _check_usage(ctx, options)
     distance = ("clip_frames", "offset_frames", "anticipation_s", "fps")
     protocol = resolve_protocol(options["source"], **{name: options[name] for name in distance})
-    with_flow = "flow" in options["modality"]
-    build_options = BuildOptions(
-        clip=protocol.clip,
-        fps=protocol.fps,
-        longest_anticipation_s=options["longest_anticipation_s"],
-        short_side=options["short_side"],
-        jpeg_quality=options["jpeg_quality"],
-        modality=options["modality"],
-        flow=describe_flow(options["flow_algorithm"], _flow_bound(options)) if with_flow else None,
-        shards=options["shards"],
-        limits=_limits(options),
-    )
-    annotations = _read_source(options, protocol, build_options.limits)
+    build_options = _build_options(options, protocol)
+    annotations = _read_source(options, protocol, build_options)
     if options["dry_run"]:
         summary = dry_run_summary(annotations, build_options)
     else:
@@ -214,13 +223,6 @@ def build_records(ctx: click.Context, **options: Any) -> None:
     if options["strict"] and faults:
         click.echo(f"Error: {len(faults)} inputs were skipped, and --strict was given.", err=True)
         ctx.exit(1)
-
-
-def _flow_bound(options: dict[str, Any]) -> float:
-    from tf_records.flow import proportional_bound
-
-    given = options["flow_bound"]
-    return proportional_bound(options["short_side"]) if given is None else given
 
 
 def _check_usage(ctx: click.Context, options: dict[str, Any]) -> None:
@@ -261,14 +263,28 @@ def _check_runner(ctx: click.Context, options: dict[str, Any]) -> None:
         )
 
 
-def _limits(options: dict[str, Any]) -> Any:
+def _build_options(options: dict[str, Any], protocol: Protocol) -> BuildOptions:
+    from tf_records.flow import describe_flow, proportional_bound
+    from tf_records.plan import BuildOptions
     from tf_records.video_file import Limits
 
-    names = ("max_pixels", "max_seconds")
-    return Limits(**{name: options[name] for name in names if options[name] is not None})
+    flow = None
+    if "flow" in options["modality"]:
+        bound = options["flow_bound"]
+        bound = proportional_bound(options["short_side"]) if bound is None else bound
+        flow = describe_flow(options["flow_algorithm"], bound)
+    limits = {name: options[name] for name in ("max_pixels", "max_seconds") if options[name] is not None}
+    same = ("longest_anticipation_s", "short_side", "jpeg_quality", "modality", "shards")
+    return BuildOptions(
+        clip=protocol.clip,
+        fps=protocol.fps,
+        flow=flow,
+        limits=Limits(**limits),
+        **{name: options[name] for name in same},
+    )
 
 
-def _read_source(options: dict[str, Any], protocol: Any, limits: Any) -> Any:
+def _read_source(options: dict[str, Any], protocol: Protocol, build_options: BuildOptions) -> Annotations:
     from tf_records.sources.read import SourceOptions, read_annotations
 
     same = (
@@ -286,7 +302,7 @@ def _read_source(options: dict[str, Any], protocol: Any, limits: Any) -> Any:
     wanted = SourceOptions(
         path=options["input_path"],
         need_videos=not options["dry_run"],
-        limits=limits,
+        limits=build_options.limits,
         **{name: options[name] for name in (*same, *mining)},
     )
     return read_annotations(wanted, protocol)
@@ -299,12 +315,15 @@ def _report_missing(skipped: list[dict[str, str]], absent: dict[str, list[str]])
     if len(skipped) > _LINES:
         click.echo(f"… {len(skipped)} skipped in all.", err=True)
     for what, names in absent.items():
-        shown = [*names[:_NAMES], *(["…"] if len(names) > _NAMES else [])]
         if names:
-            click.echo(f"Absent {what}, {len(names)}: {', '.join(shown)}", err=True)
+            click.echo(f"Absent {what}, {len(names)}: {_list_names(names)}", err=True)
 
 
-def _build(annotations: Any, build_options: Any, options: dict[str, Any]) -> dict[str, Any]:
+def _list_names(names: list[str]) -> str:
+    return ", ".join([*names[:_NAMES], *(["…"] if len(names) > _NAMES else [])])
+
+
+def _build(annotations: Annotations, build_options: BuildOptions, options: dict[str, Any]) -> dict[str, Any]:
     """Builds, and returns the summary; no frames are decoded where a finished build is resumed."""
     from .output import BuildProgress
 
@@ -341,9 +360,7 @@ def _print(summary: dict[str, Any], out: RecordPath | None, as_json: bool) -> No
         (name, split["labeled"], split["unlabeled"], split["shards"], f"{split['bytes'] / 1e6:.1f}")
         for name, split in summary["splits"].items()
     ]
-    classes = summary["classes"]
-    shown = classes if len(classes) <= _NAMES else [*classes[:_NAMES], "…"]
-    title = f"{len(classes)} classes: {', '.join(shown)}"
+    title = f"{len(summary['classes'])} classes: {_list_names(summary['classes'])}"
     print_table(title, ("split", "labelled", "unlabelled", "shards", "MB"), rows)
     if out is not None:
         click.echo(f"Next: kdant train-teacher --records {out} --out teacher")

@@ -1,6 +1,8 @@
-"""kdant extract-features"""
+"""kdant extract-features: I3D's stem over a record folder, once."""
 
-from typing import Any
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -8,6 +10,9 @@ from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
 from .command import RECORD_FOLDER, KdantCommand, folder_options, json_option
+
+if TYPE_CHECKING:
+    from tf_records.manifest import Manifest
 
 
 @click.command("extract-features", cls=KdantCommand)
@@ -22,7 +27,8 @@ from .command import RECORD_FOLDER, KdantCommand, folder_options, json_option
 @click.option(
     "--modality",
     type=click.Choice(["rgb", "flow"]),
-    help="What the stem sees, where records hold both; default: rgb.",
+    show_default="rgb, where records hold both",
+    help="What the stem sees.",
 )
 @click.option(
     "--windows",
@@ -35,8 +41,8 @@ from .command import RECORD_FOLDER, KdantCommand, folder_options, json_option
 @click.option(
     "--crop",
     type=click.IntRange(32),
-    help="Cut the central square of so many pixels first, as evaluation on frames does. Default: whole "
-    "frames, of whose maps training draws squares (§4.3).",
+    show_default="whole frames, of whose maps training draws squares (§4.3)",
+    help="Cut the central square of so many pixels first, as evaluation on frames does.",
 )
 @click.option("--batch-size", default=4, show_default=True, type=click.IntRange(1), help="Clips at a time.")
 @click.option(
@@ -49,9 +55,10 @@ from .command import RECORD_FOLDER, KdantCommand, folder_options, json_option
 @folder_options
 @json_option
 def extract_features(records: RecordPath, out: RecordPath, init: str, as_json: bool, **options: Any) -> None:
-    """Run I3D up to MaxPool3d_4a_3x3 over a record folder once, and keep its maps (§4.3).
+    """Keep the maps of I3D's stem, computed once (§4.3).
 
-    Training on them runs the rest of I3D alone. The maps are float16, of whole clips.
+    The stem is I3D up to MaxPool3d_4a_3x3. Training on its maps runs the rest of I3D alone. They are
+    float16, of whole clips.
     """
     start_tensorflow()
     from kdant_tf.training.feature_extraction import extract_features as extract
@@ -72,13 +79,14 @@ def say_if_random(init: str) -> None:
         click.echo("Features of random weights, for trying out: nothing to be learned from.", err=True)
 
 
-def _print(manifest: Any, out: RecordPath, as_json: bool) -> None:
+def _print(manifest: Manifest, out: RecordPath, as_json: bool) -> None:
     from .output import print_fields, print_json
 
     if as_json:
         print_json(manifest.summary())
         return
     features = manifest.features
+    assert features is not None
     records = sum(split.records for split in manifest.splits.values())
     size = sum(shard.bytes for split in manifest.splits.values() for shard in split.shards)
     print_fields(

@@ -1,9 +1,11 @@
-"""kdant inspect"""
+"""kdant inspect: what a record folder holds, what of it is damaged, and how it looks."""
+
+from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
@@ -12,6 +14,10 @@ from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
 from .command import FOLDER, RECORD_FOLDER, KdantCommand, json_option
+
+if TYPE_CHECKING:
+    from tf_records.manifest import Damage, Manifest, SplitInfo
+    from tf_records.schema import FeatureInfo
 
 # Rows of the table of classes; --json has them all.
 _CLASSES = 40
@@ -23,7 +29,10 @@ _CLASSES = 40
     "--verify", is_flag=True, help="Also check every byte and every record, and name what is damaged."
 )
 @click.option(
-    "--contact-sheet", type=FOLDER, help="Also draw observed and future frames of some records: FILE.png."
+    "--contact-sheet",
+    type=FOLDER,
+    show_default="none",
+    help="Also draw observed and future frames of some records: FILE.png.",
 )
 @click.option(
     "--samples", default=8, show_default=True, type=click.IntRange(1, 200), help="Rows of the contact sheet."
@@ -74,7 +83,7 @@ def inspect(
         ctx.exit(1)
 
 
-def _advice(manifest: Any, damaged: Collection[str]) -> str:
+def _advice(manifest: Manifest, damaged: Collection[str]) -> str:
     """What to do about damaged shards."""
     advice = "Rebuild them: the same build-records command and --resume"
     if manifest.features is not None:
@@ -85,7 +94,7 @@ def _advice(manifest: Any, damaged: Collection[str]) -> str:
     return f"{advice}, or train without them: --skip-damaged." if training >= set(damaged) else f"{advice}."
 
 
-def _verify(records: RecordPath, manifest: Any) -> list[Any]:
+def _verify(records: RecordPath, manifest: Manifest) -> list[Damage]:
     """Everything that is damaged."""
     start_tensorflow()
     from tf_records.verify import find_damage
@@ -96,7 +105,7 @@ def _verify(records: RecordPath, manifest: Any) -> list[Any]:
         return list(find_damage(records, manifest.shards, manifest, lambda shard: progress.advance(1)))
 
 
-def _print(records: RecordPath, manifest: Any, verified: bool) -> None:
+def _print(records: RecordPath, manifest: Manifest, verified: bool) -> None:
     from .output import print_fields, print_table
 
     clip = manifest.clip
@@ -118,7 +127,7 @@ def _print(records: RecordPath, manifest: Any, verified: bool) -> None:
     _print_classes(manifest)
 
 
-def _split_rows(splits: Collection[Any]) -> list[tuple[str, ...]]:
+def _split_rows(splits: Collection[SplitInfo]) -> list[tuple[str, ...]]:
     """A row a quantity, a column a split: so many quantities would not fit beside each other."""
     return [
         ("samples", *(str(split.records) for split in splits)),
@@ -132,7 +141,7 @@ def _split_rows(splits: Collection[Any]) -> list[tuple[str, ...]]:
     ]
 
 
-def _describe_features(features: Any) -> dict[str, str]:
+def _describe_features(features: FeatureInfo | None) -> dict[str, str]:
     """What stands in place of the frames, if anything does."""
     if features is None:
         return {}
@@ -140,14 +149,14 @@ def _describe_features(features: Any) -> dict[str, str]:
     return {"features": f"{features.words}; float16 {features.shape_words} a {features.per}{windows}"}
 
 
-def _print_classes(manifest: Any) -> None:
+def _print_classes(manifest: Manifest) -> None:
     """Labelled samples of each class, in index order; of very many classes the most frequent ones."""
     from .output import print_table
 
     counts = [split.count_classes(manifest.classes) for split in manifest.splits.values()]
-    rows = [(name, *(count.get(name, 0) for count in counts)) for name in manifest.classes]
-    title = f"{len(rows)} classes"
+    rows = {name: [count.get(name, 0) for count in counts] for name in manifest.classes}
+    names, title = list(rows), f"{len(rows)} classes"
     if len(rows) > _CLASSES:
-        rows = sorted(rows, key=lambda row: sum(row[1:]), reverse=True)[:_CLASSES]
+        names = sorted(rows, key=lambda name: sum(rows[name]), reverse=True)[:_CLASSES]
         title += f", the {_CLASSES} most frequent; --json has all"
-    print_table(title, ("class", *manifest.splits), rows)
+    print_table(title, ("class", *manifest.splits), [(name, *rows[name]) for name in names])

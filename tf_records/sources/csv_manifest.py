@@ -15,7 +15,8 @@ from typing import NamedTuple
 from tf_records.errors import AnnotationError, VideoError
 from tf_records.manifest import Skipped
 from tf_records.schema import MAX_FPS, SPLITS
-from tf_records.sources.sample import Annotations, Footage, Row, Sample, Segment, read_table, select_classes
+from tf_records.sources.annotation_file import AnnotationRow, read_table
+from tf_records.sources.sample import Annotations, Footage, Sample, Segment, select_classes
 from tf_records.video import probe
 from tf_records.video_file import Limits, VideoInfo
 
@@ -37,7 +38,7 @@ class _Action(NamedTuple):
 
 
 def read_csv(
-    path: Path,
+    path: str | Path,
     classes: tuple[str, ...] = (),
     *,
     allow_outside: bool = False,
@@ -51,11 +52,15 @@ def read_csv(
         allow_outside: accept videos outside the CSV's folder.
         limits: skip videos beyond these; None for the usual ones.
 
+    Returns:
+        Samples in the order of the rows.
+
     Raises:
         AnnotationError: with file and line, for a missing column, a time that is no number,
             negative, reversed or past the video's end, a missing video or one outside the folder, an
             unlabelled test row, or a test label that no training row has.
     """
+    path = Path(path)
     actions = [_parse(row) for row in read_table(path, REQUIRED, OPTIONAL)]
     found = [
         (action, video) for action in actions for video in _find_videos(action, path.parent, allow_outside)
@@ -108,7 +113,7 @@ def _check_trained(kept: list[tuple[str, Sample]]) -> None:
             )
 
 
-def _parse(row: Row) -> _Action:
+def _parse(row: AnnotationRow) -> _Action:
     where, cells = row
     split, label = cells.get("split") or "train", cells.get("label") or None
     if split not in SPLITS:
@@ -128,7 +133,7 @@ def _parse(row: Row) -> _Action:
     )
 
 
-def _times(row: Row) -> tuple[float, float] | None:
+def _times(row: AnnotationRow) -> tuple[float, float] | None:
     where, cells = row
     if not cells["start_s"] and not cells["end_s"]:
         return None
@@ -212,7 +217,7 @@ def _sample(action: _Action, video: str, folder: Path, info: VideoInfo) -> Sampl
     )
 
 
-def _seconds(row: Row, column: str) -> float:
+def _seconds(row: AnnotationRow, column: str) -> float:
     value = _number(row.cells[column])
     if not math.isfinite(value):
         raise AnnotationError(
@@ -221,7 +226,7 @@ def _seconds(row: Row, column: str) -> float:
     return value
 
 
-def _positive(row: Row, column: str, most: float) -> float | None:
+def _positive(row: AnnotationRow, column: str, most: float) -> float | None:
     """The cell's number, or None where it is empty or has no column."""
     cell = row.cells.get(column, "")
     if not cell:

@@ -14,17 +14,15 @@ from typing import NamedTuple
 
 from tf_records.errors import AnnotationError
 from tf_records.frame_folder import holds_frames
+from tf_records.sources.annotation_file import AnnotationRow, decimal, read_table
 from tf_records.sources.sample import (
     Annotations,
     FolderClock,
     Footage,
-    Row,
     Sample,
     Segment,
-    decimal,
     keep_classes,
     place_videos,
-    read_table,
 )
 
 ACTIONS_NAME = "EPIC_train_action_labels.csv"
@@ -43,6 +41,10 @@ _VIDEO = re.compile(r"P([0-9]{2})_[0-9]{2,3}")
 _CLOCK = re.compile(r"([0-9]{1,2}):([0-5][0-9]):([0-5][0-9](?:\.[0-9]{1,6})?)")
 # Lengths in EPIC_video_info.csv are the containers'; an action may end a little later.
 _LENGTH_TOLERANCE_S = 1.0
+# Below the input folder: what people make by hand, and what the data set's download scripts make.
+_ABOVE_PARTICIPANT = ("", "videos", "videos/train", "frames", "rgb", "rgb/train", "frames_rgb_flow/rgb/train")
+_BELOW_PARTICIPANT = ("", "videos", "rgb_frames")
+_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm")
 
 
 class _Action(NamedTuple):
@@ -61,7 +63,7 @@ class _Info(NamedTuple):
 
 
 def read_epic55(
-    root: Path, target: str = "verb", classes: tuple[str, ...] = (), *, need_videos: bool = True
+    root: str | Path, target: str = "verb", classes: tuple[str, ...] = (), *, need_videos: bool = True
 ) -> Annotations:
     """Reads and checks the annotations in `root` or `root`/annotations, and looks for the videos.
 
@@ -72,9 +74,13 @@ def read_epic55(
         classes: leave out actions of other classes.
         need_videos: False keeps all samples where no video is there; True refuses that.
 
+    Returns:
+        Samples in the order of the annotations, classes in that of their numbers.
+
     Raises:
         AnnotationError: with file and line.
     """
+    root = Path(root)
     folder = _find_annotations(root)
     rows = read_table(folder / ACTIONS_NAME, (*_COLUMNS, *_KEYS[target], *_NAMES[target]))
     info = _read_info(folder / INFO_NAME) if (folder / INFO_NAME).is_file() else {}
@@ -96,7 +102,7 @@ def read_epic55(
         ),
     )
     videos = sorted({action.video for action in kept})
-    found = find_videos(root, videos)
+    found = _find_videos(root, videos)
     expected = {name: found.get(name, root / name.split("_")[0] / f"{name}.MP4") for name in videos}
     return place_videos(
         annotations,
@@ -118,7 +124,7 @@ def _find_annotations(root: Path) -> Path:
     )
 
 
-def _parse(row: Row, target: str, info: dict[str, _Info]) -> _Action:
+def _parse(row: AnnotationRow, target: str, info: dict[str, _Info]) -> _Action:
     where, cells = row
     video = cells["video_id"]
     match = _VIDEO.fullmatch(video)
@@ -150,15 +156,15 @@ def _parse(row: Row, target: str, info: dict[str, _Info]) -> _Action:
 
 
 def _check_uids(actions: list[_Action]) -> None:
-    seen: dict[int, str] = {}
+    places: dict[int, str] = {}
     for action in actions:
-        if action.uid in seen:
-            raise AnnotationError(f"{action.where} repeats the uid {action.uid} of {seen[action.uid]}.")
-        seen[action.uid] = action.where
+        earlier = places.setdefault(action.uid, action.where)
+        if earlier != action.where:
+            raise AnnotationError(f"{action.where} repeats the uid {action.uid} of {earlier}.")
 
 
 def _name_classes(
-    folder: Path, target: str, rows: list[Row], actions: list[_Action]
+    folder: Path, target: str, rows: list[AnnotationRow], actions: list[_Action]
 ) -> dict[tuple[int, ...], str]:
     """Class key → name, in the order of the data set's own numbers."""
     verbs = {} if target == "noun" else _read_verbs(folder / VERBS_NAME)
@@ -239,7 +245,7 @@ def _footage(name: str, stated: _Info | None, path: Path) -> Footage:
     )
 
 
-def _seconds(row: Row, column: str) -> float:
+def _seconds(row: AnnotationRow, column: str) -> float:
     match = _CLOCK.fullmatch(row.cells[column])
     if match is None:
         raise AnnotationError(
@@ -249,7 +255,7 @@ def _seconds(row: Row, column: str) -> float:
     return int(match[1]) * 3600 + int(match[2]) * 60 + float(match[3])
 
 
-def _whole(row: Row, column: str) -> int:
+def _whole(row: AnnotationRow, column: str) -> int:
     if not re.fullmatch("[0-9]{1,9}", row.cells[column]):
         raise AnnotationError(
             f"{row.where}: {column} should be a whole number. Received: {row.cells[column]!r}."
@@ -257,17 +263,8 @@ def _whole(row: Row, column: str) -> int:
     return int(row.cells[column])
 
 
-# Where the videos of EPIC-KITCHENS lie: as files or as folders of frames, in any of its own layouts.
-
-
-# Below the input folder: what people make by hand, and what the data set's download scripts make.
-_ABOVE_PARTICIPANT = ("", "videos", "videos/train", "frames", "rgb", "rgb/train", "frames_rgb_flow/rgb/train")
-_BELOW_PARTICIPANT = ("", "videos", "rgb_frames")
-_SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm")
-
-
-def find_videos(root: Path, names: Iterable[str]) -> dict[str, Path]:
-    """Name (P01_01) → its file or folder of frames, for those that are there; files come first."""
+def _find_videos(root: Path, names: Iterable[str]) -> dict[str, Path]:
+    """Name (P01_01) → its file, or else its folder of frames, in any of the data set's own layouts."""
     listed: dict[str, list[Path]] = {}
     found = {}
     for name in names:

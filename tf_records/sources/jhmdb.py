@@ -8,21 +8,31 @@ line of a split file is `NAME.avi 1` (training) or `NAME.avi 2` (test).
 from pathlib import Path
 
 from tf_records.errors import AnnotationError
-from tf_records.sources.sample import Annotations, Sample, read_text, select_classes
+from tf_records.sources.annotation_file import read_text
+from tf_records.sources.sample import Annotations, Sample, select_classes
 
 OBSERVED_FRACTION = 0.2
 _SPLIT_OF_MARK = {"1": "train", "2": "test"}
 
 
-def read_jhmdb(root: Path, split: int = 1, classes: tuple[str, ...] = ()) -> Annotations:
+def read_jhmdb(root: str | Path, split: int = 1, classes: tuple[str, ...] = ()) -> Annotations:
     """Reads the split files under `root` and finds the videos they list.
 
     A partial copy is normal: classes without a folder and listed videos without a file are counted
     and named under `absent`.
 
+    Args:
+        root: folder that holds the class folders and `splits`.
+        split: 1, 2 or 3.
+        classes: leave out the other classes; empty for all.
+
+    Returns:
+        Samples class by class, in the order of the split files; an action is its whole video.
+
     Raises:
         AnnotationError: no split files, a line that is not `NAME.avi 1|2`, or no video at all.
     """
+    root = Path(root)
     suffix = f"_test_split{split}.txt"
     lists = sorted((root / "splits").glob(f"*{suffix}"))
     if not lists:

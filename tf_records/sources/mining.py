@@ -50,6 +50,9 @@ def mine_pairs(
         vicinity_s: finite, >= 0.
         seed: of the draw.
 
+    Returns:
+        The annotations with the mined samples after their own, and what was asked and drawn in `options`.
+
     Raises:
         AnnotationError: a number out of range, or nothing but the actions is known of the videos.
     """

@@ -1,4 +1,7 @@
-"""One way to read any source: its annotations, then what was asked to be added to them or left out."""
+"""One way to read any data set: its annotations, then what was asked to be added to them or left out.
+
+The defaults of `build-records` are those of each data set's protocol in the paper, see PROTOCOLS.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +17,82 @@ from tf_records.video_file import Limits
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Protocol:
+    """How clips are cut.
+
+    Args:
+        clip: length of a clip, and distance of the two of a pair.
+        fps: rate of the clock that frames are taken on, or None for each video's own.
+    """
+
+    clip: ClipSpec = dataclasses.field(default_factory=ClipSpec)
+    fps: float | None = None
+
+    @property
+    def lead_s(self) -> float:
+        """Seconds from the first frame that A observes to the start of the action.
+
+        Raises:
+            RecordError: the clock's rate depends on the video.
+        """
+        if self.fps is None:
+            raise RecordError("`fps` should be a number here, so that a clip has one length. Received: None.")
+        return self.clip.offset_at(self.fps) / self.fps
+
+
+# JHMDB: pairs of 8-frame clips, tau = 15 frames (§4.2). EPIC-KITCHENS: 32-frame clips, tau = 1 s (§4.3).
+# THUMOS14: one-second clips of 16 frames that end one second before the action (§4.4).
+PROTOCOLS = {
+    "jhmdb": Protocol(),
+    "csv": Protocol(),
+    "synthetic": Protocol(),
+    "epic55": Protocol(clip=ClipSpec(clip_frames=32, anticipation_s=1.0)),
+    "thumos14": Protocol(clip=ClipSpec(clip_frames=16, anticipation_s=1.0), fps=16.0),
+}
+
+
+def resolve_protocol(
+    source: str,
+    *,
+    clip_frames: int | None = None,
+    offset_frames: int | None = None,
+    anticipation_s: float | None = None,
+    fps: float | None = None,
+) -> Protocol:
+    """The protocol of a data set with what was given in place of its own.
+
+    Args:
+        source: a key of PROTOCOLS.
+        clip_frames: frames a clip.
+        offset_frames: frames from one clip's first frame to the other's.
+        anticipation_s: seconds from the end of the observed clip to the start of the action. Either
+            distance replaces the protocol's distance, of whichever kind that is.
+        fps: rate of the clock that frames are taken on.
+
+    Returns:
+        The protocol; what was None is the data set's own.
+
+    Raises:
+        RecordError: a value out of range, or both distances.
+    """
+    own = PROTOCOLS[source]
+    if offset_frames is None and anticipation_s is None:
+        offset_frames, anticipation_s = own.clip.offset_frames, own.clip.anticipation_s
+    clip = ClipSpec(
+        clip_frames=own.clip.clip_frames if clip_frames is None else clip_frames,
+        offset_frames=offset_frames,
+        anticipation_s=anticipation_s,
+    )
+    return Protocol(clip=clip, fps=own.fps if fps is None else fps)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class SourceOptions:
     """What to read.
 
     Args:
         source: a key of PROTOCOLS.
-        path: the source's folder, or the CSV.
+        path: the data set's folder, or the CSV.
         split: JHMDB's, 1 to 3.
         target: EPIC-KITCHENS' classes: "verb", "noun" or "action".
         classes: keep only these; empty for all.
@@ -36,7 +109,7 @@ class SourceOptions:
     """
 
     source: str
-    path: Path
+    path: str | Path
     split: int = 1
     target: str = "verb"
     classes: tuple[str, ...] = ()
@@ -53,9 +126,16 @@ class SourceOptions:
 
 
 def read_annotations(options: SourceOptions, protocol: Protocol) -> Annotations:
-    """Reads a source, mines unlabelled pairs, takes labels away and samples out, in this order.
+    """Reads a data set, mines unlabelled pairs, takes labels away and samples out, in this order.
 
     So other labels or fewer samples change nothing else: the pairs are mined for all labels.
+
+    Args:
+        options: which data set, and what of it.
+        protocol: how clips are cut, as `resolve_protocol` gives it; decides where mined pairs have room.
+
+    Returns:
+        Samples in the order of the data set, mined ones after them, with classes and what was missing.
 
     Raises:
         AnnotationError: annotations that cannot be right, or an option that does not suit them.
@@ -78,7 +158,7 @@ def read_annotations(options: SourceOptions, protocol: Protocol) -> Annotations:
 
 
 def _read_source(options: SourceOptions, protocol: Protocol) -> Annotations:
-    """Calls the source's own reader, imported here since some bring PyAV along."""
+    """Calls the data set's own reader, imported here since some bring PyAV along."""
     if options.source == "jhmdb":
         from tf_records.sources.jhmdb import read_jhmdb
 
@@ -105,73 +185,18 @@ def _read_source(options: SourceOptions, protocol: Protocol) -> Annotations:
     return read_synthetic(options.path, spec, options.classes)
 
 
-# How each data set's protocol cuts clips: the defaults of `build-records`, in one table.
-#
-# JHMDB: pairs of 8-frame clips, tau = 15 frames (§4.2). EPIC-KITCHENS: 32-frame clips, tau = 1 s (§4.3).
-# THUMOS14: one-second clips of 16 frames that end one second before the action (§4.4).
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Protocol:
-    """`fps` is the rate of the clock that frames are taken on, None for the video's own."""
-
-    clip: ClipSpec = dataclasses.field(default_factory=ClipSpec)
-    fps: float | None = None
-
-    @property
-    def lead_s(self) -> float:
-        """Seconds from the first frame that A observes to the start of the action.
-
-        Raises:
-            RecordError: the clock's rate depends on the video.
-        """
-        if self.fps is None:
-            raise RecordError("`fps` should be a number here, so that a clip has one length. Received: None.")
-        return self.clip.offset_at(self.fps) / self.fps
-
-
-PROTOCOLS = {
-    "jhmdb": Protocol(),
-    "csv": Protocol(),
-    "synthetic": Protocol(),
-    "epic55": Protocol(clip=ClipSpec(clip_frames=32, anticipation_s=1.0)),
-    "thumos14": Protocol(clip=ClipSpec(clip_frames=16, anticipation_s=1.0), fps=16.0),
-}
-
-
-def resolve_protocol(
-    source: str,
-    *,
-    clip_frames: int | None = None,
-    offset_frames: int | None = None,
-    anticipation_s: float | None = None,
-    fps: float | None = None,
-) -> Protocol:
-    """The protocol of `source` with what was given in place of its own.
-
-    Either distance replaces the protocol's distance, of whichever kind that is.
-
-    Raises:
-        RecordError: a value out of range, or both distances.
-    """
-    own = PROTOCOLS[source]
-    if offset_frames is None and anticipation_s is None:
-        offset_frames, anticipation_s = own.clip.offset_frames, own.clip.anticipation_s
-    clip = ClipSpec(
-        clip_frames=own.clip.clip_frames if clip_frames is None else clip_frames,
-        offset_frames=offset_frames,
-        anticipation_s=anticipation_s,
-    )
-    return Protocol(clip=clip, fps=own.fps if fps is None else fps)
-
-
-# Fewer labels, or fewer samples, of what a source read.
-
-
 def use_labels(annotations: Annotations, fraction: float, seed: int) -> Annotations:
     """Keeps the labels of a seeded `fraction` of the labelled training samples; the others lose theirs.
 
     A larger fraction keeps all that a smaller one keeps.
+
+    Args:
+        annotations: what a source read.
+        fraction: 0 to 1.
+        seed: of the choice.
+
+    Returns:
+        The same samples in the same order.
 
     Raises:
         AnnotationError: `fraction` is not from 0 to 1.
@@ -192,6 +217,14 @@ def use_labels(annotations: Annotations, fraction: float, seed: int) -> Annotati
 
 def limit_samples(annotations: Annotations, limit: int, seed: int) -> Annotations:
     """Keeps the first `limit` samples of each split in a seeded order that mixes the classes.
+
+    Args:
+        annotations: what a source read.
+        limit: samples a split, at least 1.
+        seed: of that order.
+
+    Returns:
+        Fewer samples, in the source's order.
 
     Raises:
         AnnotationError: `limit` is below 1.

@@ -1,14 +1,10 @@
 """What every source gives: samples in order, the classes, and what was missing."""
 
-import csv
 import dataclasses
 import difflib
-import io
-import math
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from tf_records.errors import AnnotationError
 from tf_records.manifest import Skipped
@@ -113,6 +109,13 @@ class Annotations:
 def select_classes(found: Iterable[str], wanted: tuple[str, ...]) -> tuple[str, ...]:
     """The classes of `found` in alphabetical order, or those `wanted`, in the same order.
 
+    Args:
+        found: labels that occur.
+        wanted: names to keep; empty for all.
+
+    Returns:
+        Class names in index order.
+
     Raises:
         AnnotationError: a wanted class does not occur.
     """
@@ -121,6 +124,13 @@ def select_classes(found: Iterable[str], wanted: tuple[str, ...]) -> tuple[str, 
 
 def keep_classes(names: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:
     """`names` in their order, or those of them that are `wanted`.
+
+    Args:
+        names: all classes, in index order.
+        wanted: names to keep; empty for all.
+
+    Returns:
+        Class names in index order.
 
     Raises:
         AnnotationError: a wanted class is not among them.
@@ -135,9 +145,6 @@ def keep_classes(names: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, 
             f"`--classes` names {', '.join(unknown)}, which does not occur. Choose from: {', '.join(listed)}."
         )
     return tuple(name for name in names if not wanted or name in wanted)
-
-
-# Which of the videos that annotations name are on this machine, and where.
 
 
 def place_videos(
@@ -161,6 +168,9 @@ def place_videos(
         need_videos: refuse to go on without any.
         hint: where to put them.
 
+    Returns:
+        The annotations with the samples whose videos are there, and the others' names under `absent`.
+
     Raises:
         AnnotationError: `need_videos`, and there is none.
     """
@@ -183,95 +193,3 @@ def place_videos(
         absent={"videos": [name for name in names if name not in usable]},
         notes=annotations.notes if there else (*annotations.notes, note),
     )
-
-
-# Text and tables of annotations, read so that each mistake has a file and a line.
-
-
-_DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
-
-
-class Row(NamedTuple):
-    """One row of a table: `where` is its file and line, `cells` its stripped cells by column.
-
-    `cells` lacks optional columns that the table, or the end of a short row, does not have.
-    """
-
-    where: str
-    cells: dict[str, str]
-
-
-def read_text(path: Path) -> str:
-    """The text of `path`, without a byte order mark.
-
-    Raises:
-        AnnotationError: it is not UTF-8.
-    """
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise AnnotationError(
-            f"{path}:{line} is no text in UTF-8 (byte 0x{content[error.start]:02x}). Save the file as UTF-8."
-        ) from error
-
-
-def read_table(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> list[Row]:
-    """Rows of a CSV with a header; columns in neither tuple are left out, blank lines too.
-
-    Raises:
-        AnnotationError: no such file, not UTF-8, a column missing, twice there or nearly named as one
-            of `optional`, a row that ends before a required cell or has too many, or no row at all.
-    """
-    if not path.is_file():
-        problem = "is a folder" if path.is_dir() else "does not exist"
-        raise AnnotationError(f"CSV file {path} {problem}. Its columns should be {','.join(required)}.")
-    reader = csv.reader(io.StringIO(read_text(path), newline=""))
-    rows = []
-    try:
-        header = [cell.strip() for cell in next(reader, [])]
-        _check_header(f"{path}:1", header, required, optional)
-        wanted = [(number, name) for number, name in enumerate(header) if name in (*required, *optional)]
-        fewest = 1 + max(number for number, name in wanted if name in required)
-        for cells in reader:
-            where = f"{path}:{reader.line_num}"
-            if not any(cell.strip() for cell in cells):
-                continue
-            if len(cells) < fewest or any(cell.strip() for cell in cells[len(header) :]):
-                raise AnnotationError(
-                    f"{where} has {len(cells)} cells, the header names {len(header)} columns. "
-                    f"Put a cell that holds a comma in quotes."
-                )
-            rows.append(
-                Row(where, {name: cells[number].strip() for number, name in wanted if number < len(cells)})
-            )
-    except csv.Error as error:
-        raise AnnotationError(f"{path}:{reader.line_num} is no line of a CSV file: {error}.") from error
-    if not rows:
-        raise AnnotationError(f"{path} has no rows below its header.")
-    return rows
-
-
-def _check_header(
-    where: str, header: list[str], required: tuple[str, ...], optional: tuple[str, ...]
-) -> None:
-    missing = [name for name in required if name not in header]
-    if missing:
-        raise AnnotationError(
-            f"{where} lacks the column {', '.join(missing)}. It should have {','.join(required)}. "
-            f"Received: {','.join(name for name in header if name) or 'nothing'}."
-        )
-    for name in header:
-        if name in (*required, *optional):
-            if header.count(name) > 1:
-                raise AnnotationError(f"{where} has the column {name} more than once. Keep one.")
-            continue
-        absent = [column for column in optional if column not in header]
-        if near := difflib.get_close_matches(name.lower(), absent, n=1, cutoff=0.8):
-            raise AnnotationError(f"{where} has a column {name!r}. Did you mean {near[0]}? Rename it.")
-
-
-def decimal(text: str) -> float:
-    """A plain number that is not negative, in ASCII digits, or NaN where `text` is something else."""
-    return float(text) if _DECIMAL.fullmatch(text) else math.nan

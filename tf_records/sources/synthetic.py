@@ -66,13 +66,23 @@ class SyntheticSpec:
 
 
 def read_synthetic(
-    root: Path, spec: SyntheticSpec | None = None, classes: tuple[str, ...] = ()
+    root: str | Path, spec: SyntheticSpec | None = None, classes: tuple[str, ...] = ()
 ) -> Annotations:
     """Reads the videos in `root`, rendering them first where there are none.
+
+    Args:
+        root: folder of the videos and of annotations.csv.
+        spec: what to render, and what the videos that are there should have been rendered with; None takes
+            what is there, or renders the default.
+        classes: leave out the other classes; empty for all.
+
+    Returns:
+        What `read_csv` reads from annotations.csv.
 
     Raises:
         AnnotationError: `root` holds other things than rendered videos, or some of another drift or hint.
     """
+    root = Path(root)
     annotations = root / ANNOTATIONS_NAME
     if not annotations.is_file():
         if root.exists() and not root.is_dir():
@@ -81,7 +91,7 @@ def read_synthetic(
             raise AnnotationError(
                 f"Folder {root} holds other things than rendered videos. Give a new or empty folder."
             )
-        render_videos(root, spec or SyntheticSpec())
+        _render_videos(root, spec or SyntheticSpec())
     if spec is not None:
         _check_rendered(root, spec)
     return dataclasses.replace(read_csv(annotations, classes), dataset="synthetic")
@@ -98,7 +108,7 @@ def _check_rendered(root: Path, spec: SyntheticSpec) -> None:
             )
 
 
-def render_videos(root: Path, spec: SyntheticSpec) -> None:
+def _render_videos(root: Path, spec: SyntheticSpec) -> None:
     """Encodes the videos of `spec` and, last, their annotations. The same spec gives the same frames."""
     root.mkdir(parents=True, exist_ok=True)
     write_text_atomically(root / SPEC_NAME, json.dumps(dataclasses.asdict(spec)) + "\n")
@@ -121,7 +131,16 @@ def render_videos(root: Path, spec: SyntheticSpec) -> None:
 def render_frames(
     label: str, rng: np.random.Generator, drift: float | None = None, hint: float = HINT
 ) -> np.ndarray:
-    """One video: uint8 `(FRAMES, HEIGHT, WIDTH, 3)`, with a `drift` as wide as it is high."""
+    """The frames of one video.
+
+    Args:
+        label: one of CLASSES.
+        rng: of what is drawn; the same state gives the same frames.
+        drift, hint: as of SyntheticSpec.
+
+    Returns:
+        uint8 `(FRAMES, HEIGHT, WIDTH, 3)`, with a `drift` as wide as it is high.
+    """
     width = WIDTH if drift is None else HEIGHT
     background = _background(rng, width)
     distractors = [_Distractor.draw(rng, width) for _ in range(_DISTRACTORS)]
@@ -154,7 +173,7 @@ def _two_places(rng: np.random.Generator, drift: float) -> np.ndarray:
     pixels = drift * HEIGHT
     left = rng.uniform(_MARGIN, HEIGHT - _MARGIN - pixels)
     before, after = rng.permutation((left, left + pixels))
-    return np.where(np.arange(FRAMES) < _ACTION_START, before, after)
+    return np.asarray(np.where(np.arange(FRAMES) < _ACTION_START, before, after))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

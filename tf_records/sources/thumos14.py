@@ -15,16 +15,8 @@ from typing import NamedTuple
 
 from tf_records.errors import AnnotationError
 from tf_records.manifest import Skipped
-from tf_records.sources.sample import (
-    Annotations,
-    Footage,
-    Sample,
-    Segment,
-    decimal,
-    place_videos,
-    read_text,
-    select_classes,
-)
+from tf_records.sources.annotation_file import decimal, read_text
+from tf_records.sources.sample import Annotations, Footage, Sample, Segment, place_videos, select_classes
 
 NO_CLASS = "Ambiguous"
 # List name's end → (our split, what the videos of that list are called).
@@ -49,7 +41,7 @@ class _Action(NamedTuple):
 
 
 def read_thumos14(
-    root: Path, classes: tuple[str, ...] = (), *, lead_s: float = 2.0, need_videos: bool = True
+    root: str | Path, classes: tuple[str, ...] = (), *, lead_s: float = 2.0, need_videos: bool = True
 ) -> Annotations:
     """Reads and checks the lists, and looks for the videos in `root` and in the folders within it.
 
@@ -60,9 +52,13 @@ def read_thumos14(
             earlier in their video are skipped.
         need_videos: False keeps all samples where no video is there; True refuses that.
 
+    Returns:
+        Samples list by list, in each list's order. Without any video there, all samples, for counting.
+
     Raises:
         AnnotationError: with file and line.
     """
+    root = Path(root)
     actions = [action for path in _find_lists(root) for action in _read_list(path)]
     names = _select_classes(actions, classes)
     kept = [action for action in actions if action.label in names]
@@ -120,14 +116,14 @@ def _read_list(path: Path) -> list[_Action]:
     end = next(end for end in _PARTS if path.name.endswith(end))
     split, prefix = _PARTS[end]
     label = path.name.removesuffix(end)
-    seen: dict[tuple[str, float, float], str] = {}
+    places: dict[tuple[str, float, float], str] = {}
     actions = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         where = f"{path}:{number}"
         if not line.strip():
             continue
         video, start_s, end_s = _parse(where, line, prefix)
-        earlier = seen.setdefault((video, start_s, end_s), where)
+        earlier = places.setdefault((video, start_s, end_s), where)
         if earlier != where:
             raise AnnotationError(f"{where} repeats {earlier}: the same video and times.")
         actions.append(_Action(where, video, start_s, end_s, label, split))

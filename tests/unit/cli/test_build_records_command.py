@@ -1,0 +1,127 @@
+"""kdant build-records, as far as it needs no TensorFlow: usage, defaults, dry runs and what is said."""
+
+import json
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from kdant_cli.build_records import build_records
+
+from tf_records.sources.read import PROTOCOLS
+from tf_records.video_file import Limits
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(build_records, [str(arg) for arg in args])
+
+
+def flat(text: str) -> str:
+    return " ".join(text.replace("│", " ").split())
+
+
+@pytest.fixture
+def epic(tmp_path: Path) -> Path:
+    """Annotations of two actions to train on and one to test, without video."""
+    (tmp_path / "EPIC_train_action_labels.csv").write_text(
+        "uid,participant_id,video_id,start_timestamp,stop_timestamp,verb_class\n"
+        "1,P01,P01_01,00:00:03.00,00:00:03.90,0\n"
+        "2,P01,P01_01,00:00:05.00,00:00:05.90,1\n"
+        "3,P26,P26_01,00:00:03.00,00:00:04.50,1\n"
+    )
+    (tmp_path / "EPIC_verb_classes.csv").write_text("verb_id,class_key\n0,open\n1,close\n")
+    return tmp_path
+
+
+def test_a_dry_run_counts_from_the_annotations_alone(epic: Path) -> None:
+    result = run("--source", "epic55", "--input", epic, "--dry-run", "--json")
+    assert result.exit_code == 0
+    summary = json.loads(result.stdout)
+    assert {name: split["labeled"] for name, split in summary["splits"].items()} == {"train": 2, "test": 1}
+    assert summary["classes"] == ["open", "close"]
+    assert summary["clip"] == {"clip_frames": 32, "offset_frames": None, "anticipation_s": 1.0}
+    assert f"No video is under {epic}" in result.stderr
+
+
+def test_without_json_a_table_is_printed_and_no_next_step_of_a_dry_run(epic: Path) -> None:
+    result = run("--source", "epic55", "--input", epic, "--dry-run", "--classes", "close")
+    assert result.exit_code == 0
+    assert "1 classes: close" in result.stdout
+    assert "labelled" in result.stdout
+    assert "Next:" not in result.stdout
+
+
+def test_absent_names_beyond_the_first_are_counted(tmp_path: Path, videos: Path) -> None:
+    (tmp_path / "splits").mkdir()
+    (tmp_path / "wave").mkdir()
+    (tmp_path / "wave" / "a.avi").write_bytes((videos / "00000.mp4").read_bytes())
+    lines = "".join(f"b{number}.avi 1\n" for number in range(40))
+    (tmp_path / "splits" / "wave_test_split1.txt").write_text(f"a.avi 2\n{lines}")
+    result = run("--source", "jhmdb", "--input", tmp_path, "--dry-run", "--json")
+    assert result.exit_code == 0
+    assert "Absent videos, 40: wave/b0.avi, " in result.stderr
+    assert result.stderr.rstrip().endswith(", …")
+    assert "wave/b30.avi" not in result.stderr
+
+
+def test_strict_counts_what_was_skipped(tmp_path: Path, videos: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes((videos / "00000.mp4").read_bytes())
+    (tmp_path / "junk.mp4").write_bytes(b"no video at all")
+    (tmp_path / "mine.csv").write_text("video,start_s,end_s,label\na.mp4,1,2,wave\njunk.mp4,0,1,wave\n")
+    args = ("--source", "csv", "--input", tmp_path / "mine.csv", "--dry-run")
+    loose, strict = run(*args), run(*args, "--strict")
+    assert loose.exit_code == 0
+    assert "Skipped junk.mp4: " in loose.stderr
+    assert strict.exit_code == 1
+    assert strict.stderr.endswith("Error: 1 inputs were skipped, and --strict was given.\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        ((), "Missing option '--out'"),
+        (("--dry-run", "--offset-frames", 3, "--anticipation-s", 1), "not both"),
+        (("--dry-run", "--flow-bound", 3), "--flow-bound is for --modality flow or rgb,flow"),
+        (("--dry-run", "--flow-algorithm", "dis"), "--flow-algorithm is for --modality flow or rgb,flow"),
+        (("--dry-run", "--modality", "rgb,flow", "--features", "random"), "--features is for one modality"),
+        (("--dry-run", "--features", "random", "--longest-anticipation-s", 2), "does not go with --features"),
+        (("--dry-run", "--runner", "beam", "--workers", 2), "--workers is for --runner local"),
+        (("--dry-run", "--runner", "beam", "--features", "random"), "--features is for --runner local"),
+        (("--dry-run", "--", "--runner=SparkRunner"), "need --runner beam. Received: --runner=SparkRunner"),
+        (("--dry-run", "--workers", 0), "0 is not in the range x>=1"),
+    ],
+    ids=str,
+)
+def test_options_that_do_not_go_together_exit_with_2(
+    epic: Path, args: tuple[object, ...], words: str
+) -> None:
+    result = run("--source", "epic55", "--input", epic, *args)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert words in flat(result.stderr)
+
+
+def test_jhmdb_has_no_longer_anticipation(tmp_path: Path) -> None:
+    result = run("--source", "jhmdb", "--input", tmp_path, "--dry-run", "--longest-anticipation-s", 2)
+    assert result.exit_code == 2
+    assert "not for JHMDB, whose videos are the actions" in flat(result.stderr)
+
+
+def test_the_defaults_that_help_names_are_those_that_hold() -> None:
+    words = flat(run("--help").stdout)
+    assert PROTOCOLS["csv"].clip.clip_frames == 8
+    assert PROTOCOLS["epic55"].clip.clip_frames == 32
+    assert PROTOCOLS["thumos14"].clip.clip_frames == 16
+    assert "Frames a clip. [default: (8; epic55 32 (§4.3), thumos14 16 (§4.4))]" in words
+    assert PROTOCOLS["csv"].clip.offset_frames == 15
+    assert "[default: (15; epic55 and thumos14 use" in words
+    assert PROTOCOLS["thumos14"].fps == 16
+    assert "[default: (each video's own; thumos14 16)]" in words
+    assert Limits() == Limits(max_pixels=7680 * 4320, max_seconds=86400)
+    assert "[default: (7680x4320, those of 8K)]" in words
+    assert "[default: (86400, a day)]" in words
+
+
+def test_every_option_that_takes_a_value_shows_its_default_or_is_required() -> None:
+    for option in build_records.params:
+        shown = getattr(option, "show_default", None)
+        takes_value = option.param_type_name == "option" and not option.is_flag
+        assert not takes_value or option.required or option.name == "out" or shown, option.name
