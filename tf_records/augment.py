@@ -140,7 +140,7 @@ def _place(share: tf.Tensor, size: tf.Tensor, side: int | tf.Tensor) -> tf.Tenso
 
 
 def _is_flow(frames: tf.Tensor) -> bool:
-    return frames.shape[3] == CHANNELS[FLOW]
+    return bool(frames.shape[3] == CHANNELS[FLOW])
 
 
 def decode_jpeg(encoded: tf.Tensor, channels: int) -> tf.Tensor:

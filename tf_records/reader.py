@@ -4,21 +4,38 @@ Training draws one start, one crop and one flip for both clips of a pair, keyed 
 in its split; evaluation cuts evenly spaced windows and the central crop.
 """
 
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import tensorflow as tf
 
 from tf_records import augment, schema
+from tf_records.errors import RecordError
 from tf_records.manifest import SplitInfo
-from tf_records.records import Records
 from tf_records.schema import EITHER, FLOW, FUTURE, OBSERVED
 
-SHUFFLE_RECORDS = 256
-# At most, where records are large: a pair of maps of 8x16x29x480 takes 7 MB.
-SHUFFLE_BYTES = 2**30
+if TYPE_CHECKING:
+    from tf_records.records import Records
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+# Pixels of a clip for each position of I3D's map at MaxPool3d_4a_3x3.
+MAP_STRIDE = 16
+_SHUFFLE_RECORDS = 256
+# At most, where records are large: a pair of maps of 8x16x29x480 takes 7 MB.
+_SHUFFLE_BYTES = 2**30
+_CONTEXT = {
+    schema.LABEL_INDEX: tf.io.FixedLenFeature((), tf.int64),
+    schema.CLIP_ID: tf.io.FixedLenFeature((), tf.string),
+    schema.CLIP_VIDEO: tf.io.FixedLenFeature((), tf.string),
+    # Empty in records of frames.
+    schema.FEATURE_SHAPE: tf.io.RaggedFeature(tf.int64),
+}
 # Of records, not of those of features: where the clip to observe lies within a longer segment.
 _TIMES = {
     schema.OBSERVED_START_S: tf.io.FixedLenFeature((), tf.float32),
@@ -26,6 +43,12 @@ _TIMES = {
     schema.FRAME_RATE: tf.io.FixedLenFeature((), tf.float32),
     schema.CLIP_OFFSET_FRAMES: tf.io.FixedLenFeature((), tf.int64),
 }
+
+
+def plain(function: _F) -> _F:
+    """The function as it is: nothing here needs AutoGraph, whose conversion takes longer than the tracing."""
+    unconverted: _F = tf.autograph.experimental.do_not_convert(function)
+    return unconverted
 
 
 def training_batches(
@@ -65,22 +88,12 @@ def training_batches(
         side, C)` of a clip's, see `map_side`; `index` int64 `(batch,)`, the record's number in the
         split; and `label` int32 `(batch,)`, -1 where unlabelled.
     """
-    dataset = _numbered_records(records, seed, epoch)
-    if held_out is not None:
-        dataset = _keep(dataset, ~held_out)
-
-    @plain
-    def parse_label(index: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        recorded = parse_context(serialized)[schema.LABEL_INDEX]
-        label = recorded if labels is None else tf.gather(tf.constant(labels), index)
-        return index, serialized, label
-
-    dataset = dataset.map(parse_label, num_parallel_calls=tf.data.AUTOTUNE)
-    if labeled_only:
-        dataset = dataset.filter(plain(lambda index, serialized, label: label >= 0))
-    order_seed = int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
-    dataset = dataset.shuffle(
-        _shuffle_records(records.split("train")), seed=order_seed, reshuffle_each_iteration=False
+    dataset = _shuffled_records(
+        records,
+        *_draw_order(records, seed, epoch),
+        labels=labels,
+        labeled_only=labeled_only,
+        held_out=held_out,
     ).skip(skip_batches * batch_size)
     if share != (0, 1):
         dataset = _share_of(dataset, batch_size, *share)
@@ -88,11 +101,70 @@ def training_batches(
     @plain
     def decode(index: tf.Tensor, serialized: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
         decision = augment.draw_decision(seed, epoch if draw is None else draw, index)
-        clips = pair_of_clips(records, serialized, decision, views, crop)
-        return {**clips, "index": index, "label": tf.cast(label, tf.int32)}
+        return _training_example(records, serialized, decision, views, crop, index, label)
 
     dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     return dataset.batch(batch_size // share[1], drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+
+def fresh_training_batches(
+    records: Records,
+    *,
+    views: tuple[str, ...],
+    batch_size: int,
+    crop: int,
+    seed: int,
+    labeled_only: bool = False,
+) -> tf.data.Dataset:
+    """Training batches of another epoch on every pass: pass k, from 0, is `training_batches` of epoch k.
+
+    The passes are counted in this process, and a pass begins when an iterator asks for its first batch.
+
+    Args:
+        records, views, batch_size, crop, seed, labeled_only: as of `training_batches`.
+
+    Returns:
+        Dataset of the same dicts, with a length.
+
+    Raises:
+        RecordError: the split has fewer records than a batch.
+    """
+    split = records.split("train")
+    count = split.labeled if labeled_only else split.records
+    if count < batch_size:
+        kind = "labelled records" if labeled_only else "records"
+        raise RecordError(
+            f"{records.folder} has {count} {kind} to train on, fewer than a batch of {batch_size}. "
+            f"Lower the batch size."
+        )
+    epochs = itertools.count()
+
+    def draw_next() -> Iterator[tuple[np.ndarray, np.ndarray, np.int64, int]]:
+        epoch = next(epochs)
+        yield *_draw_order(records, seed, epoch), epoch
+
+    @plain
+    def shuffle(
+        paths: tf.Tensor, first: tf.Tensor, order_seed: tf.Tensor, epoch: tf.Tensor
+    ) -> tf.data.Dataset:
+        shuffled = _shuffled_records(records, paths, first, order_seed, labeled_only=labeled_only)
+        return shuffled.map(plain(lambda *record: (epoch, *record)))
+
+    @plain
+    def decode(
+        epoch: tf.Tensor, index: tf.Tensor, serialized: tf.Tensor, label: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        decision = augment.draw_decision(seed, epoch, index)
+        return _training_example(records, serialized, decision, views, crop, index, label)
+
+    specs = (((None,), tf.string), ((None,), tf.int64), ((), tf.int64), ((), tf.int64))
+    passes = tf.data.Dataset.from_generator(
+        draw_next, output_signature=tuple(tf.TensorSpec(*spec) for spec in specs)
+    )
+    dataset = passes.flat_map(shuffle)
+    dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    return dataset.apply(tf.data.experimental.assert_cardinality(count // batch_size))
 
 
 def clips_in_order(
@@ -107,7 +179,7 @@ def clips_in_order(
     @plain
     def decode(index: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
         decision = augment.draw_decision(seed, draw, index)
-        return pair_of_clips(records, serialized, decision, (view,), crop)[view]
+        return _pair_of_clips(records, serialized, decision, (view,), crop)[view]
 
     dataset = tf.data.TFRecordDataset(records.paths("train")).enumerate().skip(first)
     dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -146,17 +218,11 @@ def evaluation_batches(
         The last batch may be smaller.
     """
 
-    # Where val and test segments hold more than the protocol lets A see, that clip is cut out of them.
-    one_clip = view == OBSERVED and split != "train" and records.manifest.longest_anticipation_s is not None
-
     @plain
     def cut_windows(index: tf.Tensor, serialized: tf.Tensor) -> tf.data.Dataset:
         context, segments = parse(records, serialized, (view,))
         encoded = _first_share(segments[view], share)
-        if one_clip:
-            starts = tf.reshape(observed_start(records, serialized, tf.shape(encoded)[0], tau_s), (1,))
-        else:
-            starts = augment.window_starts(tf.shape(encoded)[0], records.clip_entries, windows)
+        starts = _evaluation_starts(records, serialized, tf.shape(encoded)[0], view, split, windows, tau_s)
 
         @plain
         def cut(start: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -184,6 +250,46 @@ def evaluation_batches(
     return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 
+def central_batches(
+    records: Records,
+    *,
+    split: str,
+    views: tuple[str, ...],
+    batch_size: int,
+    crop: int,
+    labeled_only: bool = False,
+) -> tf.data.Dataset:
+    """The middle clip of each view of each record, in record order, of which the central square.
+
+    Args:
+        records, split, batch_size, crop: as of `evaluation_batches`.
+        views: "observed", "future", or both.
+        labeled_only: leave out records whose label is -1.
+
+    Returns:
+        Dataset of the dicts of `training_batches`, with a length; the last batch may be smaller.
+    """
+
+    @plain
+    def cut(index: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        context, segments = parse(records, serialized, views)
+        clips = {}
+        for view, encoded in segments.items():
+            frames = tf.shape(encoded)[0]
+            start = _evaluation_starts(records, serialized, frames, view, split, 1, None)[0]
+            clips[view] = cut_clip(records, context, encoded, start, crop, None)
+        return {**clips, "index": index, "label": tf.cast(context[schema.LABEL_INDEX], tf.int32)}
+
+    dataset = tf.data.TFRecordDataset(records.paths(split)).enumerate()
+    info = records.split(split)
+    if labeled_only:
+        dataset = dataset.filter(plain(lambda index, record: _parse_context(record)[schema.LABEL_INDEX] >= 0))
+    dataset = dataset.map(cut, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    count = info.labeled if labeled_only else info.records
+    dataset = dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
+    return dataset.apply(tf.data.experimental.assert_cardinality(-(-count // batch_size)))
+
+
 def _first_share(encoded: tf.Tensor, share: float) -> tf.Tensor:
     """The first `share` of a segment's entries, rounded up."""
     # Exact: a float times a count may come out just above a whole number, and be rounded up from there.
@@ -206,12 +312,6 @@ def observed_start(
     return tf.clip_by_value(start, 0, tf.maximum(entries - clip_frames, 0))
 
 
-def _shuffle_records(split: SplitInfo) -> int:
-    """Records to hold for shuffling."""
-    mean_bytes = sum(shard.bytes for shard in split.shards) // split.records
-    return max(1, min(SHUFFLE_RECORDS, SHUFFLE_BYTES // max(1, mean_bytes)))
-
-
 def _share_of(dataset: tf.data.Dataset, batch_size: int, part: int, parts: int) -> tf.data.Dataset:
     """The elements in the `part`-th of `parts` equal parts of each whole batch."""
     size = batch_size // parts
@@ -223,19 +323,82 @@ def _share_of(dataset: tf.data.Dataset, batch_size: int, part: int, parts: int) 
     return dataset.batch(batch_size, drop_remainder=True).map(cut).unbatch()
 
 
-def _numbered_records(records: Records, seed: int, epoch: int) -> tf.data.Dataset:
-    """(number in the split, serialized record), with the shards in an order drawn from (seed, epoch)."""
+def _draw_order(records: Records, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.int64]:
+    """An epoch's shards as drawn, the number of each one's first record, and a seed to shuffle with."""
     shards = records.split("train").shards
     first = np.cumsum([0] + [shard.records for shard in shards])[:-1].astype(np.int64)
     order = np.random.default_rng((seed, epoch)).permutation(len(shards))
-    paths = np.array(records.paths("train"))
-    files = tf.data.Dataset.from_tensor_slices((paths[order], first[order]))
-    return files.interleave(
+    order_seed = np.random.SeedSequence((seed, epoch)).generate_state(1)[0]
+    return np.array(records.paths("train"))[order], first[order], np.int64(order_seed)
+
+
+def _shuffled_records(
+    records: Records,
+    paths: np.ndarray | tf.Tensor,
+    first: np.ndarray | tf.Tensor,
+    order_seed: np.int64 | tf.Tensor,
+    *,
+    labels: np.ndarray | None = None,
+    labeled_only: bool = False,
+    held_out: np.ndarray | None = None,
+) -> tf.data.Dataset:
+    """(number in the split, serialized record, label) of an epoch, in the order of `_draw_order`."""
+
+    @plain
+    def parse_label(index: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        recorded = _parse_context(serialized)[schema.LABEL_INDEX]
+        label = recorded if labels is None else tf.gather(tf.constant(labels), index)
+        return index, serialized, label
+
+    dataset = tf.data.Dataset.from_tensor_slices((paths, first)).interleave(
         plain(lambda path, number: tf.data.TFRecordDataset(path).enumerate(start=number)),
         cycle_length=4,
         num_parallel_calls=tf.data.AUTOTUNE,
         deterministic=True,
     )
+    if held_out is not None:
+        dataset = _keep(dataset, ~held_out)
+    dataset = dataset.map(parse_label, num_parallel_calls=tf.data.AUTOTUNE)
+    if labeled_only:
+        dataset = dataset.filter(plain(lambda index, serialized, label: label >= 0))
+    return dataset.shuffle(
+        _records_to_shuffle(records.split("train")), seed=order_seed, reshuffle_each_iteration=False
+    )
+
+
+def _records_to_shuffle(split: SplitInfo) -> int:
+    """Records to hold for shuffling."""
+    mean_bytes = sum(shard.bytes for shard in split.shards) // split.records
+    return max(1, min(_SHUFFLE_RECORDS, _SHUFFLE_BYTES // max(1, mean_bytes)))
+
+
+def _training_example(
+    records: Records,
+    serialized: tf.Tensor,
+    decision: augment.Decision,
+    views: tuple[str, ...],
+    crop: int,
+    index: tf.Tensor,
+    label: tf.Tensor,
+) -> dict[str, tf.Tensor]:
+    clips = _pair_of_clips(records, serialized, decision, views, crop)
+    return {**clips, "index": index, "label": tf.cast(label, tf.int32)}
+
+
+def _evaluation_starts(
+    records: Records,
+    serialized: tf.Tensor,
+    entries: tf.Tensor,
+    view: str,
+    split: str,
+    windows: int,
+    tau_s: float | None,
+) -> tf.Tensor:
+    """Where the windows of a segment of so many entries begin: int32 `(n,)`."""
+    # Where val and test segments hold more than the protocol lets A see, that clip is cut out of them.
+    if view == OBSERVED and split != "train" and records.manifest.longest_anticipation_s is not None:
+        return tf.reshape(observed_start(records, serialized, entries, tau_s), (1,))
+    return augment.window_starts(entries, records.clip_entries, windows)
 
 
 def _keep(numbered: tf.data.Dataset, chosen: np.ndarray) -> tf.data.Dataset:
@@ -243,29 +406,12 @@ def _keep(numbered: tf.data.Dataset, chosen: np.ndarray) -> tf.data.Dataset:
     return numbered.filter(plain(lambda number, serialized: tf.gather(tf.constant(chosen), number)))
 
 
-# From a serialized record to the clips that are cut out of it: frames, flow or features.
-
-
-# Pixels of a clip for each position of I3D's map at MaxPool3d_4a_3x3.
-MAP_STRIDE = 16
-
-# Nothing here needs AutoGraph, and its conversion takes longer than the tracing, anew for each epoch.
-plain = tf.autograph.experimental.do_not_convert
-_CONTEXT = {
-    schema.LABEL_INDEX: tf.io.FixedLenFeature((), tf.int64),
-    schema.CLIP_ID: tf.io.FixedLenFeature((), tf.string),
-    schema.CLIP_VIDEO: tf.io.FixedLenFeature((), tf.string),
-    # Empty in records of frames.
-    schema.FEATURE_SHAPE: tf.io.RaggedFeature(tf.int64),
-}
-
-
 def map_side(crop: int) -> int:
     """Positions a side that I3D's stem makes of `crop` pixels."""
     return -(-crop // MAP_STRIDE)
 
 
-def pair_of_clips(
+def _pair_of_clips(
     records: Records, serialized: tf.Tensor, decision: augment.Decision, views: tuple[str, ...], crop: int
 ) -> dict[str, tf.Tensor]:
     """Clips of the views, cut with the same start, square and flip."""
@@ -323,8 +469,9 @@ def _draw_start(decision: augment.Decision, starts: tf.Tensor) -> tf.Tensor:
     return tf.cast(decision.start * tf.cast(starts, tf.float32), tf.int32)
 
 
-def parse_context(serialized: tf.Tensor) -> dict[str, Any]:
+def _parse_context(serialized: tf.Tensor) -> dict[str, Any]:
     """Label, id, video and the shape of features, where there are any."""
+    context: dict[str, Any]
     context, _ = tf.io.parse_single_sequence_example(serialized, context_features=_CONTEXT)
     return context
 

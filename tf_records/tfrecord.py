@@ -1,6 +1,7 @@
 """TFRecord files, written and read without TensorFlow: in any order of the records, past damaged ones."""
 
 import hashlib
+import os
 import struct
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +11,7 @@ from typing import BinaryIO
 
 import google_crc32c
 
-from tf_records.remote_path import RecordPath
+from tf_records.remote_path import record_path
 
 _MEMORY_BYTES = 64 * 2**20
 _CHUNK_BYTES = 2**20
@@ -96,11 +97,12 @@ class OrderedRecords:
             yield chunk
 
 
-def read_records(path: RecordPath) -> Iterator[bytes | str]:
+def read_records(path: str | os.PathLike[str]) -> Iterator[bytes | str]:
     """Yields each record, or in its place what is wrong with it; a damaged length hides all that follows.
 
     TensorFlow's own reader stops at the first damaged record.
     """
+    path = record_path(path)
     size = path.stat().st_size
     with path.open("rb") as file:
         while (offset := file.tell()) < size:

@@ -40,7 +40,7 @@ from tf_records.manifest import (
     load_manifest,
 )
 from tf_records.plan import BuildOptions, Pair, ShardTask, empty_manifest, plan_shards
-from tf_records.remote_path import RecordPath
+from tf_records.remote_path import RecordPath, record_path
 from tf_records.sources.sample import Annotations, Sample
 from tf_records.tfrecord import OrderedRecords, RecordFile
 from tf_records.video import open_video
@@ -189,7 +189,7 @@ ShardWriter = Callable[[tuple[ShardTask, ...], RecordPath], Iterator[ShardResult
 
 def build_records(
     annotations: Annotations,
-    out: RecordPath,
+    out: str | os.PathLike[str],
     options: BuildOptions,
     *,
     workers: int = 1,
@@ -216,6 +216,7 @@ def build_records(
             it comes out otherwise than before.
         KdantError: `out` is not empty, in use or cannot be written, or a video vanished meanwhile.
     """
+    out = record_path(out)
     claim_folder(out, resume=resume, overwrite=overwrite)
     try:
         with lock_folder(out):

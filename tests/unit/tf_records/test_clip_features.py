@@ -126,7 +126,7 @@ def test_everything_but_the_frames_stays(records: Records) -> None:
         assert context.pop("feature/shape").int64_list.value == [CLIP, 4, 5, 3]
         assert context == dict(before.context.feature)
         assert set(after.feature_lists.feature_list) == {"observed/feature/raw", "future/feature/raw"}
-    np.testing.assert_array_equal(made.labels("train"), records.labels("train"))
+    np.testing.assert_array_equal(made.labels_and_videos("train")[0], records.labels_and_videos("train")[0])
     assert not list(find_damage(made.folder, made.manifest.shards, made.manifest))
     manifest = made.manifest
     assert manifest.features == dataclasses.replace(INFO, shape=(CLIP, 4, 5, 3))

@@ -85,7 +85,7 @@ def test_everything_but_the_frames_stays(records: Records) -> None:
         assert context.pop("feature/shape").int64_list.value == [2]
         assert context == dict(before.context.feature)
         assert set(after.feature_lists.feature_list) == {"observed/feature/raw", "future/feature/raw"}
-    np.testing.assert_array_equal(made.labels("train"), records.labels("train"))
+    np.testing.assert_array_equal(made.labels_and_videos("train")[0], records.labels_and_videos("train")[0])
 
 
 def test_a_frame_is_computed_once_a_record_in_batches_of_one_size(records: Records) -> None:

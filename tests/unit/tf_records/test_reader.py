@@ -293,7 +293,7 @@ def test_labeled_only_leaves_out_the_unlabelled(record_folder: Path) -> None:
 
 def test_given_labels_replace_the_recorded_ones_in_record_order(record_folder: Path) -> None:
     records = Records.open(record_folder)
-    recorded = records.labels("train")
+    recorded = records.labels_and_videos("train")[0]
     numbers_of = [batch["label"] for batch in batches(records, crop=56, labels=np.arange(20))]
     plain = [batch["label"] for batch in batches(records, crop=56)]
     np.testing.assert_array_equal(recorded[np.concatenate(numbers_of)], np.concatenate(plain))
@@ -307,10 +307,10 @@ def test_given_labels_decide_what_labeled_only_leaves_out(record_folder: Path) -
 
 def test_labels_are_read_in_record_order(record_folder: Path, numbered: Records) -> None:
     records = Records.open(record_folder)
-    assert records.labels("train").dtype == np.int64
-    assert np.sum(records.labels("train") == -1) == 4
-    assert records.labels("test").tolist() == [0, 1, 2, 3] * 2
-    assert numbered.labels("test").tolist() == [0, 1] * 4
+    assert records.labels_and_videos("train")[0].dtype == np.int64
+    assert np.sum(records.labels_and_videos("train")[0] == -1) == 4
+    assert records.labels_and_videos("test")[0].tolist() == [0, 1, 2, 3] * 2
+    assert numbered.labels_and_videos("test")[0].tolist() == [0, 1] * 4
 
 
 def evaluate(
@@ -430,7 +430,7 @@ def test_a_damaged_record_is_named_while_training_and_evaluating(copy: Path, pla
             read_all(dataset, records, split)
         assert ("--skip-damaged" in str(error.value)) == (split == "train")
     with pytest.raises(RecordError, match="train-00000-of-00001"), naming_damage(records, "train"):
-        records.labels("train")
+        records.labels_and_videos("train")[0]
 
 
 def test_a_picture_that_is_no_jpeg_is_named(tmp_path: Path) -> None:

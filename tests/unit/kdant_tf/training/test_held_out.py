@@ -35,7 +35,7 @@ def test_whole_videos_are_held_out_whatever_the_order(pairs, fraction, seed, ran
 def test_labels_are_dropped_of_what_remains(record_folder):
     records = Records.open(record_folder)
     seen = choose_labels(records, TrainConfig(validation_fraction=0.25, label_fraction=0.5))
-    recorded = records.labels("train")
+    recorded = records.labels_and_videos("train")[0]
     assert np.sum(seen.held_out) == 4
     assert np.all(recorded[seen.held_out] >= 0)
     np.testing.assert_array_equal(seen.labels[seen.held_out], recorded[seen.held_out])
@@ -47,7 +47,7 @@ def test_held_out_samples_are_in_no_batch(record_folder, labeled_only):
     records = Records.open(record_folder)
     seen = choose_labels(records, TrainConfig(validation_fraction=0.25))
     # In place of the labels: each record's number.
-    numbers = np.arange(20) - np.where(records.labels("train") < 0, 100, 0)
+    numbers = np.arange(20) - np.where(records.labels_and_videos("train")[0] < 0, 100, 0)
     batches = training_batches(
         records,
         views=("future",),
