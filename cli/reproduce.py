@@ -115,7 +115,7 @@ def plan_inputs(
     Args:
         presets: stream → the study's own preset.
     """
-    from kdant_tf.studies.plan import Base, read_sources
+    from kdant_tf.studies.study_plan import Base, read_sources
 
     sources = read_sources(records, flow_records, seeds=seeds, splits=splits, streams=streams.split(","))
     base = Base(preset=preset, presets=presets, scale=scale, file=config_file, label_fraction=label_fraction)

@@ -10,7 +10,6 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from kdant_tf.studies.plan import RunSpec
 from kdant_tf.studies.results import (
     describe_average,
     describe_difference,
@@ -18,6 +17,7 @@ from kdant_tf.studies.results import (
     describe_spread,
 )
 from kdant_tf.studies.study_folder import StudyFile
+from kdant_tf.studies.study_plan import RunSpec
 
 from .output import clock, percent, print_json, print_table
 
@@ -168,7 +168,7 @@ class StudyProgress:
         del self.waiting[spec.name]
         self.running[spec.name] = _Running(spec)
 
-    def told(self, spec: RunSpec, fields: Mapping[str, Any]) -> None:
+    def reported(self, spec: RunSpec, fields: Mapping[str, Any]) -> None:
         self.running[spec.name].take(fields)
 
     def ended(self, spec: RunSpec, seconds: float) -> None:

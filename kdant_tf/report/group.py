@@ -11,8 +11,8 @@ import numpy as np
 
 from kdant_tf.evaluation.predictions import EvaluatedRun, Predictions, evaluate_command, read_evaluated
 from kdant_tf.runs import MODEL_NAME, Run, load_run, manifest_sha256
-from kdant_tf.studies.plan import run_folder
 from kdant_tf.studies.study_folder import STUDY_NAME, StudyFile
+from kdant_tf.studies.study_plan import run_folder
 from tf_records.errors import RunError
 from tf_records.manifest import load_manifest
 from tf_records.remote_path import RecordPath

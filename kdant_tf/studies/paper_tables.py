@@ -1,17 +1,22 @@
-"""Tables 1 and 2 of the paper: anticipation on JHMDB (§4.2). No TensorFlow here."""
+"""The paper's tables as studies: Tables 1 and 2 (JHMDB), Table 3 (EPIC-KITCHENS-55), Figure 4 (THUMOS14).
+
+Each has the figures that the paper prints, the rows of its table, and a function that plans its runs.
+No TensorFlow here.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
 
 from kdant_tf.config import FEATURE_LOSS_NAMES, STUDENT, TEACHER
-from kdant_tf.studies.plan import (
+from kdant_tf.studies.study_plan import (
     TINY,
-    Base,
-    Column,
     Network,
-    Row,
-    Source,
+    RecordSource,
     Study,
+    StudySettings,
+    TableColumn,
+    TableRow,
+    choose_networks,
     choose_rows,
     places_of,
     plan_runs,
@@ -21,15 +26,17 @@ from tf_records.manifest import load_manifest
 from tf_records.remote_path import RecordPath
 from tf_records.schema import FUTURE, OBSERVED
 
-# What the paper prints, in percent, with where it stands.
-#
-# Source: V. Tran, Y. Wang, M. Hoai, "Back to the Future: Knowledge Distillation for Human Action
-# Anticipation", 2019. Facts only: the method's numbers are in the paper's tables, nothing was measured here.
-
-
 PAPER_SOURCE = "Tran, Wang and Hoai 2019"
 
-# Table 1: JHMDB, top-1, averaged over the three splits. The paper has no student without a feature loss.
+
+def fractions(percentages: Mapping[str, float]) -> dict[str, float]:
+    """Percentages, as the paper prints them, as shares of 1."""
+    return {name: round(value / 100, 6) for name, value in percentages.items()}
+
+
+# Tables 1 and 2: anticipation on JHMDB (§4.2).
+
+# Top-1 in percent, averaged over the three splits. The paper has no student without a feature loss.
 PUBLISHED_TABLE1: Mapping[str, Mapping[str, float]] = {
     "recognition": {"RGB": 75.3, "Flow": 77.8, "Both": 83.9},
     "teacher": {"RGB": 69.0, "Flow": 64.4, "Both": 74.9},
@@ -37,7 +44,7 @@ PUBLISHED_TABLE1: Mapping[str, Mapping[str, float]] = {
     "unidirectional": {"RGB": 70.0, "Flow": 67.3, "Both": 75.7},
     "bidirectional": {"RGB": 70.2, "Flow": 67.7, "Both": 75.9},
 }
-# Table 2: JHMDB, top-1 from the first 20 % of the video; with the references that the paper gives.
+# Table 2: top-1 from the first 20 % of the video; with the references that the paper gives.
 PUBLISHED_TABLE2: Mapping[str, float] = {
     "DP-SVM (Soomro et al. 2019)": 5.0,
     "S-SVM (Soomro et al. 2019)": 5.0,
@@ -48,43 +55,28 @@ PUBLISHED_TABLE2: Mapping[str, float] = {
     "Future Dynamic Images (Rodriguez et al. 2018)": 61.0,
     "Feature Mapping RNN (Shi et al. 2018)": 73.4,
 }
-# Table 3: EPIC-KITCHENS-55, verbs; top-5 and the recognition network are in the text of §4.3.
-PUBLISHED_TABLE3: Mapping[str, Mapping[str, float]] = {
-    "recognition": {"top-1": 46.1},
-    "tsn": {"top-1": 28.5, "top-5": 73.4},
-    "i3d": {"top-1": 30.1, "top-5": 74.3},
-    "distilled": {"top-1": 31.8, "top-5": 74.4},
-}
-# Figure 4: THUMOS14, what twice the labels gain. §4.4 has "1.4% and 2.8%" for the two networks and "larger
-# for weaker features", so the larger one is taken for ResNet's. The accuracies are in the picture alone.
-PUBLISHED_FIGURE4_GAINS: Mapping[str, float] = {"resnet": 2.8, "i3d": 1.4}
-
-
-def fractions(percentages: Mapping[str, float]) -> dict[str, float]:
-    """The same as shares of 1."""
-    return {name: round(value / 100, 6) for name, value in percentages.items()}
-
-
 TABLE1_PRESETS = {"rgb": "jhmdb-rgb", "flow": "jhmdb-flow"}
-_TEACHER = Network(name="teacher", role=TEACHER, views=(FUTURE, OBSERVED))
-_STUDENTS = tuple(
-    Network(name=loss, role=STUDENT, settings={"feature_loss": loss}, teacher="teacher")
-    for loss in FEATURE_LOSS_NAMES
+_TABLE1_NETWORKS = (
+    Network(name="teacher", role=TEACHER, views=(FUTURE, OBSERVED)),
+    *(
+        Network(name=loss, role=STUDENT, settings={"feature_loss": loss}, teacher="teacher")
+        for loss in FEATURE_LOSS_NAMES
+    ),
 )
 _TABLE1_COLUMNS = (
-    Column(name="RGB", streams=("rgb",)),
-    Column(name="Flow", streams=("flow",)),
-    Column(name="Both", streams=("rgb", "flow")),
+    TableColumn(name="RGB", streams=("rgb",)),
+    TableColumn(name="Flow", streams=("flow",)),
+    TableColumn(name="Both", streams=("rgb", "flow")),
 )
 TABLE1_ROWS = (
-    Row(
+    TableRow(
         name="recognition",
         title="teacher, whole video",
         network="teacher",
         view=FUTURE,
         published=fractions(PUBLISHED_TABLE1["recognition"]),
     ),
-    Row(
+    TableRow(
         name="teacher",
         title="teacher, first 20 %",
         network="teacher",
@@ -92,7 +84,7 @@ TABLE1_ROWS = (
         published=fractions(PUBLISHED_TABLE1["teacher"]),
     ),
     *(
-        Row(
+        TableRow(
             name=loss,
             title=f"student {loss}",
             network=loss,
@@ -104,38 +96,40 @@ TABLE1_ROWS = (
 )
 
 
-def plan_table1(sources: Sequence[Source], base: Base, row_names: Sequence[str] = ()) -> Study:
+def plan_table1(
+    sources: Sequence[RecordSource], settings: StudySettings, row_names: Sequence[str] = ()
+) -> Study:
     """Recognition, the recognition network on the first fifth, and four students: RGB, Flow and Both.
 
     Raises:
-        KdantError: records, settings or rows that cannot be.
+        KdantError: records that do not fit, invalid settings, or unknown rows.
     """
     rows = choose_rows(TABLE1_ROWS, row_names)
-    wanted = {row.network for row in rows}
-    networks = (_TEACHER, *(network for network in _STUDENTS if network.name in wanted))
-    runs = plan_runs(networks, sources, base)
+    runs = plan_runs(choose_networks(_TABLE1_NETWORKS, rows), sources, settings)
     return Study(
         name="table1",
         title="Table 1: action anticipation on JHMDB",
-        scale=base.describe(runs),
+        scale=settings.describe(runs),
         source=f"{PAPER_SOURCE}, Table 1",
         places=places_of(sources),
         runs=runs,
         rows=rows,
-        columns=columns_of(sources),
+        columns=_table1_columns(sources),
     )
 
 
-def plan_table2(sources: Sequence[Source], base: Base, row_names: Sequence[str] = ()) -> Study:
+def plan_table2(
+    sources: Sequence[RecordSource], settings: StudySettings, row_names: Sequence[str] = ()
+) -> Study:
     """The bidirectional student, RGB and Flow added where there are both, beside the literature.
 
     Its runs are some of Table 1's, of the same names.
 
     Raises:
-        KdantError: records or settings that cannot be.
+        KdantError: records that do not fit, invalid settings, or unknown rows.
     """
-    column = columns_of(sources)[-1]
-    ours = Row(
+    column = _table1_columns(sources)[-1]
+    ours = TableRow(
         name="bidirectional",
         title="I3D + knowledge distillation",
         network="bidirectional",
@@ -143,57 +137,64 @@ def plan_table2(sources: Sequence[Source], base: Base, row_names: Sequence[str] 
     )
     rows = (
         *(
-            Row(name=name, title=f"{name}, as published", published={"top-1": share})
+            TableRow(name=name, title=f"{name}, as published", published={"top-1": share})
             for name, share in fractions(PUBLISHED_TABLE2).items()
         ),
         ours,
     )
-    networks = (_TEACHER, *(network for network in _STUDENTS if network.name == ours.network))
-    runs = plan_runs(networks, sources, base)
+    runs = plan_runs(choose_networks(_TABLE1_NETWORKS, [ours]), sources, settings)
     return Study(
         name="table2",
         title=f"Table 2: anticipation from the first 20 % of JHMDB's videos ({column.name})",
-        scale=base.describe(runs),
+        scale=settings.describe(runs),
         source=f"{PAPER_SOURCE}, Table 2",
         places=places_of(sources),
         runs=runs,
         rows=choose_rows(rows, row_names),
-        columns=(Column(name="top-1", streams=column.streams),),
+        columns=(TableColumn(name="top-1", streams=column.streams),),
     )
 
 
-def columns_of(sources: Sequence[Source]) -> tuple[Column, ...]:
+def _table1_columns(sources: Sequence[RecordSource]) -> tuple[TableColumn, ...]:
     """Those whose streams there are records of."""
     return tuple(column for column in _TABLE1_COLUMNS if set(column.streams) <= set(sources[0].records))
 
 
-# Table 3 of the paper: anticipating verbs on EPIC-KITCHENS-55 (§4.3). No TensorFlow here.
+# Table 3: anticipating verbs on EPIC-KITCHENS-55 (§4.3).
 
-
-TABLE3_PRESETS = {"rgb": "epic55"}
-_TABLE3_COLUMNS = (Column(name="top-1", streams=("rgb",)), Column(name="top-5", streams=("rgb",), k=5))
-_TITLES = {
-    "recognition": ("teacher, the action itself", "teacher", FUTURE),
-    "tsn": ("TSN-RGB, labels", "tsn", OBSERVED),
-    "i3d": ("I3D, labels", "i3d", OBSERVED),
-    "distilled": ("I3D, distilled", "distilled", OBSERVED),
+# In percent; top-5 and the recognition network are in the text.
+PUBLISHED_TABLE3: Mapping[str, Mapping[str, float]] = {
+    "recognition": {"top-1": 46.1},
+    "tsn": {"top-1": 28.5, "top-5": 73.4},
+    "i3d": {"top-1": 30.1, "top-5": 74.3},
+    "distilled": {"top-1": 31.8, "top-5": 74.4},
 }
+TABLE3_PRESETS = {"rgb": "epic55"}
+_TABLE3_COLUMNS = (
+    TableColumn(name="top-1", streams=("rgb",)),
+    TableColumn(name="top-5", streams=("rgb",), k=5),
+)
 TABLE3_ROWS = tuple(
-    Row(
+    TableRow(
         name=name,
         title=title,
-        network=network,
-        view=view,
+        network="teacher" if name == "recognition" else name,
+        view=FUTURE if name == "recognition" else OBSERVED,
         reference="i3d" if name in ("tsn", "distilled") else None,
         published=fractions(PUBLISHED_TABLE3[name]),
     )
-    for name, (title, network, view) in _TITLES.items()
+    for name, title in (
+        ("recognition", "teacher, the action itself"),
+        ("tsn", "TSN-RGB, labels"),
+        ("i3d", "I3D, labels"),
+        ("distilled", "I3D, distilled"),
+    )
 )
 
 
 def plan_table3(
-    sources: Sequence[Source],
-    base: Base,
+    sources: Sequence[RecordSource],
+    settings: StudySettings,
     row_names: Sequence[str] = (),
     frame_records: Sequence[RecordPath] = (),
 ) -> Study:
@@ -201,25 +202,24 @@ def plan_table3(
 
     Args:
         sources: records of EPIC-KITCHENS-55, of frames or of features.
-        base: settings.
+        settings: preset, scale and file of the runs.
         row_names: empty for all.
         frame_records: as frames, one a source, for TSN; needed where `sources` are of features.
 
     Raises:
-        KdantError: records, settings or rows that cannot be.
+        KdantError: records that do not fit, invalid settings, or unknown rows.
     """
     rows = choose_rows(TABLE3_ROWS, row_names)
-    sources = with_rgb_alone(sources)
+    sources = _with_rgb_alone(sources)
     if frame_records:
         sources = _with_frames(sources, frame_records)
-    wanted = {row.network for row in rows}
-    if "tsn" in wanted and not frame_records:
+    elif any(row.network == "tsn" for row in rows):
         _check_frames(sources)
-    runs = plan_runs(_choose_networks(wanted, base), sources, base)
+    runs = plan_runs(choose_networks(_table3_networks(settings.scale), rows), sources, settings)
     return Study(
         name="table3",
         title="Table 3: anticipation of verbs on EPIC-KITCHENS-55",
-        scale=base.describe(runs),
+        scale=settings.describe(runs),
         source=f"{PAPER_SOURCE}, Table 3 and §4.3",
         places=places_of(sources),
         runs=runs,
@@ -228,22 +228,19 @@ def plan_table3(
     )
 
 
-def _choose_networks(wanted: set[str | None], base: Base) -> list[Network]:
+def _table3_networks(scale: str) -> tuple[Network, ...]:
     # TSN's pretraining is ImageNet's; the smallest scale needs no download.
-    tsn = {"model": "tsn", "init": "random" if base.scale == TINY else "imagenet"}
-    networks = [
+    tsn = {"model": "tsn", "init": "random" if scale == TINY else "imagenet", "teacher_view": OBSERVED}
+    distillation = {"feature_loss": "bidirectional"}
+    return (
         Network(name="teacher", role=TEACHER, views=(FUTURE,)),
-        Network(name="tsn", role=TEACHER, settings={"teacher_view": OBSERVED, **tsn}, frames=True),
+        Network(name="tsn", role=TEACHER, settings=tsn, frames=True),
         Network(name="i3d", role=TEACHER, settings={"teacher_view": OBSERVED}),
-        Network(
-            name="distilled", role=STUDENT, settings={"feature_loss": "bidirectional"}, teacher="teacher"
-        ),
-    ]
-    needed = wanted | ({"teacher"} if "distilled" in wanted else set())
-    return [network for network in networks if network.name in needed]
+        Network(name="distilled", role=STUDENT, settings=distillation, teacher="teacher"),
+    )
 
 
-def with_rgb_alone(sources: Sequence[Source]) -> list[Source]:
+def _with_rgb_alone(sources: Sequence[RecordSource]) -> list[RecordSource]:
     """The sources without optical flow, which only Table 1 uses.
 
     Raises:
@@ -254,7 +251,7 @@ def with_rgb_alone(sources: Sequence[Source]) -> list[Source]:
     return [dataclasses.replace(source, records={"rgb": source.records["rgb"]}) for source in sources]
 
 
-def _with_frames(sources: Sequence[Source], frame_records: Sequence[RecordPath]) -> list[Source]:
+def _with_frames(sources: Sequence[RecordSource], frame_records: Sequence[RecordPath]) -> list[RecordSource]:
     if len(frame_records) != len(sources):
         raise KdantError(
             f"--frame-records should be given once for each --records. Received: {len(frame_records)} for "
@@ -266,7 +263,7 @@ def _with_frames(sources: Sequence[Source], frame_records: Sequence[RecordPath])
     ]
 
 
-def _check_frames(sources: Sequence[Source]) -> None:
+def _check_frames(sources: Sequence[RecordSource]) -> None:
     for source in sources:
         if load_manifest(source.records["rgb"]).features is not None:
             raise KdantError(
@@ -275,20 +272,20 @@ def _check_frames(sources: Sequence[Source]) -> None:
             )
 
 
-# Figure 4 of the paper: what twice the labels gain on THUMOS14, and what distillation does (§4.4).
-#
-# No TensorFlow here.
+# Figure 4: what twice the labels gain on THUMOS14, and what distillation does (§4.4).
 
-
+# Percentage points from twice the labels. §4.4 has "1.4% and 2.8%" for the two networks and "larger
+# for weaker features", so the larger one is taken for ResNet's. The accuracies are in the picture alone.
+PUBLISHED_FIGURE4_GAINS: Mapping[str, float] = {"resnet": 2.8, "i3d": 1.4}
 _HALF = 0.5
-# Name of the kind → its words, preset and model.
+# Kind of network → its words, preset and model.
 _KINDS = {
     "resnet": ("ResNet-152 + MLP", "thumos14-frames", "frame-mlp"),
     "i3d": ("I3D", "thumos14-i3d", "i3d"),
 }
-_FIGURE4_COLUMN = Column(name="top-1", streams=("rgb",))
+_FIGURE4_COLUMN = TableColumn(name="top-1", streams=("rgb",))
 FIGURE4_ROWS = tuple(
-    Row(
+    TableRow(
         name=f"{kind}-{labels}",
         title=f"{words}, {title}",
         network=f"{kind}-{labels}",
@@ -306,25 +303,28 @@ FIGURE4_ROWS = tuple(
 )
 
 
-def plan_figure4(sources: Sequence[Source], base: Base, row_names: Sequence[str] = ()) -> Study:
+def plan_figure4(
+    sources: Sequence[RecordSource], settings: StudySettings, row_names: Sequence[str] = ()
+) -> Study:
     """Two networks with all labels, with half of them, and with half and the rest taught by a teacher.
 
     The teacher has half of the labels too.
 
     Raises:
-        KdantError: records, settings or rows that cannot be.
+        KdantError: records that do not fit, invalid settings, or unknown rows.
     """
-    if base.label_fraction != 1:
-        raise KdantError(f"Figure 4 sets the share of the labels itself. Received: {base.label_fraction}.")
+    if settings.label_fraction != 1:
+        raise KdantError(
+            f"Figure 4 sets the share of the labels itself. Received: {settings.label_fraction}."
+        )
     rows = choose_rows(FIGURE4_ROWS, row_names)
-    sources = with_rgb_alone(sources)
-    wanted = {row.network for row in rows}
-    networks = [network for kind in _KINDS for network in _networks_of(kind, wanted)]
-    runs = plan_runs(networks, sources, base)
+    sources = _with_rgb_alone(sources)
+    networks = [network for kind in _KINDS for network in _figure4_networks(kind)]
+    runs = plan_runs(choose_networks(networks, rows), sources, settings)
     return Study(
         name="figure4",
         title="Figure 4: labels and distillation on THUMOS14",
-        scale=base.describe(runs),
+        scale=settings.describe(runs),
         source=f"{PAPER_SOURCE}, §4.4, which prints differences alone",
         places=places_of(sources),
         runs=runs,
@@ -333,22 +333,16 @@ def plan_figure4(sources: Sequence[Source], base: Base, row_names: Sequence[str]
     )
 
 
-def _networks_of(kind: str, wanted: set[str | None]) -> list[Network]:
-    """Those of a kind that are wanted, and the teacher that one of them needs."""
+def _figure4_networks(kind: str) -> tuple[Network, ...]:
     _, preset, model = _KINDS[kind]
     half, alone = {"model": model, "label_fraction": _HALF}, {"teacher_view": OBSERVED}
-    distilled = {**half, "feature_loss": "bidirectional"}
-    networks = [
+    distillation = {**half, "feature_loss": "bidirectional"}
+    teacher = f"{kind}-teacher"
+    return (
         Network(name=f"{kind}-half", role=TEACHER, settings={**half, **alone}, preset=preset),
-        Network(name=f"{kind}-teacher", role=TEACHER, settings=half, views=(FUTURE,), preset=preset),
+        Network(name=teacher, role=TEACHER, settings=half, views=(FUTURE,), preset=preset),
         Network(
-            name=f"{kind}-distilled",
-            role=STUDENT,
-            settings=distilled,
-            teacher=f"{kind}-teacher",
-            preset=preset,
+            name=f"{kind}-distilled", role=STUDENT, settings=distillation, teacher=teacher, preset=preset
         ),
         Network(name=f"{kind}-all", role=TEACHER, settings={"model": model, **alone}, preset=preset),
-    ]
-    needed = wanted | ({f"{kind}-teacher"} if f"{kind}-distilled" in wanted else set())
-    return [network for network in networks if network.name in needed]
+    )

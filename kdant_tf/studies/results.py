@@ -1,4 +1,7 @@
-"""From a study's run folders to its table; trains nothing. No TensorFlow here."""
+"""From a study's run folders to its table: means over places, paired differences, CSV, JSON and LaTeX.
+
+It trains nothing. No TensorFlow here.
+"""
 
 from __future__ import annotations
 
@@ -12,39 +15,31 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from tabulate import SEPARATING_LINE, tabulate
 
 from kdant_tf.evaluation.metrics import RESAMPLES, Interval
 from kdant_tf.evaluation.predictions import Predictions, fuse, load_predictions
 from kdant_tf.runs import PREDICTIONS_NAME
-from kdant_tf.studies.plan import Column, Place, Row, Study, run_folder, run_name
 from kdant_tf.studies.study_folder import TEST
+from kdant_tf.studies.study_plan import Place, Study, TableColumn, TableRow, run_folder, run_name
 from tf_records.files import write_text_atomically
 
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One row's accuracy in one column; shares of 1.
-
-    Args:
-        ours: over the places whose runs are there; None without any, or of a row of the literature.
-        values: at each of these places.
-        difference: from the row's reference, sample by sample, where both are there.
-        difference_average: of that difference at each place, for its spread over seeds.
-        published, published_difference: by the paper, where it has them.
-    """
-
-    ours: Average | None
-    values: dict[Place, float]
-    difference: Interval | None
-    difference_average: Average | None
-    published: float | None
-    published_difference: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON has it."""
-        fields = dataclasses.asdict(self)
-        at = [{"split": place.split, "seed": place.seed, "value": v} for place, v in self.values.items()]
-        return {**fields, "values": at}
+_CSV_COLUMNS = (
+    *("study", "scale", "row", "title", "column", "runs", "mean", "sd", "sd_over"),
+    *("reference", "difference", "difference_low", "difference_high", "difference_sd"),
+    *("published", "published_difference"),
+)
+_TEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "\\": r"\textbackslash{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    "±": r"$\pm$",
+}
+_SPECIAL = re.compile("|".join(re.escape(character) for character in _TEX))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +47,7 @@ class ResultTable:
     """A study's table. `cells` are by names of row and column, `missing` names runs that were not there."""
 
     study: Study
-    cells: dict[tuple[str, str], Cell]
+    cells: dict[tuple[str, str], TableCell]
     missing: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -79,81 +74,30 @@ class ResultTable:
         }
 
 
-def summarize(study: Study, folder: Path) -> ResultTable:
-    """The table of what is finished in a study's folder.
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TableCell:
+    """One row's accuracy in one column; shares of 1.
 
-    Raises:
-        RunError: predictions that cannot be read, or are of different samples.
+    Args:
+        ours: over the places whose runs are there; None without any, or of a row of the literature.
+        values: at each of these places.
+        difference: from the row's reference, sample by sample, where both are there.
+        difference_average: of that difference at each place, for its spread over seeds.
+        published, published_difference: by the paper, where it has them.
     """
-    reader = _Reader(folder)
-    rows = {row.name: row for row in study.rows}
-    cells = {
-        (row.name, column.name): _cell(reader, study, row, rows.get(row.reference or ""), column)
-        for row in study.rows
-        for column in study.columns
-    }
-    return ResultTable(study=study, cells=cells, missing=tuple(dict.fromkeys(reader.missing)))
 
+    ours: Average | None
+    values: dict[Place, float]
+    difference: Interval | None
+    difference_average: Average | None
+    published: float | None
+    published_difference: float | None
 
-class _Reader:
-    """Predictions of a study's runs, each read once."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.kept: dict[tuple[str, str], Predictions | None] = {}
-        self.missing: list[str] = []
-
-    def read(self, row: Row, column: Column, place: Place) -> Predictions | None:
-        """Of a row's network on its view, streams added; None where a run is not finished."""
-        assert row.network is not None
-        names = [run_name(stream, place, row.network) for stream in column.streams]
-        found = [self._read_run(name, row.view) for name in names]
-        self.missing += [name for name, seen in zip(names, found, strict=True) if seen is None]
-        streams = [seen for seen in found if seen is not None]
-        if len(streams) < len(names):
-            return None
-        return streams[0] if len(streams) == 1 else fuse(streams, [1.0] * len(streams))
-
-    def _read_run(self, name: str, view: str) -> Predictions | None:
-        if (name, view) not in self.kept:
-            path = run_folder(self.folder, name) / PREDICTIONS_NAME
-            self.kept[name, view] = load_predictions(path, f"{view}/{TEST}")
-        return self.kept[name, view]
-
-
-def _cell(reader: _Reader, study: Study, row: Row, reference: Row | None, column: Column) -> Cell:
-    right: dict[Place, PlacedSamples] = {}
-    gained: dict[Place, PlacedSamples] = {}
-    for place in study.places if row.network is not None else ():
-        seen = reader.read(row, column, place)
-        if seen is None:
-            continue
-        right[place] = PlacedSamples(values=seen.correct(column.k), videos=seen.videos)
-        before = None if reference is None else reader.read(reference, column, place)
-        if before is not None:
-            gained[place] = _gain(before, seen, column.k)
-    values = _means(right)
-    return Cell(
-        ours=average(values) if values else None,
-        values=values,
-        difference=paired_difference(gained, draw_seeds=study.draw_seeds) if gained else None,
-        difference_average=average(_means(gained)) if gained else None,
-        published=row.published.get(column.name),
-        published_difference=row.published_difference.get(column.name),
-    )
-
-
-def _gain(before: Predictions, seen: Predictions, k: int) -> PlacedSamples:
-    fuse([before, seen], [1.0, 1.0])  # refuses other samples
-    values = seen.correct(k).astype(np.float64) - before.correct(k).astype(np.float64)
-    return PlacedSamples(values=values, videos=seen.videos)
-
-
-def _means(samples: dict[Place, PlacedSamples]) -> dict[Place, float]:
-    return {place: float(np.mean(each.values)) for place, each in samples.items()}
-
-
-# From results at each place to a mean, its spread, and a paired difference. NumPy in, plain values out.
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        fields = dataclasses.asdict(self)
+        at = [{"split": place.split, "seed": place.seed, "value": v} for place, v in self.values.items()]
+        return {**fields, "values": at}
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,8 +119,8 @@ class Average:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class PlacedSamples:
-    """A value of each test sample at one place.
+class SampleValues:
+    """A value of each test sample, at one place.
 
     Args:
         values: float or bool `(N,)`.
@@ -185,6 +129,83 @@ class PlacedSamples:
 
     values: np.ndarray
     videos: np.ndarray
+
+
+def summarize(study: Study, folder: Path) -> ResultTable:
+    """The table of what is finished in a study's folder.
+
+    Raises:
+        RunError: predictions that cannot be read, or are of different samples.
+    """
+    reader = _Reader(folder)
+    rows = {row.name: row for row in study.rows}
+    cells = {
+        (row.name, column.name): _make_cell(reader, study, row, rows.get(row.reference or ""), column)
+        for row in study.rows
+        for column in study.columns
+    }
+    return ResultTable(study=study, cells=cells, missing=tuple(dict.fromkeys(reader.missing)))
+
+
+class _Reader:
+    """Predictions of a study's runs, each read once."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.kept: dict[tuple[str, str], Predictions | None] = {}
+        self.missing: list[str] = []
+
+    def read(self, row: TableRow, column: TableColumn, place: Place) -> Predictions | None:
+        """Of a row's network on its view, streams added; None where a run is not finished."""
+        assert row.network is not None
+        names = [run_name(stream, place, row.network) for stream in column.streams]
+        predictions = {name: self._read_run(name, row.view) for name in names}
+        self.missing += [name for name, each in predictions.items() if each is None]
+        streams = [each for each in predictions.values() if each is not None]
+        if len(streams) < len(names):
+            return None
+        return streams[0] if len(streams) == 1 else fuse(streams, [1.0] * len(streams))
+
+    def _read_run(self, name: str, view: str) -> Predictions | None:
+        if (name, view) not in self.kept:
+            path = run_folder(self.folder, name) / PREDICTIONS_NAME
+            self.kept[name, view] = load_predictions(path, f"{view}/{TEST}")
+        return self.kept[name, view]
+
+
+def _make_cell(
+    reader: _Reader, study: Study, row: TableRow, reference: TableRow | None, column: TableColumn
+) -> TableCell:
+    right: dict[Place, SampleValues] = {}
+    gained: dict[Place, SampleValues] = {}
+    for place in study.places if row.network is not None else ():
+        own = reader.read(row, column, place)
+        if own is None:
+            continue
+        right[place] = SampleValues(values=own.correct(column.k), videos=own.videos)
+        other = None if reference is None else reader.read(reference, column, place)
+        if other is not None:
+            gained[place] = _gain(other, own, column.k)
+    values = _means(right)
+    return TableCell(
+        ours=average(values) if values else None,
+        values=values,
+        difference=paired_difference(gained, draw_seeds=study.draw_seeds) if gained else None,
+        difference_average=average(_means(gained)) if gained else None,
+        published=row.published.get(column.name),
+        published_difference=row.published_difference.get(column.name),
+    )
+
+
+def _gain(first: Predictions, second: Predictions, k: int) -> SampleValues:
+    """What the second has right minus what the first has."""
+    fuse([first, second], [1.0, 1.0])  # refuses other samples
+    values = second.correct(k).astype(np.float64) - first.correct(k).astype(np.float64)
+    return SampleValues(values=values, videos=second.videos)
+
+
+def _means(samples: dict[Place, SampleValues]) -> dict[Place, float]:
+    return {place: float(np.mean(each.values)) for place, each in samples.items()}
 
 
 def average(values: Mapping[Place, float]) -> Average:
@@ -203,7 +224,7 @@ def average(values: Mapping[Place, float]) -> Average:
 
 
 def paired_difference(
-    gained: Mapping[Place, PlacedSamples],
+    gained: Mapping[Place, SampleValues],
     *,
     draw_seeds: bool = False,
     resamples: int = RESAMPLES,
@@ -252,33 +273,13 @@ def _sum_videos(values: np.ndarray, videos: np.ndarray, names: np.ndarray) -> np
 def _draw_seeds(rng: np.random.Generator, table: np.ndarray) -> np.ndarray:
     """Mean over some seeds, drawn with repetitions, of `(seeds, videos)`."""
     seeds = len(table)
-    return table[rng.integers(seeds, size=max(1, seeds - 1))].mean(axis=0)
+    drawn: np.ndarray = table[rng.integers(seeds, size=max(1, seeds - 1))]
+    return np.mean(drawn, axis=0)
 
 
 def _by_split(values: Mapping[Place, float]) -> Sequence[np.ndarray]:
     splits = dict.fromkeys(place.split for place in values)
     return [np.array([value for place, value in values.items() if place.split == name]) for name in splits]
-
-
-# A study's table as CSV, JSON and LaTeX. No TensorFlow here.
-
-
-_CSV_COLUMNS = (
-    *("study", "scale", "row", "title", "column", "runs", "mean", "sd", "sd_over"),
-    *("reference", "difference", "difference_low", "difference_high", "difference_sd"),
-    *("published", "published_difference"),
-)
-_TEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "\\": r"\textbackslash{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "±": r"$\pm$",
-}
-_SPECIAL = re.compile("|".join(re.escape(character) for character in _TEX))
 
 
 def write_table(folder: Path, table: ResultTable, about: Mapping[str, Any]) -> list[Path]:
@@ -320,7 +321,7 @@ def to_csv(table: ResultTable) -> str:
     return text.getvalue()
 
 
-def _csv_fields(cell: Cell) -> dict[str, Any]:
+def _csv_fields(cell: TableCell) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "published": cell.published,
         "published_difference": cell.published_difference,
@@ -345,23 +346,19 @@ def _csv_fields(cell: Cell) -> dict[str, Any]:
 def to_tex(table: ResultTable) -> str:
     """A LaTeX table that needs no package, a line for each row and column; percent."""
     study = table.study
-    heads = ["Method", "", "Ours", "Difference", *(["Paper"] if study.source else [])]
-    lines = [
-        r"\begin{table}",
-        r"\centering",
-        rf"\caption{{{escape_tex(caption(table))}}}",
-        rf"\begin{{tabular}}{{ll{'r' * (len(heads) - 2)}}}",
-        r"\hline",
-        " & ".join(heads) + r" \\",
-    ]
+    head = ["Method", "", "Ours", "Difference", *(["Paper"] if study.source else [])]
+    lines: list[Any] = []
     for row in study.rows:
-        lines.append(r"\hline")
         for column in study.columns:
             cell = table.cells[row.name, column.name]
-            numbers = (describe_average(cell), describe_difference(cell), describe_published(cell))
-            cells = (row.title, column.name, *numbers)[: len(heads)]
-            lines.append(" & ".join(map(escape_tex, cells)) + r" \\")
-    return "\n".join([*lines, r"\hline", r"\end{tabular}", r"\end{table}"]) + "\n"
+            numbers = (describe_ours(cell), describe_difference(cell), describe_published(cell))
+            lines.append([escape_tex(text) for text in (row.title, column.name, *numbers)[: len(head)]])
+        lines.append(SEPARATING_LINE)
+    align = ("left", "left", *["right"] * (len(head) - 2))
+    # Escaped above: tabulate's own escaping does not know "±", nor the caption.
+    tabular = tabulate(lines[:-1], head, tablefmt="latex_raw", colalign=align, disable_numparse=True)
+    title = escape_tex(caption(table))
+    return "\n".join([r"\begin{table}", r"\centering", rf"\caption{{{title}}}", tabular, r"\end{table}", ""])
 
 
 def escape_tex(text: str) -> str:
@@ -372,28 +369,38 @@ def escape_tex(text: str) -> str:
 def caption(table: ResultTable) -> str:
     """Title, scale, and what the numbers are."""
     study = table.study
-    spread = " or ".join(sorted({cell.ours.sd_over for cell in table.cells.values() if cell.ours} - {""}))
+    spread = spread_over(table)
     over = f" ± standard deviation over {spread}" if spread else ""
     paper = f"; paper: {study.source}" if study.source else ""
-    references = list(dict.fromkeys(row.reference for row in study.rows if row.reference is not None))
-    against = (
-        f" Differences: from {' or '.join(references)}, 95 % intervals over videos." if references else ""
-    )
+    against = ""
+    if references := references_of(study):
+        units = "videos and seeds" if study.draw_seeds else "videos"
+        against = f" Differences: from {' or '.join(references)}, 95 % intervals over {units}."
     return f"{study.title}. Scale {study.scale}. Accuracy in %, mean{over}{paper}.{against}"
 
 
-def describe_average(cell: Cell) -> str:
+def spread_over(table: ResultTable) -> str:
+    """What the table's standard deviations are over, such as "seeds" or "seeds or splits"; "" without any."""
+    return " or ".join(sorted({cell.ours.sd_over for cell in table.cells.values() if cell.ours} - {""}))
+
+
+def references_of(study: Study) -> list[str]:
+    """Names of the rows that others are compared with."""
+    return list(dict.fromkeys(row.reference for row in study.rows if row.reference is not None))
+
+
+def describe_average(average: Average) -> str:
     """Such as "51.2 ± 3.1", in percent."""
-    return "" if cell.ours is None else describe_spread(cell.ours)
-
-
-def describe_spread(average: Average) -> str:
-    """The same of a mean itself."""
     mean = f"{100 * average.mean:.1f}"
     return mean if average.sd is None else f"{mean} ± {100 * average.sd:.1f}"
 
 
-def describe_difference(cell: Cell) -> str:
+def describe_ours(cell: TableCell) -> str:
+    """The same of a cell's own average, "" without one."""
+    return "" if cell.ours is None else describe_average(cell.ours)
+
+
+def describe_difference(cell: TableCell) -> str:
     """Such as "+1.2 [-3.1, +5.0]", in percentage points."""
     if cell.difference is None:
         return ""
@@ -402,7 +409,7 @@ def describe_difference(cell: Cell) -> str:
     return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def describe_published(cell: Cell) -> str:
+def describe_published(cell: TableCell) -> str:
     """Such as "70.2", in percent, or "(+1.4)" where the paper has a difference alone."""
     if cell.published is not None:
         return f"{100 * cell.published:.1f}"

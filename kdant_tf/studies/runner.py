@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from kdant_tf.studies.plan import RunSpec, run_folder
 from kdant_tf.studies.study_folder import is_finished, to_toml
+from kdant_tf.studies.study_plan import RunSpec, run_folder
 from tf_records.files import write_text_atomically
 
 WORKER = (sys.executable, "-m", "kdant_tf.studies.worker")
@@ -23,7 +23,7 @@ _LINE = 300
 
 
 class Observer(Protocol):
-    """Is told what happens to the runs."""
+    """What happens to the runs is reported to it."""
 
     def planned(self, finished: Sequence[RunSpec], waiting: Sequence[RunSpec]) -> None:
         """Once, before the first run is begun."""
@@ -31,11 +31,11 @@ class Observer(Protocol):
     def started(self, spec: RunSpec) -> None:
         """A process for the run has been begun."""
 
-    def told(self, spec: RunSpec, fields: Mapping[str, Any]) -> None:
+    def reported(self, spec: RunSpec, fields: Mapping[str, Any]) -> None:
         """The run has said "epoch", "loss" and "accuracy", or "top1" of its views."""
 
     def ended(self, spec: RunSpec, seconds: float) -> None:
-        """The process has ended, after so long; what came of it is told next."""
+        """The process has ended, after so long; `finished` or `failed` follows."""
 
     def finished(self, spec: RunSpec) -> None:
         """The run is trained and evaluated."""
@@ -60,14 +60,14 @@ class _Child:
 class Runner:
     """Runs what is not finished yet, in order; a student waits for its teacher.
 
-    A run that fails is told of, and the others go on, but for its students.
+    A run that fails is reported, and the others go on, but for its students.
 
     Args:
         study_folder: with `runs`, `configs` and `logs`.
         runs: in order, teachers before their students.
         jobs: int >= 1, how many at once.
         gpus: names for CUDA_VISIBLE_DEVICES, dealt out to the runs one at a time; empty without GPUs.
-        observer: is told what happens.
+        observer: of what happens.
         devices: of each run, see `kdant_tf.training.strategy.make_strategy`.
         worker: command of a run's process, see `kdant_tf.studies.worker`.
 
@@ -105,19 +105,19 @@ class Runner:
         self.selector = selectors.DefaultSelector()
         observer.planned(done, list(self.waiting))
 
-    def run(self, stop_asked: Callable[[], bool] = lambda: False) -> dict[str, str]:
+    def run(self, stop_requested: Callable[[], bool] = lambda: False) -> dict[str, str]:
         """Returns name of the run → reason for those that failed; ends early where it is asked to.
 
         What runs is then asked to stop, and waited for; an exception kills it.
         """
         try:
             while self.children or (self.waiting and not self.stopping):
-                if stop_asked() and not self.stopping:
+                if stop_requested() and not self.stopping:
                     self.stopping = True
                     for child in self.children:
-                        _ask_to_stop(child)
+                        _request_stop(child)
                 if not self.stopping:
-                    self._start_what_can_be()
+                    self._start_ready_runs()
                 self._listen()
                 self.observer.ticked()
         finally:
@@ -126,7 +126,7 @@ class Runner:
                 child.process.wait()
         return self.failures
 
-    def _start_what_can_be(self) -> None:
+    def _start_ready_runs(self) -> None:
         for spec in list(self.waiting):
             if spec.teacher in self.failures:
                 self.waiting.remove(spec)
@@ -200,7 +200,7 @@ class Runner:
             *lines, child.unread = (child.unread + (block or b"")).split(b"\n")
             for line in lines:
                 if fields := _parse(line):
-                    self.observer.told(child.spec, fields)
+                    self.observer.reported(child.spec, fields)
 
     def _end(self, child: _Child) -> None:
         code = child.process.wait()
@@ -220,7 +220,7 @@ class Runner:
         self.observer.failed(spec, reason)
 
 
-def _ask_to_stop(child: _Child) -> None:
+def _request_stop(child: _Child) -> None:
     assert child.process.stdin is not None
     child.process.stdin.close()
 

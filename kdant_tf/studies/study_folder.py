@@ -1,4 +1,7 @@
-"""What a study's folder tells of itself: study.json. No TensorFlow here."""
+"""A study's folder: study.json, how far its runs are, what they run on, and their settings as TOML files.
+
+No TensorFlow here.
+"""
 
 import dataclasses
 import json
@@ -8,6 +11,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import tomli_w
 
 from kdant_tf.config import TrainConfig
 from kdant_tf.evaluation.predictions import load_predictions
@@ -21,11 +26,14 @@ from kdant_tf.runs import (
     manifest_sha256,
     read_metrics,
 )
-from kdant_tf.studies.plan import RunSpec, run_folder
+from kdant_tf.studies.study_plan import RunSpec, run_folder
 from tf_records.errors import RunError
 from tf_records.files import write_text_atomically
 
 STUDY_NAME = "study.json"
+TEST = "test"
+_CPUINFO = Path("/proc/cpuinfo")
+_SECONDS = 30
 
 
 class StudyFile:
@@ -53,28 +61,30 @@ class StudyFile:
     @property
     def seconds(self) -> dict[str, float]:
         """Run → what its training and evaluation took, over all times it was begun."""
-        return self.fields["seconds"]
+        seconds: dict[str, float] = self.fields["seconds"]
+        return seconds
 
     def add_seconds(self, name: str, seconds: float) -> None:
         """Counts a process of the run `name`."""
         self.seconds[name] = round(self.seconds.get(name, 0.0) + seconds, 1)
         self._write()
 
-    def described(self, name: str) -> dict[str, Any] | None:
-        """What is kept of how a table is made; None where it was not begun yet."""
-        return self.fields["tables"].get(name)
+    def load_description(self, name: str) -> dict[str, Any] | None:
+        """What was kept of how a table is made; None where it was not begun yet."""
+        description: dict[str, Any] | None = self.fields["tables"].get(name)
+        return description
 
-    def describe(self, name: str, scale: str, runs: Sequence[RunSpec]) -> dict[str, Any]:
+    def save_description(self, name: str, scale: str, runs: Sequence[RunSpec]) -> dict[str, Any]:
         """Keeps what a table is made with, and returns it."""
-        about = {
+        description = {
             "scale": scale,
             **describe_provenance(),
             "hardware": describe_hardware(),
             "runs": [_describe_run(spec) for spec in runs],
         }
-        self.fields["tables"][name] = about
+        self.fields["tables"][name] = description
         self._write()
-        return about
+        return description
 
     def _write(self) -> None:
         write_text_atomically(self.path, json.dumps(self.fields, indent=1, ensure_ascii=False) + "\n")
@@ -90,12 +100,6 @@ def _describe_run(spec: RunSpec) -> dict[str, Any]:
         "views": list(spec.views),
         "config": dataclasses.asdict(spec.config),
     }
-
-
-# How far a study's run is, by its folder. No TensorFlow here.
-
-
-TEST = "test"
 
 
 def is_trained(spec: RunSpec, study_folder: Path) -> bool:
@@ -138,13 +142,6 @@ def _check_same(spec: RunSpec, begun: TrainConfig, folder: Path) -> None:
         )
 
 
-# What a study runs on. No TensorFlow here.
-
-
-_CPUINFO = Path("/proc/cpuinfo")
-_SECONDS = 30
-
-
 def describe_hardware() -> dict[str, Any]:
     """For study.json: "cpu", "cores" and "gpus"."""
     return {"cpu": _cpu_model(), "cores": count_cores(), "gpus": _list_gpus("name")}
@@ -184,19 +181,7 @@ def _cpu_model() -> str:
     return models[0] if models else platform.processor() or platform.machine()
 
 
-# Settings as a TOML file that `--config` reads. No TensorFlow here.
-
-
 def to_toml(config: TrainConfig, comment: str = "") -> str:
-    """All settings but those that are None, which is also their default."""
-    fields = dataclasses.asdict(config).items()
-    lines = [f"{name} = {_value(value)}" for name, value in fields if value is not None]
-    return "\n".join([*(f"# {line}" for line in comment.splitlines()), *lines]) + "\n"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, tuple):
-        return f"[{', '.join(map(_value, value))}]"
-    if isinstance(value, str):
-        return json.dumps(value, ensure_ascii=False)
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    """Settings as a file that `--config` reads: all but those that are None, which is also their default."""
+    settings = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
+    return "".join(f"# {line}\n" for line in comment.splitlines()) + tomli_w.dumps(settings)

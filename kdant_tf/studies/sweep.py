@@ -17,20 +17,20 @@ import numpy as np
 
 from kdant_tf.config import STUDENT, TEACHER
 from kdant_tf.runs import METRICS_NAME, best_epoch, read_metrics
-from kdant_tf.studies.plan import (
-    Base,
+from kdant_tf.studies.results import Average, average
+from kdant_tf.studies.study_folder import is_finished
+from kdant_tf.studies.study_plan import (
     Network,
     Place,
+    RecordSource,
     RunSpec,
-    Source,
     Study,
+    StudySettings,
     places_of,
     plan_runs,
     run_folder,
     run_name,
 )
-from kdant_tf.studies.results import Average, average
-from kdant_tf.studies.study_folder import is_finished
 from tf_records.files import write_text_atomically
 
 # Of a run's epochs, the last ones, over which validation is averaged: one epoch's is noisier.
@@ -89,7 +89,10 @@ def make_grid(
 
 
 def plan_sweep(
-    sources: Sequence[Source], base: Base, grid: Sequence[Setting], validation_fraction: float
+    sources: Sequence[RecordSource],
+    settings: StudySettings,
+    grid: Sequence[Setting],
+    validation_fraction: float,
 ) -> Study:
     """A teacher and a student of each setting at every place, none of them evaluated on the test split.
 
@@ -105,11 +108,11 @@ def plan_sweep(
                 name=setting.network, role=STUDENT, settings={**held_out, **own}, teacher="teacher", views=()
             )
         )
-    runs = plan_runs(networks, sources, base)
+    runs = plan_runs(networks, sources, settings)
     return Study(
         name="sweep",
         title=f"Sweep, judged on {100 * validation_fraction:g} % of the training videos",
-        scale=base.describe(runs),
+        scale=settings.describe(runs),
         places=places_of(sources),
         runs=runs,
     )

@@ -1,7 +1,7 @@
 """One run of a study, in a process of its own: `python -m kdant_tf.studies.worker`.
 
-It trains, or goes on, evaluates, and tells each epoch as a line of JSON on stdout. When its stdin ends,
-because whoever began it asks it to stop or is gone, it stops as after SIGTERM: with a checkpoint.
+It trains, or goes on, evaluates, and prints each epoch as a line of JSON. When its stdin ends, because the
+`Runner` asks it to stop or is gone, it stops as after SIGTERM: with a checkpoint.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from kdant_tf.config import resolve_config
+from kdant_tf.config import Execution, resolve_config
 from kdant_tf.runs import METRICS_NAME, Run, load_run, read_metrics
 from tf_records.errors import KdantError
 from tf_records.files import share_lock
@@ -67,13 +67,12 @@ def _train(arguments: argparse.Namespace) -> Run:
     start_tensorflow()
     import keras
 
-    from kdant_tf.config import Execution
     from kdant_tf.training.train import train
 
-    def tell(epoch: int, logs: dict[str, Any] | None) -> None:
+    def print_epoch(epoch: int, logs: dict[str, Any] | None) -> None:
         names = ("loss", "accuracy", "validation_accuracy")
         numbers = {name: float(logs[name]) for name in names if logs is not None and name in logs}
-        _say({"epoch": epoch + 1, **numbers})
+        _print_json({"epoch": epoch + 1, **numbers})
 
     train(
         record_path(arguments.records),
@@ -82,7 +81,7 @@ def _train(arguments: argparse.Namespace) -> Run:
         teacher=teacher,
         execution=Execution(devices=arguments.devices),
         resume=True,
-        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=tell)],
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=print_epoch)],
         report=lambda line: print(line, file=sys.stderr, flush=True),
     )
     return load_run(out)
@@ -100,10 +99,10 @@ def _evaluate(run: Run, arguments: argparse.Namespace) -> None:
         view: evaluate_run(run, records, view=view, network=network).top1
         for view in arguments.views.split(",")
     }
-    _say({"top1": results})
+    _print_json({"top1": results})
 
 
-def _say(fields: dict[str, Any]) -> None:
+def _print_json(fields: dict[str, Any]) -> None:
     # Where nobody listens any more, the checkpoint is still to be written.
     with contextlib.suppress(BrokenPipeError):
         print(json.dumps(fields), flush=True)

@@ -8,8 +8,8 @@ from kdant_cli.study_output import StudyProgress
 from rich.console import Console
 
 from kdant_tf.config import TrainConfig
-from kdant_tf.studies.plan import RunSpec
 from kdant_tf.studies.study_folder import StudyFile
+from kdant_tf.studies.study_plan import RunSpec
 
 
 def spec(name: str, role: str = "student", epochs: int = 10) -> RunSpec:
@@ -39,8 +39,8 @@ def test_a_line_a_finished_run_when_piped(tmp_path: Path) -> None:
     with progress:
         progress.planned(runs[:1], runs[1:])
         progress.started(runs[1])
-        progress.told(runs[1], {"epoch": 10, "loss": 1.0, "accuracy": 0.5, "validation_accuracy": 0.25})
-        progress.told(runs[1], {"top1": {"observed": 0.5}})
+        progress.reported(runs[1], {"epoch": 10, "loss": 1.0, "accuracy": 0.5, "validation_accuracy": 0.25})
+        progress.reported(runs[1], {"top1": {"observed": 0.5}})
         progress.ticked()
         progress.ended(runs[1], 3600.0)
         progress.finished(runs[1])
@@ -69,7 +69,7 @@ def test_the_time_left_is_counted_in_epochs_of_like_runs(tmp_path: Path) -> None
     progress.finished(first)
     assert progress.left_s() == pytest.approx(30 * 3 / 2)
     progress.started(second)
-    progress.told(second, {"epoch": 15, "loss": 1.0, "accuracy": 0.5})
+    progress.reported(second, {"epoch": 15, "loss": 1.0, "accuracy": 0.5})
     assert progress.left_s() == pytest.approx((5 + 10) * 3 / 2)
 
 
@@ -90,7 +90,7 @@ def test_a_terminal_shows_what_runs(tmp_path: Path) -> None:
     with progress:
         progress.planned([], [spec("first"), spec("second")])
         progress.started(spec("first"))
-        progress.told(spec("first"), {"epoch": 3, "loss": 1.25, "accuracy": 0.5})
+        progress.reported(spec("first"), {"epoch": 3, "loss": 1.25, "accuracy": 0.5})
         progress.ticked()
     for words in ("A study", "first", "3/10", "1.250", "50.0 %", "0 of 2 runs, 1 waiting", "so far"):
         assert words in text.getvalue()

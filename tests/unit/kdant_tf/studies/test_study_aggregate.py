@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from kdant_tf.studies.plan import Place
-from kdant_tf.studies.results import PlacedSamples, average, paired_difference
+from kdant_tf.studies.results import SampleValues, average, paired_difference
+from kdant_tf.studies.study_plan import Place
 
 
 def test_a_split_counts_once_and_seeds_spread_around_their_own_split() -> None:
@@ -28,8 +28,8 @@ def test_one_seed_a_split_spreads_over_splits_and_one_value_not_at_all() -> None
     assert (alone.mean, alone.sd, alone.sd_over, alone.places) == (0.25, None, "", 1)
 
 
-def samples(values: list[int], videos: str) -> PlacedSamples:
-    return PlacedSamples(values=np.array(values), videos=np.array(list(videos)))
+def samples(values: list[int], videos: str) -> SampleValues:
+    return SampleValues(values=np.array(values), videos=np.array(list(videos)))
 
 
 def test_the_difference_is_that_of_the_means() -> None:
@@ -62,7 +62,7 @@ def test_more_seeds_do_not_make_up_for_few_videos() -> None:
 def test_the_interval_is_that_of_an_independent_bootstrap() -> None:
     rng = np.random.default_rng(0)
     values, videos = rng.integers(-1, 2, 60), rng.integers(0, 25, 60).astype(str)
-    result = paired_difference({Place("1", 0): PlacedSamples(values=values, videos=videos)})
+    result = paired_difference({Place("1", 0): SampleValues(values=values, videos=videos)})
     names = np.unique(videos)
     draws = []
     for _ in range(4000):

@@ -8,8 +8,8 @@ import pytest
 
 from kdant_tf.evaluation.predictions import Predictions, save_predictions
 from kdant_tf.studies.drift import VIDEOS, drift_name, drift_of, plot_drift, summarize_drift
-from kdant_tf.studies.plan import Column, Place, Row, Study, run_folder, run_name
-from kdant_tf.studies.results import PlacedSamples, paired_difference, to_tex
+from kdant_tf.studies.results import SampleValues, paired_difference, to_tex
+from kdant_tf.studies.study_plan import Place, Study, TableColumn, TableRow, run_folder, run_name
 
 PLACES = tuple(Place(drift_name(drift), seed) for seed in (0, 1) for drift in (0.0, 0.4))
 STUDY = Study(
@@ -19,10 +19,10 @@ STUDY = Study(
     runs=(),
     places=PLACES,
     rows=(
-        Row(name="none", title="student none", network="none"),
-        Row(name="direct", title="student direct", network="direct", reference="none"),
+        TableRow(name="none", title="student none", network="none"),
+        TableRow(name="direct", title="student direct", network="direct", reference="none"),
     ),
-    columns=(Column(name="drift 0", streams=("rgb",)), Column(name="drift 0.4", streams=("rgb",))),
+    columns=(TableColumn(name="drift 0", streams=("rgb",)), TableColumn(name="drift 0.4", streams=("rgb",))),
     draw_seeds=True,
 )
 
@@ -84,7 +84,7 @@ def test_seeds_that_differ_widen_the_interval() -> None:
     """Every video gains in one seed and loses in the other: nothing about videos is uncertain."""
     videos = np.array(list("abcd"))
     gained = {
-        Place("drift0", seed): PlacedSamples(values=np.full(4, gain), videos=videos)
+        Place("drift0", seed): SampleValues(values=np.full(4, gain), videos=videos)
         for seed, gain in enumerate((1.0, -1.0, 0.0))
     }
     alone = paired_difference(gained)
@@ -99,7 +99,7 @@ def test_drawing_one_seed_fewer_gives_the_variance_of_a_mean_over_seeds() -> Non
     """Normal gains of 40 seeds, equal on all videos: the interval is 2 · 1.96 standard errors wide."""
     gains = np.random.default_rng(3).normal(0.1, 0.2, 40)
     gained = {
-        Place("drift0", seed): PlacedSamples(values=np.full(2, gain), videos=np.array(["a", "b"]))
+        Place("drift0", seed): SampleValues(values=np.full(2, gain), videos=np.array(["a", "b"]))
         for seed, gain in enumerate(gains)
     }
     interval = paired_difference(gained, draw_seeds=True, resamples=20_000)

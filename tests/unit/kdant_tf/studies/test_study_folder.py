@@ -6,19 +6,19 @@ from pathlib import Path
 
 import pytest
 
-from kdant_tf.studies.plan import Base, Network, Source, plan_runs
 from kdant_tf.studies.study_folder import StudyFile, count_cores, describe_hardware, visible_gpus
+from kdant_tf.studies.study_plan import Network, RecordSource, StudySettings, plan_runs
 from tf_records.errors import RunError
 
 
 def test_tables_and_seconds_are_kept_beside_each_other(tmp_path: Path, record_folder: Path) -> None:
-    source = Source(split="1", records={"rgb": record_folder}, seeds=(0,))
-    runs = plan_runs([Network(name="teacher", role="teacher", views=("future",))], [source], Base())
+    source = RecordSource(split="1", records={"rgb": record_folder}, seeds=(0,))
+    runs = plan_runs([Network(name="teacher", role="teacher", views=("future",))], [source], StudySettings())
     file = StudyFile(tmp_path)
-    about = file.describe("table1", "tiny", runs)
+    about = file.save_description("table1", "tiny", runs)
     file.add_seconds("a", 1.5)
     again = StudyFile(tmp_path)
-    again.describe("table2", "tiny", [])
+    again.save_description("table2", "tiny", [])
     again.add_seconds("a", 2.0)
     kept = json.loads((tmp_path / "study.json").read_text())
     assert kept["seconds"] == {"a": 3.5}

@@ -15,8 +15,16 @@ from kdant_tf.studies.paper_tables import (
     plan_table2,
     plan_table3,
 )
-from kdant_tf.studies.plan import Base, Network, Place, Source, places_of, plan_runs, read_sources
 from kdant_tf.studies.study_folder import to_toml
+from kdant_tf.studies.study_plan import (
+    Network,
+    Place,
+    RecordSource,
+    StudySettings,
+    places_of,
+    plan_runs,
+    read_sources,
+)
 from tf_records.errors import KdantError
 from tf_records.schema import FeatureInfo
 
@@ -26,11 +34,11 @@ STUDENT = Network(name="direct", role="student", settings={"feature_loss": "dire
 
 def test_runs_go_seed_by_seed_and_teachers_first(record_folder: Path) -> None:
     sources = [
-        Source(split="1", records={"rgb": record_folder}, seeds=(0, 5)),
-        Source(split="2", records={"rgb": record_folder}, seeds=(3,)),
+        RecordSource(split="1", records={"rgb": record_folder}, seeds=(0, 5)),
+        RecordSource(split="2", records={"rgb": record_folder}, seeds=(3,)),
     ]
     assert places_of(sources) == (Place("1", 0), Place("2", 3), Place("1", 5))
-    runs = plan_runs([TEACHER, STUDENT], sources, Base())
+    runs = plan_runs([TEACHER, STUDENT], sources, StudySettings())
     assert [spec.name for spec in runs] == [
         *("rgb-split1-seed0-teacher", "rgb-split1-seed0-direct"),
         *("rgb-split2-seed3-teacher", "rgb-split2-seed3-direct"),
@@ -43,20 +51,22 @@ def test_runs_go_seed_by_seed_and_teachers_first(record_folder: Path) -> None:
 def test_settings_are_preset_then_scale_then_file_then_the_networks_own(tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text("epochs = 7\nfeature_loss = 'none'\n[teacher]\nlearning_rate = 0.5\n")
-    base = Base(presets={"flow": "jhmdb-flow"}, scale="small", file=file, label_fraction=0.5)
-    student = base.config_of(STUDENT, "flow", 2, features=False)
+    settings = StudySettings(presets={"flow": "jhmdb-flow"}, scale="small", file=file, label_fraction=0.5)
+    student = settings.resolve(STUDENT, "flow", 2, features=False)
     assert (student.crop, student.width, student.init) == (112, 0.25, "random")
     assert (student.epochs, student.decay_epochs, student.feature_loss) == (7, (30,), "direct")
     assert (student.modality, student.label_fraction, student.weight_decay) == ("flow", 0.5, 1e-5)
-    assert base.config_of(TEACHER, "flow", 2, features=False).learning_rate == 0.5
-    plain = Base(presets=TABLE1_PRESETS).config_of(TEACHER, "rgb", 0, features=False)
+    assert settings.resolve(TEACHER, "flow", 2, features=False).learning_rate == 0.5
+    plain = StudySettings(presets=TABLE1_PRESETS).resolve(TEACHER, "rgb", 0, features=False)
     assert (plain.init, plain.crop, plain.width, plain.epochs) == ("kinetics", 224, 1.0, 80)
-    demo = Base(preset="demo-tiny", presets=TABLE1_PRESETS).config_of(TEACHER, "rgb", 0, features=False)
+    demo = StudySettings(preset="demo-tiny", presets=TABLE1_PRESETS).resolve(
+        TEACHER, "rgb", 0, features=False
+    )
     assert (demo.crop, demo.feature_weight) == (32, 3.0)
 
 
 def test_features_keep_their_stems_size() -> None:
-    config = Base(preset="epic55", scale="small").config_of(TEACHER, "rgb", 0, features=True)
+    config = StudySettings(preset="epic55", scale="small").resolve(TEACHER, "rgb", 0, features=True)
     assert (config.crop, config.width, config.init, config.epochs) == (224, 1.0, "kinetics", 40)
 
 
@@ -76,8 +86,8 @@ def test_settings_survive_their_file(config: TrainConfig, tmp_path: Path) -> Non
 
 
 def test_table1_and_table2_share_their_runs(record_folder: Path) -> None:
-    source = Source(split="1", records={"rgb": record_folder, "flow": record_folder}, seeds=(0,))
-    first, second = (plan([source], Base(scale="small")) for plan in (plan_table1, plan_table2))
+    source = RecordSource(split="1", records={"rgb": record_folder, "flow": record_folder}, seeds=(0,))
+    first, second = (plan([source], StudySettings(scale="small")) for plan in (plan_table1, plan_table2))
     assert len(first.runs) == 2 * 5
     assert set(map(str, second.runs)) < set(map(str, first.runs))
     assert [column.name for column in first.columns] == ["RGB", "Flow", "Both"]
@@ -90,25 +100,25 @@ def test_table1_and_table2_share_their_runs(record_folder: Path) -> None:
 def test_the_scale_names_what_it_changed(record_folder: Path, tmp_path: Path) -> None:
     file = tmp_path / "own.toml"
     file.write_text("epochs = 5")
-    source = Source(split="1", records={"rgb": record_folder}, seeds=(0,))
-    base = Base(preset="jhmdb-small", file=file, label_fraction=0.5)
-    assert plan_table1([source], base).scale == (
+    source = RecordSource(split="1", records={"rgb": record_folder}, seeds=(0,))
+    settings = StudySettings(preset="jhmdb-small", file=file, label_fraction=0.5)
+    assert plan_table1([source], settings).scale == (
         "preset jhmdb-small, with own.toml, 50 % of the labels (crop 112, width 0.25, 5 epochs)"
     )
 
 
 def test_a_row_of_the_literature_alone_still_trains_ours(record_folder: Path) -> None:
-    source = Source(split="1", records={"rgb": record_folder}, seeds=(0,))
-    study = plan_table1([source], Base(), ["recognition"])
+    source = RecordSource(split="1", records={"rgb": record_folder}, seeds=(0,))
+    study = plan_table1([source], StudySettings(), ["recognition"])
     assert [spec.name for spec in study.runs] == ["rgb-split1-seed0-teacher"]
     assert [column.name for column in study.columns] == ["RGB"]
 
 
 def test_table3_learns_from_labels_alone_with_a_students_settings(record_folder: Path) -> None:
-    source = Source(split="1", records={"rgb": record_folder, "flow": record_folder}, seeds=(0,))
+    source = RecordSource(split="1", records={"rgb": record_folder, "flow": record_folder}, seeds=(0,))
     study = plan_table3(
         [source],
-        Base(presets=TABLE3_PRESETS),
+        StudySettings(presets=TABLE3_PRESETS),
     )
     teacher, tsn, i3d, distilled = study.runs
     assert (teacher.role, teacher.views, teacher.config.learning_rate) == ("teacher", ("future",), 0.1)
@@ -118,7 +128,7 @@ def test_table3_learns_from_labels_alone_with_a_students_settings(record_folder:
     assert (distilled.teacher, distilled.config.feature_loss) == (teacher.name, "bidirectional")
     assert [column.k for column in study.columns] == [1, 5]
     assert study.rows[-1].published == {"top-1": 0.318, "top-5": 0.744}
-    only = plan_table3([source], Base(presets=TABLE3_PRESETS), ["i3d", "distilled"])
+    only = plan_table3([source], StudySettings(presets=TABLE3_PRESETS), ["i3d", "distilled"])
     assert [spec.name.rsplit("-", 1)[-1] for spec in only.runs] == ["teacher", "i3d", "distilled"]
 
 
@@ -132,17 +142,17 @@ def test_tsn_sees_frames_where_the_others_see_features(
         shape=(1, None, None, 480), source="kinetics", per="clip", endpoint="MaxPool3d_4a_3x3", width=1.0
     )
     edit_manifest(features, features=info)
-    source = Source(split="1", records={"rgb": features}, seeds=(0,))
+    source = RecordSource(split="1", records={"rgb": features}, seeds=(0,))
     with pytest.raises(KdantError, match="TSN-RGB sees frames"):
-        plan_table3([source], Base(presets=TABLE3_PRESETS))
-    study = plan_table3([source], Base(presets=TABLE3_PRESETS), frame_records=[record_folder])
+        plan_table3([source], StudySettings(presets=TABLE3_PRESETS))
+    study = plan_table3([source], StudySettings(presets=TABLE3_PRESETS), frame_records=[record_folder])
     folders = {spec.name.rsplit("-", 1)[-1]: spec.records for spec in study.runs}
     assert folders == dict.fromkeys(("teacher", "i3d", "distilled"), features) | {"tsn": record_folder}
 
 
 def test_figure4_has_half_of_the_labels_but_where_it_has_all(record_folder: Path) -> None:
-    source = Source(split="1", records={"rgb": record_folder}, seeds=(3,))
-    study = plan_figure4([source], Base())
+    source = RecordSource(split="1", records={"rgb": record_folder}, seeds=(3,))
+    study = plan_figure4([source], StudySettings())
     configs = {spec.name.partition("seed3-")[2]: spec.config for spec in study.runs}
     assert list(configs) == [
         *("resnet-half", "resnet-teacher", "resnet-distilled", "resnet-all"),
@@ -159,7 +169,7 @@ def test_figure4_has_half_of_the_labels_but_where_it_has_all(record_folder: Path
     assert by_name["i3d-all"].published_difference == {"top-1": 0.014}
     assert by_name["resnet-distilled"].reference == "resnet-half"
     with pytest.raises(KdantError, match="sets the share of the labels itself"):
-        plan_figure4([source], Base(label_fraction=0.5))
+        plan_figure4([source], StudySettings(label_fraction=0.5))
 
 
 @pytest.fixture

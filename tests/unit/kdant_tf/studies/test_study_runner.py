@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from kdant_tf.config import TrainConfig
-from kdant_tf.studies.plan import RunSpec
 from kdant_tf.studies.runner import Runner
+from kdant_tf.studies.study_plan import RunSpec
 
 FAKE = """
 import json, os, pathlib, sys
@@ -46,7 +46,7 @@ class Log:
         self.running += 1
         self.at_once = max(self.at_once, self.running)
 
-    def told(self, spec: RunSpec, fields: Mapping[str, Any]) -> None:
+    def reported(self, spec: RunSpec, fields: Mapping[str, Any]) -> None:
         self.lines.append(f"{spec.name} {fields['epoch']}")
 
     def ended(self, spec: RunSpec, seconds: float) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from kdant_tf.runs import METRICS, VALIDATION_METRICS, Run, manifest_sha256
-from kdant_tf.studies.plan import Base, Source, Study, run_folder
+from kdant_tf.studies.study_plan import RecordSource, Study, StudySettings, run_folder
 from kdant_tf.studies.sweep import (
     Setting,
     last_mean,
@@ -42,8 +42,8 @@ def grid() -> tuple[Setting, ...]:
 
 @pytest.fixture
 def study(record_folder: Path, grid: tuple[Setting, ...]) -> Study:
-    source = Source(split="1", records={"rgb": record_folder}, seeds=(0, 1))
-    return plan_sweep([source], Base(scale="tiny"), grid, 0.25)
+    source = RecordSource(split="1", records={"rgb": record_folder}, seeds=(0, 1))
+    return plan_sweep([source], StudySettings(scale="tiny"), grid, 0.25)
 
 
 def finish(study: Study, folder: Path, name: str, accuracies: list[float], losses: list[float]) -> None:
