@@ -1,10 +1,12 @@
-"""kdant reproduce"""
+"""kdant reproduce: the paper's tables, the drift study and the sweep."""
+
+from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -27,11 +29,27 @@ from .command import (
     parse_not_negative,
 )
 
-# What the studies of `kdant reproduce` share: their options, and running one start to end.
+if TYPE_CHECKING:
+    from kdant_tf.studies.study_folder import StudyFile
+    from kdant_tf.studies.study_plan import RecordSource, Study, StudySettings
 
-
-# Of every study; each but --json is an argument of `plan_inputs` or `run_study`.
-study_options = add_options(
+# Of every study; each but --json is an argument of `run_study`.
+_run_options = add_options(
+    click.option("--out", required=True, type=FOLDER, help="Folder of the study, made if need be."),
+    click.option(
+        "--jobs",
+        type=click.IntRange(1),
+        help="Runs at once. Default: one for each GPU, which they are dealt out to, or 1.",
+    ),
+    click.option("--devices", default="auto", show_default=True, help="Of each run: auto, cpu, gpu …"),
+    click.option("--resume", is_flag=True, help="Go on with what was begun in --out."),
+    click.option(
+        "--summarize", is_flag=True, help="Train nothing: only make the table of what is finished in --out."
+    ),
+    json_option,
+)
+# Of the studies of a user's own records; each is an argument of `plan_inputs`.
+_input_options = add_options(
     click.option(
         "--records",
         required=True,
@@ -46,7 +64,6 @@ study_options = add_options(
         type=RECORD_FOLDER,
         help="Folder of optical flow, where --records holds none; repeat it for each split.",
     ),
-    click.option("--out", required=True, type=FOLDER, help="Folder of the study, made if need be."),
     click.option(
         "--seeds",
         multiple=True,
@@ -82,112 +99,90 @@ study_options = add_options(
         show_default=True,
         help="Share of the training labels to use; each seed draws its own.",
     ),
-    click.option(
-        "--jobs",
-        type=click.IntRange(1),
-        help="Runs at once. Default: one for each GPU, which they are dealt out to, or 1.",
-    ),
-    click.option("--devices", default="auto", show_default=True, help="Of each run: auto, cpu, gpu …"),
-    click.option("--resume", is_flag=True, help="Go on with what was begun in --out."),
-    click.option(
-        "--summarize", is_flag=True, help="Train nothing: only make the tables of what is finished in --out."
-    ),
-    json_option,
+)
+_rows_option = click.option(
+    "--rows", "row_names", type=NAMES, default=(), help="Only these rows, such as none,bidirectional."
 )
 
 
-def plan_inputs(
-    presets: Mapping[str, str],
-    *,
-    records: Sequence[RecordPath],
-    flow_records: Sequence[RecordPath],
-    seeds: Sequence[tuple[int, ...]],
-    splits: Sequence[str],
-    streams: str,
-    preset: str | None,
-    scale: str,
-    config_file: Path | None,
-    label_fraction: float,
-    **ways: Any,
-) -> tuple[Any, Any, dict[str, Any]]:
-    """The sources and the Base of a study, and the remaining options, which are for `run_study`.
+@click.group("reproduce")
+def reproduce() -> None:
+    """Train and evaluate every row of one of the paper's tables, over seeds and splits.
 
-    Args:
-        presets: stream → the study's own preset.
+    \b
+    JHMDB, a record folder for each split:
+      kdant build-records --source jhmdb --input JHMDB --split 1 --out jhmdb-1     (also 2 and 3)
+      kdant reproduce table1 --records jhmdb-1 --records jhmdb-2 --records jhmdb-3 --out STUDY
+
+    Each run is an ordinary run folder in STUDY/runs. What was interrupted goes on with the same command and
+    --resume; finished runs are left as they are.
     """
-    from kdant_tf.studies.study_plan import Base, read_sources
-
-    sources = read_sources(records, flow_records, seeds=seeds, splits=splits, streams=streams.split(","))
-    base = Base(preset=preset, presets=presets, scale=scale, file=config_file, label_fraction=label_fraction)
-    return sources, base, ways
 
 
-def run_study(
-    study: Any,
-    conclude: Callable[[dict[str, Any]], Sequence[Path]],
-    *,
-    out: Path,
-    jobs: int | None,
-    devices: str,
-    resume: bool,
-    summarize: bool,
-) -> None:
-    """Runs what is not finished of a Study; exits with 1 if a run failed, but concludes before.
+@reproduce.command("table1", cls=KdantCommand)
+@_input_options
+@_rows_option
+@_run_options
+def table1(**options: Any) -> None:
+    """Table 1: recognition and anticipation on JHMDB, RGB, Flow and Both (§4.2)."""
+    from kdant_tf.studies.paper_tables import TABLE1_PRESETS, plan_table1
 
-    Args:
-        study: whose runs are to be finished.
-        conclude: prints what came out and writes it into `out`; is given what study.json says of the study.
-        out, jobs, devices, resume, summarize: as the options.
+    run_table(plan_table1, TABLE1_PRESETS, **options)
+
+
+@reproduce.command("table2", cls=KdantCommand)
+@_input_options
+@_rows_option
+@_run_options
+def table2(**options: Any) -> None:
+    """Table 2: the student with the bidirectional loss beside the literature on JHMDB.
+
+    Its runs are some of table1's: give table1's STUDY with --resume, and nothing is trained twice.
     """
-    from kdant_tf.studies.study_folder import StudyFile, is_trained
-    from tf_records.files import claim_folder, lock_folder
+    from kdant_tf.studies.paper_tables import TABLE1_PRESETS, plan_table2
 
-    if summarize and not out.is_dir():
-        raise KdantError(
-            f"Folder {out} does not exist, so there is nothing to summarize. Give a study's --out."
-        )
-    claim_folder(out, resume=resume or summarize)
-    if summarize:
-        for spec in study.runs:
-            is_trained(spec, out)  # refuses runs of other settings than the table would name
-    # A summary may be made beside the process that trains, and on another machine than it trained on.
-    with nullcontext() if summarize else lock_folder(out, "study"):
-        file = StudyFile(out)
-        about = file.described(study.name) if summarize else None
-        about = about or file.describe(study.name, study.scale, study.runs)
-        failures = {} if summarize else _train(study, file, out, jobs, devices)
-        paths = conclude(about)
-    click.echo(f"Also in {', '.join(map(str, paths))}", err=True)
-    if failures:
-        first, reason = next(iter(failures.items()))
-        raise KdantError(
-            f"{len(failures)} of {len(study.runs)} runs failed, the first is {first}: {reason.rstrip('.')}. "
-            f"More is in {out / 'logs'}; the same command with --resume tries them again."
-        )
+    run_table(plan_table2, TABLE1_PRESETS, **options)
 
 
-def _train(study: Any, file: Any, out: Path, jobs: int | None, devices: str) -> dict[str, str]:
-    from kdant_tf.studies.runner import Runner
-    from kdant_tf.studies.study_folder import visible_gpus
-    from kdant_tf.training.checkpoint import StoppedError, StopSignals
+@reproduce.command("table3", cls=KdantCommand)
+@_input_options
+@_rows_option
+@click.option(
+    "--frame-records",
+    multiple=True,
+    type=RECORD_FOLDER,
+    help="The frames, for TSN-RGB, where --records holds features.",
+)
+@_run_options
+def table3(frame_records: tuple[RecordPath, ...], **options: Any) -> None:
+    """Table 3: TSN-RGB, I3D and distilled I3D on EPIC-KITCHENS-55 (§4.3).
 
-    from .study_output import StudyProgress
+    \b
+      kdant build-records --source epic55 --input EPIC --unlabeled-per-label 1.138 --out epic-frames
+      kdant extract-features epic-frames --init kinetics --out epic
+      kdant reproduce table3 --records epic --frame-records epic-frames --out STUDY
 
-    gpus = [] if devices.startswith("cpu") else visible_gpus()
-    jobs = max(1, len(gpus)) if jobs is None else jobs
-    stop = StopSignals(lambda line: click.echo(line, err=True))
-    with StudyProgress(f"{study.title}, scale {study.scale}", file, jobs) as progress, stop:
-        runner = Runner(out, study.runs, jobs=jobs, gpus=gpus, observer=progress, devices=devices)
-        failures = runner.run(lambda: stop.received is not None)
-    if stop.received is not None:
-        raise StoppedError(
-            f"Stopped by {stop.received}: {len(runner.done)} of {len(study.runs)} runs are finished. Go on "
-            f"with the same command and --resume."
-        )
-    return failures
+    The distilled I3D learns from the unlabelled pairs too, the others from the labels alone.
+    """
+    from kdant_tf.studies.paper_tables import TABLE3_PRESETS, plan_table3
+
+    run_table(functools.partial(plan_table3, frame_records=frame_records), TABLE3_PRESETS, **options)
 
 
-# kdant reproduce drift
+@reproduce.command("figure4", cls=KdantCommand)
+@_input_options
+@_rows_option
+@_run_options
+def figure4(**options: Any) -> None:
+    """Figure 4: ResNet-152 + MLP and I3D on THUMOS14, with all or half of the labels (§4.4).
+
+    \b
+      kdant build-records --source thumos14 --input THUMOS14 --out thumos
+      kdant reproduce figure4 --records thumos --out STUDY
+    """
+    from kdant_tf.studies.paper_tables import plan_figure4
+
+    run_table(plan_figure4, {}, **options)
 
 
 def _are_drifts(drifts: Sequence[float]) -> bool:
@@ -196,8 +191,7 @@ def _are_drifts(drifts: Sequence[float]) -> bool:
     return is_distinct(drifts) and max(drifts) <= MAX_DRIFT
 
 
-@click.command("drift", cls=KdantCommand)
-@click.option("--out", required=True, type=FOLDER, help="Folder of the study, made if need be.")
+@reproduce.command("drift", cls=KdantCommand)
 @click.option(
     "--drifts",
     default="0,0.2,0.4,0.6",
@@ -229,11 +223,7 @@ def _are_drifts(drifts: Sequence[float]) -> bool:
     default=(),
     help="Only these rows, such as direct,bidirectional; none is always there to compare with.",
 )
-@click.option("--jobs", type=click.IntRange(1), help="Runs at once. Default: one for each GPU, or 1.")
-@click.option("--devices", default="auto", show_default=True, help="Of each run: auto, cpu, gpu …")
-@click.option("--resume", is_flag=True, help="Go on with what was begun in --out.")
-@click.option("--summarize", is_flag=True, help="Train nothing: only make the table of what is finished.")
-@json_option
+@_run_options
 def drift(
     out: Path,
     drifts: Sequence[float],
@@ -244,7 +234,7 @@ def drift(
     resume: bool,
     summarize: bool,
     as_json: bool,
-    **ways: Any,
+    **run_options: Any,
 ) -> None:
     """What each feature loss gains over none, against how far things move between the clips (§3.2).
 
@@ -266,7 +256,7 @@ def drift(
     records = prepare_records(out, drifts, scale, build=False)
     study = plan_drift(records, seeds, scale, row_names, config_file)
 
-    def conclude(about: dict[str, Any]) -> Sequence[Path]:
+    def conclude(description: dict[str, Any]) -> Sequence[Path]:
         from kdant_tf.studies.drift import PICTURE_NAME, plot_drift
         from kdant_tf.studies.results import write_table
 
@@ -275,91 +265,10 @@ def drift(
         table = summarize_drift(study, out)
         print_drift_table(table, as_json)
         plot_drift(table, out / PICTURE_NAME)
-        return [*write_table(out, table, about), out / PICTURE_NAME]
+        return [*write_table(out, table, description), out / PICTURE_NAME]
 
     # It was claimed above, and holds the records by now.
-    run_study(study, conclude, out=out, resume=True, summarize=summarize, **ways)
-
-
-rows_option = click.option(
-    "--rows", "row_names", type=NAMES, default=(), help="Only these rows, such as none,bidirectional."
-)
-
-
-@click.group("reproduce")
-def reproduce() -> None:
-    """Train and evaluate every row of one of the paper's tables, over seeds and splits.
-
-    \b
-    JHMDB, a record folder for each split:
-      kdant build-records --source jhmdb --input JHMDB --split 1 --out jhmdb-1     (also 2 and 3)
-      kdant reproduce table1 --records jhmdb-1 --records jhmdb-2 --records jhmdb-3 --out STUDY
-
-    Each run is an ordinary run folder in STUDY/runs. What was interrupted goes on with the same command and
-    --resume; finished runs are left as they are.
-    """
-
-
-@reproduce.command("table1", cls=KdantCommand)
-@study_options
-@rows_option
-def table1(**options: Any) -> None:
-    """Table 1: recognition and anticipation on JHMDB, RGB, Flow and Both (§4.2)."""
-    from kdant_tf.studies.paper_tables import TABLE1_PRESETS, plan_table1
-
-    run_table(plan_table1, TABLE1_PRESETS, **options)
-
-
-@reproduce.command("table2", cls=KdantCommand)
-@study_options
-@rows_option
-def table2(**options: Any) -> None:
-    """Table 2: the student with the bidirectional loss beside the literature on JHMDB.
-
-    Its runs are some of table1's: give table1's STUDY with --resume, and nothing is trained twice.
-    """
-    from kdant_tf.studies.paper_tables import TABLE1_PRESETS, plan_table2
-
-    run_table(plan_table2, TABLE1_PRESETS, **options)
-
-
-@reproduce.command("table3", cls=KdantCommand)
-@study_options
-@rows_option
-@click.option(
-    "--frame-records",
-    multiple=True,
-    type=RECORD_FOLDER,
-    help="The frames, for TSN-RGB, where --records holds features.",
-)
-def table3(frame_records: tuple[RecordPath, ...], **options: Any) -> None:
-    """Table 3: TSN-RGB, I3D and distilled I3D on EPIC-KITCHENS-55 (§4.3).
-
-    \b
-      kdant build-records --source epic55 --input EPIC --unlabeled-per-label 1.138 --out epic-frames
-      kdant extract-features epic-frames --init kinetics --out epic
-      kdant reproduce table3 --records epic --frame-records epic-frames --out STUDY
-
-    The distilled I3D learns from the unlabelled pairs too, the others from the labels alone.
-    """
-    from kdant_tf.studies.paper_tables import TABLE3_PRESETS, plan_table3
-
-    run_table(functools.partial(plan_table3, frame_records=frame_records), TABLE3_PRESETS, **options)
-
-
-@reproduce.command("figure4", cls=KdantCommand)
-@study_options
-@rows_option
-def figure4(**options: Any) -> None:
-    """Figure 4: ResNet-152 + MLP and I3D on THUMOS14, with all or half of the labels (§4.4).
-
-    \b
-      kdant build-records --source thumos14 --input THUMOS14 --out thumos
-      kdant reproduce figure4 --records thumos --out STUDY
-    """
-    from kdant_tf.studies.paper_tables import plan_figure4
-
-    run_table(plan_figure4, {}, **options)
+    run_study(study, conclude, out=out, resume=True, summarize=summarize, **run_options)
 
 
 def _parse_alpha(part: str) -> float | None:
@@ -367,7 +276,7 @@ def _parse_alpha(part: str) -> float | None:
 
 
 @reproduce.command("sweep", cls=KdantCommand)
-@study_options
+@_input_options
 @click.option(
     "--feature-weights",
     "weights",
@@ -397,6 +306,7 @@ def _parse_alpha(part: str) -> float | None:
     type=float,
     help="Share of the training videos that settings are judged on; each seed draws its own.",
 )
+@_run_options
 def sweep(
     weights: Sequence[float],
     alphas: Sequence[float | None],
@@ -411,55 +321,154 @@ def sweep(
     Settings are judged by the accuracy on held-out training videos over the last quarter of the epochs,
     averaged over seeds. `none`, which has neither, is tried too.
     """
-    from kdant_tf.studies import sweep as sweeping
     from kdant_tf.studies.paper_tables import TABLE1_PRESETS
+    from kdant_tf.studies.sweep import make_grid, plan_sweep, summarize_sweep, write_sweep
 
     if not 0 < validation_fraction < 1:
         raise click.UsageError(
             f"--validation-fraction should lie between 0 and 1. Received: {validation_fraction}."
         )
-    sources, base, ways = plan_inputs(TABLE1_PRESETS, **options)
-    grid = sweeping.make_grid(feature_losses, weights, alphas)
-    study = sweeping.plan_sweep(sources, base, grid, validation_fraction)
+    sources, settings, run_options = plan_inputs(TABLE1_PRESETS, **options)
+    grid = make_grid(feature_losses, weights, alphas)
+    study = plan_sweep(sources, settings, grid, validation_fraction)
 
-    def conclude(about: dict[str, Any]) -> Sequence[Path]:
+    def conclude(description: dict[str, Any]) -> Sequence[Path]:
         from .study_output import print_sweep
 
-        swept = sweeping.summarize_sweep(study, grid, out)
+        swept = summarize_sweep(study, grid, out)
         print_sweep(study, swept, as_json)
-        return sweeping.write_sweep(out, study, swept, about)
+        return write_sweep(out, study, swept, description)
 
-    run_study(study, conclude, out=out, **ways)
-
-
-reproduce.add_command(drift)
+    run_study(study, conclude, out=out, **run_options)
 
 
 def run_table(
-    plan: Callable[..., Any],
-    presets: dict[str, str],
+    plan: Callable[..., Study],
+    presets: Mapping[str, str],
     *,
     out: Path,
     row_names: Sequence[str],
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Plans a study whose result is one of the paper's tables, runs it, writes the table and prints it.
+    """Plans a study whose result is one of the paper's tables, runs it, prints the table and writes it.
 
     Args:
-        plan: (sources, base, names of rows) → Study.
+        plan: (sources, settings, names of rows) → Study.
         presets: stream → the study's own preset.
+        out, row_names, as_json, options: as on the command line.
     """
-    sources, base, ways = plan_inputs(presets, **options)
-    study = plan(sources, base, row_names)
+    sources, settings, run_options = plan_inputs(presets, **options)
+    study = plan(sources, settings, row_names)
 
-    def conclude(about: dict[str, Any]) -> Sequence[Path]:
+    def conclude(description: dict[str, Any]) -> Sequence[Path]:
         from kdant_tf.studies.results import summarize, write_table
 
         from .study_output import print_result_table
 
         table = summarize(study, out)
         print_result_table(table, as_json)
-        return write_table(out, table, about)
+        return write_table(out, table, description)
 
-    run_study(study, conclude, out=out, **ways)
+    run_study(study, conclude, out=out, **run_options)
+
+
+def plan_inputs(
+    presets: Mapping[str, str],
+    *,
+    records: Sequence[RecordPath],
+    flow_records: Sequence[RecordPath],
+    seeds: Sequence[tuple[int, ...]],
+    splits: Sequence[str],
+    streams: str,
+    preset: str | None,
+    scale: str,
+    config_file: Path | None,
+    label_fraction: float,
+    **run_options: Any,
+) -> tuple[tuple[RecordSource, ...], StudySettings, dict[str, Any]]:
+    """A study's records and settings, and the remaining options, which are for `run_study`.
+
+    Args:
+        presets: stream → the study's own preset.
+        records, flow_records, seeds, splits, streams, preset, scale, config_file, label_fraction: as on the
+            command line.
+        run_options: returned as they are.
+    """
+    from kdant_tf.studies.study_plan import StudySettings, read_sources
+
+    sources = read_sources(records, flow_records, seeds=seeds, splits=splits, streams=streams.split(","))
+    settings = StudySettings(
+        preset=preset, presets=presets, scale=scale, file=config_file, label_fraction=label_fraction
+    )
+    return sources, settings, run_options
+
+
+def run_study(
+    study: Study,
+    conclude: Callable[[dict[str, Any]], Sequence[Path]],
+    *,
+    out: Path,
+    jobs: int | None,
+    devices: str,
+    resume: bool,
+    summarize: bool,
+) -> None:
+    """Runs what is not finished of a study, and concludes; raises if a run failed.
+
+    Args:
+        study: whose runs are to be finished.
+        conclude: prints the results and writes them into `out`, given what study.json says of the study;
+            returns what it wrote.
+        out, jobs, devices, resume, summarize: as on the command line.
+
+    Raises:
+        KdantError: a run failed (says which, and why), or the study was stopped.
+    """
+    from kdant_tf.studies.study_folder import StudyFile, is_trained
+    from tf_records.files import claim_folder, lock_folder
+
+    if summarize and not out.is_dir():
+        raise KdantError(
+            f"Folder {out} does not exist, so there is nothing to summarize. Give a study's --out."
+        )
+    claim_folder(out, resume=resume or summarize)
+    if summarize:
+        for spec in study.runs:
+            is_trained(spec, out)  # refuses runs of other settings than the table would name
+    # A summary may be made beside the process that trains, and on another machine than it trained on.
+    with nullcontext() if summarize else lock_folder(out, "study"):
+        file = StudyFile(out)
+        description = file.load_description(study.name) if summarize else None
+        if description is None:
+            description = file.save_description(study.name, study.scale, study.runs)
+        failures = {} if summarize else _train(study, file, out, jobs, devices)
+        paths = conclude(description)
+    click.echo(f"Also in {', '.join(map(str, paths))}", err=True)
+    if failures:
+        first, reason = next(iter(failures.items()))
+        raise KdantError(
+            f"{len(failures)} of {len(study.runs)} runs failed, the first is {first}: {reason.rstrip('.')}. "
+            f"More is in {out / 'logs'}; the same command with --resume tries them again."
+        )
+
+
+def _train(study: Study, file: StudyFile, out: Path, jobs: int | None, devices: str) -> dict[str, str]:
+    from kdant_tf.studies.runner import Runner
+    from kdant_tf.studies.study_folder import visible_gpus
+    from kdant_tf.training.checkpoint import StoppedError, StopSignals
+
+    from .study_output import StudyProgress
+
+    gpus = [] if devices.startswith("cpu") else visible_gpus()
+    jobs = max(1, len(gpus)) if jobs is None else jobs
+    stop = StopSignals(lambda line: click.echo(line, err=True))
+    with StudyProgress(f"{study.title}, scale {study.scale}", file, jobs) as progress, stop:
+        runner = Runner(out, study.runs, jobs=jobs, gpus=gpus, observer=progress, devices=devices)
+        failures = runner.run(lambda: stop.received is not None)
+    if stop.received is not None:
+        raise StoppedError(
+            f"Stopped by {stop.received}: {len(runner.done)} of {len(study.runs)} runs are finished. Go on "
+            f"with the same command and --resume."
+        )
+    return failures

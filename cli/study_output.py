@@ -1,4 +1,6 @@
-"""A study's table on stdout."""
+"""A study's tables on stdout, and its progress on stderr."""
+
+from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,45 +13,43 @@ from rich.table import Table
 from rich.text import Text
 
 from kdant_tf.studies.results import (
+    ResultTable,
     describe_average,
     describe_difference,
+    describe_ours,
     describe_published,
-    describe_spread,
+    references_of,
+    spread_over,
 )
 from kdant_tf.studies.study_folder import StudyFile
-from kdant_tf.studies.study_plan import RunSpec
+from kdant_tf.studies.study_plan import RunSpec, Study
+from kdant_tf.studies.sweep import SweptSetting, pick_best, sweep_to_dict
 
 from .output import clock, percent, print_json, print_table
 
+_MOST_OUTCOMES = 8
+_NUMBERS = ("loss", "accuracy", "validation_accuracy")
 
-def print_result_table(table: Any, as_json: bool) -> None:
-    """A ResultTable: a line for each row and column, in percent."""
+
+def print_result_table(table: ResultTable, as_json: bool) -> None:
+    """A line for each row and column, in percent."""
     if as_json:
         print_json(table.to_dict())
         return
     study = table.study
-    references = list(dict.fromkeys(row.reference for row in study.rows if row.reference is not None))
-    against = f"from {references[0]}" if len(references) == 1 else "difference"
+    references = references_of(study)
     lines = []
     for row in study.rows:
         for column in study.columns:
             cell = table.cells[row.name, column.name]
             runs = "" if cell.ours is None else cell.ours.places
-            difference = describe_difference(cell)
-            lines.append(
-                (
-                    row.title,
-                    column.name,
-                    runs,
-                    describe_average(cell),
-                    difference,
-                    describe_published(cell),
-                )
-            )
+            numbers = (describe_ours(cell), describe_difference(cell), describe_published(cell))
+            lines.append((row.title, column.name, runs, *numbers))
+    against = f"from {references[0]}" if len(references) == 1 else "difference"
     head = ("network", "", "n", "ours, %", against, "paper")
     print_table(f"{study.title}\nScale {study.scale}; {study.source}", head, lines, left=2)
-    if spread := {cell.ours.sd_over for cell in table.cells.values() if cell.ours} - {""}:
-        click.echo(f"± standard deviation over {' or '.join(sorted(spread))}.")
+    if spread := spread_over(table):
+        click.echo(f"± standard deviation over {spread}.")
     if any(cell.difference for cell in table.cells.values()):
         click.echo(
             f"Differences are from {' or '.join(references)} on the same test samples, averaged over seeds, "
@@ -58,8 +58,8 @@ def print_result_table(table: Any, as_json: bool) -> None:
     _name_missing(table)
 
 
-def print_drift_table(table: Any, as_json: bool) -> None:
-    """A ResultTable whose columns are drifts: accuracies, and below them what each row gains, in percent."""
+def print_drift_table(table: ResultTable, as_json: bool) -> None:
+    """A table whose columns are drifts: accuracies, and below them what each row gains, in percent."""
     if as_json:
         print_json(table.to_dict())
         return
@@ -69,7 +69,7 @@ def print_drift_table(table: Any, as_json: bool) -> None:
     runs = " or ".join(map(str, counts)) if counts else "no"
     head = f"{study.title}\nScale {study.scale}; {runs} seeds"
     levels = [
-        (row.title, *(describe_average(table.cells[row.name, name]) for name in names)) for row in study.rows
+        (row.title, *(describe_ours(table.cells[row.name, name]) for name in names)) for row in study.rows
     ]
     print_table(f"{head}\nAccuracy, % ± standard deviation over seeds", ("network", *names), levels)
     gains = [
@@ -83,43 +83,35 @@ def print_drift_table(table: Any, as_json: bool) -> None:
 
 
 def _on_two_lines(difference: str) -> str:
-    """The interval below, without its brackets, so that four of them fit into 80 characters."""
-    return difference.replace(" (", "\n").removesuffix(")")
+    """The interval below, so that four of them fit into 80 characters."""
+    return difference.replace(" [", "\n[")
 
 
-def _name_missing(table: Any) -> None:
+def _name_missing(table: ResultTable) -> None:
     if table.missing:
         click.echo(f"Not finished, so not in the table: {', '.join(table.missing)}", err=True)
 
 
-def print_sweep(study: Any, swept: Sequence[Any], as_json: bool) -> None:
+def print_sweep(study: Study, swept: Sequence[SweptSetting], as_json: bool) -> None:
     """What validation says of each setting of a sweep, and which is best."""
-    from kdant_tf.studies.sweep import pick_best, sweep_to_dict
-
     if as_json:
         print_json(sweep_to_dict(study, swept))
         return
     lines = []
     for each in swept:
-        setting, seen = each.setting, each.accuracy
-        weight = "" if setting.feature_weight is None else f"{setting.feature_weight:g}"
-        alpha = "" if setting.feature_weight is None else setting.alpha_words
-        numbers = ("", "", "", "")
-        if seen is not None:
+        setting = each.setting
+        point = ("", "")
+        if setting.feature_weight is not None:
+            point = (f"{setting.feature_weight:g}", setting.alpha_words)
+        numbers: tuple[Any, ...] = ("", "", "", "")
+        if each.accuracy is not None and each.best_accuracy is not None:
             best = f"{100 * each.best_accuracy:.1f}"
-            numbers = (seen.places, describe_spread(seen), f"{each.loss:.3f}", best)
-        lines.append((setting.feature_loss, weight, alpha, *numbers))
+            numbers = (each.accuracy.places, describe_average(each.accuracy), f"{each.loss:.3f}", best)
+        lines.append((setting.feature_loss, *point, *numbers))
     head = ("feature loss", "weight", "alpha", "runs", "top-1, %", "loss", "best epoch")
     print_table(f"{study.title}\nScale {study.scale}", head, lines)
     for loss, setting in pick_best(swept).items():
         click.echo(f"Best for {loss}: feature weight {setting.feature_weight:g}, alpha {setting.alpha_words}")
-
-
-# Progress of a study on stderr: a live table on a terminal, a line a finished run when piped.
-
-
-_FINISHED_SHOWN = 8
-_NUMBERS = ("loss", "accuracy", "validation_accuracy")
 
 
 class StudyProgress:
@@ -146,7 +138,7 @@ class StudyProgress:
         self.finished_runs = 0
         self.epoch_seconds: dict[str, tuple[float, int]] = {}
 
-    def __enter__(self) -> "StudyProgress":
+    def __enter__(self) -> StudyProgress:
         if self.console.is_terminal:
             self.live.start()
         return self
@@ -225,7 +217,7 @@ class StudyProgress:
 
     def _render(self) -> RenderableType:
         table = Table("run", "epoch", "loss", "training top-1", "test top-1, time")
-        for name, what in self.outcomes[-_FINISHED_SHOWN:]:
+        for name, what in self.outcomes[-_MOST_OUTCOMES:]:
             table.add_row(Text(name), "", "", "", Text(what))
         for name, run in self.running.items():
             table.add_row(Text(name), *run.describe(), style="bold")

@@ -273,8 +273,8 @@ def _sum_videos(values: np.ndarray, videos: np.ndarray, names: np.ndarray) -> np
 def _draw_seeds(rng: np.random.Generator, table: np.ndarray) -> np.ndarray:
     """Mean over some seeds, drawn with repetitions, of `(seeds, videos)`."""
     seeds = len(table)
-    drawn: np.ndarray = table[rng.integers(seeds, size=max(1, seeds - 1))]
-    return np.mean(drawn, axis=0)
+    mean: np.ndarray = table[rng.integers(seeds, size=max(1, seeds - 1))].mean(axis=0)
+    return mean
 
 
 def _by_split(values: Mapping[Place, float]) -> Sequence[np.ndarray]:
