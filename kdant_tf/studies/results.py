@@ -176,17 +176,17 @@ class _Reader:
 def _make_cell(
     reader: _Reader, study: Study, row: TableRow, reference: TableRow | None, column: TableColumn
 ) -> TableCell:
-    right: dict[Place, SampleValues] = {}
+    correct: dict[Place, SampleValues] = {}
     gained: dict[Place, SampleValues] = {}
     for place in study.places if row.network is not None else ():
         own = reader.read(row, column, place)
         if own is None:
             continue
-        right[place] = SampleValues(values=own.correct(column.k), videos=own.videos)
+        correct[place] = SampleValues(values=own.correct(column.k), videos=own.videos)
         other = None if reference is None else reader.read(reference, column, place)
         if other is not None:
             gained[place] = _gain(other, own, column.k)
-    values = _means(right)
+    values = _means(correct)
     return TableCell(
         ours=average(values) if values else None,
         values=values,
