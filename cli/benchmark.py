@@ -1,19 +1,23 @@
 """kdant benchmark"""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdant_tf.serving.benchmark import CallTimes, ThreadTimes, TimedModel
-from kdant_tf.studies.study_folder import describe_hardware
 from tf_records.start_tensorflow import start_tensorflow
 
 from .command import FOLDER, CommaList, KdantCommand, json_option
 from .output import percent, print_json, print_table
-from .predict import make_server, server_options
+from .server import make_server, server_options
+
+if TYPE_CHECKING:
+    from kdant_tf.serving.benchmark import CallTimes, ThreadTimes, TimedModel
+    from kdant_tf.serving.server import Server
 
 
 def _parse_size(part: str) -> int:
@@ -66,7 +70,7 @@ def benchmark(
     threads: int | None,
     constants: bool,
     as_json: bool,
-    **where: Any,
+    **server_settings: Any,
 ) -> None:
     """Measure how long a model takes to answer, and what takes the time.
 
@@ -75,22 +79,22 @@ def benchmark(
     """
     if len(set(models)) < len(models):
         raise click.UsageError("The same MODEL was given twice.")
-    server = make_server(**where)
+    server = make_server(**server_settings)
     if server is not None and (len(models) > 1 or constants):
         raise click.UsageError(
             "--server goes with one MODEL, the one that it serves, and without --constants."
         )
-    timed = _open_models(models, server, where["grpc"], constants)
+    timed = _open_models(models, server, server_settings["grpc"], constants)
     from kdant_tf.serving.benchmark import time_calls, time_threads
 
     from .output import CountProgress
 
     width, height = frame
     size: dict[str, Any] = {"width": width, "height": height}
-    rows, results = [], []
+    calls, together = [], []
     with CountProgress("timing rounds", None) as progress:
         for batch_size in batch_sizes:
-            rows += time_calls(
+            calls += time_calls(
                 timed,
                 batch_size=batch_size,
                 repeats=repeats,
@@ -98,12 +102,13 @@ def benchmark(
                 **size,
             )
         if threads is not None:
-            results = [time_threads(each, threads=threads, repeats=repeats, **size) for each in timed]
+            together = [time_threads(each, threads=threads, repeats=repeats, **size) for each in timed]
+    print_times(calls, together, f"frames of {width} x {height}", as_json)
 
-    print_times(rows, results, f"frames of {width} x {height}", as_json)
 
-
-def _open_models(models: Sequence[Path], server: Any, grpc: bool, constants: bool) -> list[TimedModel]:
+def _open_models(
+    models: Sequence[Path], server: Server | None, grpc: bool, constants: bool
+) -> list[TimedModel]:
     if server is not None:
         if grpc:
             start_tensorflow()
@@ -122,11 +127,10 @@ def _open_models(models: Sequence[Path], server: Any, grpc: bool, constants: boo
     return opened
 
 
-# Times of models: tables, or one JSON object.
-
-
 def print_times(rows: Sequence[CallTimes], threads: Sequence[ThreadTimes], clips: str, as_json: bool) -> None:
-    """Prints what was measured with `clips`, in words."""
+    """Times on stdout, as tables or one JSON object; `clips` says in words what they were measured with."""
+    from kdant_tf.studies.study_folder import describe_hardware
+
     hardware = describe_hardware()
     if as_json:
         times = {"rows": [row.to_dict() for row in rows], "threads": [dataclasses.asdict(r) for r in threads]}

@@ -8,96 +8,32 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
-from rich.console import Console
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
-from kdant_tf.anticipation.anticipate import Anticipation, Latencies, anticipate, find_fps
-from kdant_tf.anticipation.overlay import BARS, OverlayVideo, Panel
-from kdant_tf.anticipation.sources import Source, TimedFrame, open_source
-from kdant_tf.serving.model import AnticipationModel
 from tf_records.errors import KdantError
-from tf_records.schema import FlowInfo
-from tf_records.start_tensorflow import start_tensorflow
 
-from .command import FOLDER, KdantCommand, add_options
+from .command import FOLDER, KdantCommand
 from .output import percent, print_fields
+from .server import open_model, server_options
 
-# Options of commands that can ask a server in place of loading a model.
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
+    from kdant_tf.anticipation.anticipate import Anticipation, Latencies
+    from kdant_tf.anticipation.overlay import OverlayVideo
+    from kdant_tf.anticipation.sources import FrameSource
+    from kdant_tf.serving.model import AnticipationModel
 
-def _parse_server(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, int] | None:
-    from kdant_tf.serving.server import parse_address
+    Likeliest = list[tuple[str, float]]
+    Printer = Callable[[Anticipation, Likeliest], None]
 
-    try:
-        return None if value is None else parse_address(value)
-    except KdantError as error:
-        raise click.BadParameter(str(error), ctx, param) from error
-
-
-server_options = add_options(
-    click.option(
-        "--server",
-        callback=_parse_server,
-        metavar="HOST:PORT",
-        help="Ask a TensorFlow Serving. The model is then the exported folder that it serves, or a copy of "
-        "its config.json, which tells classes and clips; no network is loaded.",
-    ),
-    click.option("--model-name", default="kdant", show_default=True, help="That the server has it under."),
-    click.option("--grpc", is_flag=True, help="Speak gRPC (extra serving) with the server, not REST."),
-    click.option("--tls", is_flag=True, help="Speak TLS with the server, or with what stands before it."),
-    click.option(
-        "--ca-file",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="PEM file of the authorities that may vouch for the server, with --tls. Default: those that the "
-        "system trusts, or over gRPC its own list.",
-    ),
-    click.option(
-        "--timeout-s",
-        type=click.FloatRange(0, min_open=True),
-        default=30.0,
-        show_default=True,
-        help="Seconds that an answer of the server may take.",
-    ),
-)
-
-
-def make_server(server: tuple[str, int] | None, *, grpc: bool, tls: bool, **options: Any) -> Any:
-    """The `kdant_tf.serving.server.Server` that the options name, or None."""
-    if server is None:
-        if grpc or tls:
-            raise click.UsageError(f"--{'grpc' if grpc else 'tls'} goes with --server HOST:PORT.")
-        return None
-    if options["ca_file"] is not None and not tls:
-        raise click.UsageError("--ca-file goes with --tls.")
-    from kdant_tf.serving.server import Server
-
-    host, port = server
-    return Server(host=host, port=port, tls=tls, **options)
-
-
-def open_model(folder: Path, *, grpc: bool, **options: Any) -> Any:
-    """The AnticipationModel of `folder`, or the one that a server has of it.
-
-    Args:
-        folder: of a run or an export.
-        grpc, options: the values of `server_options`.
-    """
-    server = make_server(grpc=grpc, **options)
-    if server is None or grpc:
-        start_tensorflow()
-    if server is None:
-        from kdant_tf.serving.model import load_model
-
-        return load_model(folder)
-    from kdant_tf.serving.client import connect
-
-    return connect(server, folder, grpc=grpc)
+# Times that the table on a terminal holds.
+_ROWS = 10
+# Characters of the likeliest class's bar.
+_BAR = 10
 
 
 @click.command("predict", cls=KdantCommand)
@@ -111,7 +47,7 @@ def open_model(folder: Path, *, grpc: bool, **options: Any) -> Any:
     help="Seconds from one clip to the next.",
 )
 @click.option(
-    "--top", type=click.IntRange(1), default=3, show_default=True, help="Actions shown of each time."
+    "--top", type=click.IntRange(1), default=3, show_default=True, help="Actions named at each time."
 )
 @click.option(
     "--threshold", type=click.FloatRange(0, 1), default=0.0, help="Leave less probable actions out."
@@ -161,7 +97,7 @@ def predict(
     source_fps: float | None,
     reconnect_s: float,
     flow_algorithm: str | None,
-    **where: Any,
+    **server: Any,
 ) -> None:
     """Say what is about to happen, time by time, in videos and streams.
 
@@ -169,38 +105,30 @@ def predict(
     an rtsp:// URL; several are gone through one after the other. A window of the length of the model's clips
     slides over it; for each time it is said what is expected when the model's offset has passed.
     """
+    from kdant_tf.anticipation.anticipate import fit_model
     from kdant_tf.anticipation.sources import check_source
 
-    for text in sources:
-        check_source(text, live=live)
+    for source in sources:
+        check_source(source, live=live)
     if overlay is not None:
         _check_overlay(overlay, sources, live)
-    model = open_model(folder, **where)
-
-    if fps is not None:
-        model = dataclasses.replace(model, fps=fps)
-    wishes = Wishes(
+    model = fit_model(open_model(folder, **server), fps=fps, flow_algorithm=flow_algorithm)
+    model.warm_up()
+    options = _Options(
         live=live,
         source_fps=source_fps,
         reconnect_s=reconnect_s,
         stride_s=stride_s,
-        flow=_choose_flow(model, flow_algorithm),
         top=top,
         threshold=threshold,
         json_lines=json_lines,
         latency=latency,
         overlay=overlay,
     )
-    warm_up(model)
-    _go_through_all(sources, lambda text: show_anticipations(text, model, wishes))
-
-
-def _go_through_all(sources: tuple[str, ...], go_through: Callable[[str], None]) -> None:
-    """One source that fails does not keep the others from being gone through."""
     failed = 0
-    for text in sources:
+    for source in sources:
         try:
-            go_through(text)
+            _predict_source(source, model, options)
         except KdantError as error:
             if len(sources) == 1:
                 raise
@@ -219,35 +147,14 @@ def _check_overlay(overlay: Path, sources: tuple[str, ...], live: bool) -> None:
     check_overlay(overlay, sources[0])
 
 
-def _choose_flow(model: Any, algorithm: str | None) -> Any:
-    """How flow is computed, for a model that sees it."""
-    from tf_records.flow import describe_flow
-
-    if "flow" not in model.modality:
-        return None
-    if algorithm is not None:
-        return describe_flow(algorithm) if model.flow is None else describe_flow(algorithm, model.flow.bound)
-    if model.flow is None:  # Of an older run.
-        raise KdantError(
-            f"Model {model.name} sees optical flow. Say how that of its records was computed, which kdant "
-            f"inspect tells: --flow-algorithm tvl1, dis or farneback."
-        )
-    # With the OpenCV that is here.
-    return dataclasses.replace(model.flow, opencv=describe_flow(model.flow.algorithm).opencv)
-
-
-# One source gone through: what the model expects on stdout, notes on stderr, maybe a video drawn over.
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Wishes:
-    """What `kdant predict` was asked for, by the names of its options; `flow` is how flow is computed."""
+class _Options:
+    """The options of `kdant predict` that each source is gone through with."""
 
     live: bool
     source_fps: float | None
     reconnect_s: float
     stride_s: float
-    flow: FlowInfo | None
     top: int
     threshold: float
     json_lines: bool
@@ -255,98 +162,96 @@ class Wishes:
     overlay: Path | None
 
 
-def warm_up(model: AnticipationModel) -> None:
-    """A first answer takes seconds, which no stream should wait for."""
-    side = model.short_side
-    model.probabilities(np.zeros((1, model.clip_frames, side, side, model.channels), np.uint8))
-
-
-def show_anticipations(text: str, model: AnticipationModel, wishes: Wishes) -> None:
-    """Goes through one source and prints what the model expects.
+def _predict_source(text: str, model: AnticipationModel, options: _Options) -> None:
+    """What the model expects of one source on stdout, notes on stderr, maybe a video drawn over.
 
     Raises:
         VideoError: see `open_source` and `anticipate`.
     """
-    rate = model.fps if wishes.source_fps is None else wishes.source_fps
+    from kdant_tf.anticipation.anticipate import Latencies, find_fps
+    from kdant_tf.anticipation.sources import open_source
+
     opened = open_source(
         text,
-        live=wishes.live,
-        rate=rate,
-        reconnect_s=wishes.reconnect_s,
-        report=lambda line: click.echo(line, err=True),
+        live=options.live,
+        rate=model.fps if options.source_fps is None else options.source_fps,
+        reconnect_s=options.reconnect_s,
+        report=_print_note,
     )
     with closing(opened) as source:
         fps = find_fps(source, model)
         if model.fps is None:
-            click.echo(
+            _print_note(
                 f"The model knows no frame rate, so that of {source.name} is taken: {fps:.4g}. Another one: "
-                f"--fps.",
-                err=True,
+                f"--fps."
             )
         latencies = Latencies(model.ahead_at(fps))
         try:
-            _go_through(source, model, wishes, latencies)
+            _print_anticipations(source, model, options, latencies)
         except KeyboardInterrupt:
             # There is no other end to a camera.
             if not source.live:
                 raise
         finally:
-            for complaint in source.complaints():
-                click.echo(f"{source.name}: {complaint}", err=True)
+            for problem in source.problems():
+                _print_note(f"{source.name}: {problem}")
         if latencies.answers:
-            _print_end(source, latencies, wishes.json_lines, wishes.latency)
+            _print_latencies(source.name, latencies, options)
 
 
-def _go_through(source: Source, model: AnticipationModel, wishes: Wishes, latencies: Latencies) -> None:
+def _print_note(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _print_anticipations(
+    source: FrameSource, model: AnticipationModel, options: _Options, latencies: Latencies
+) -> None:
+    from kdant_tf.anticipation.anticipate import anticipate
+
     with (
-        choose_show(source.name, wishes.json_lines) as show,
-        _open_overlay(wishes.overlay, source, model, wishes.stride_s) as film,
+        _choose_printer(source.name, options.json_lines) as print_anticipation,
+        _open_overlay(source, model, options) as overlay,
     ):
-        for each in anticipate(source, model, stride_s=wishes.stride_s, flow=wishes.flow, on_frame=film.draw):
+        draw = {} if overlay is None else {"on_frame": overlay.draw}
+        for each in anticipate(source, model, stride_s=options.stride_s, **draw):
             latencies.add(each.latency_s, each.dropped)
-            show(each, each.likeliest(model.classes, wishes.top, wishes.threshold))
-            film.expect(each.expected_s, each.likeliest(model.classes, BARS, wishes.threshold))
-    if wishes.overlay is not None:
-        click.echo(f"Drew {wishes.overlay}", err=True)
-
-
-class _NoFilm:
-    """Where nothing is drawn."""
-
-    def draw(self, timed: TimedFrame) -> None:
-        """Takes a frame."""
-
-    def expect(self, from_s: float, likeliest: Likeliest) -> None:
-        """Takes what is expected."""
+            print_anticipation(each, each.top(options.top, options.threshold))
+            if overlay is not None:
+                overlay.expect(each.expected_s, each.top(threshold=options.threshold))
+    if overlay is not None:
+        _print_note(f"Drew {options.overlay}")
 
 
 @contextmanager
 def _open_overlay(
-    path: Path | None, source: Source, model: AnticipationModel, stride_s: float
-) -> Iterator[OverlayVideo | _NoFilm]:
-    if path is None:
-        yield _NoFilm()
+    source: FrameSource, model: AnticipationModel, options: _Options
+) -> Iterator[OverlayVideo | None]:
+    if options.overlay is None:
+        yield None
         return
-    panel = Panel(model.classes, ahead_s=model.ahead_at(find_fps(source, model)), stride_s=stride_s)
-    with OverlayVideo(path, source, panel) as film:
-        yield film
+    from kdant_tf.anticipation.anticipate import find_fps
+    from kdant_tf.anticipation.overlay import OverlayPanel, OverlayVideo
+
+    ahead_s = model.ahead_at(find_fps(source, model))
+    panel = OverlayPanel(model.classes, ahead_s=ahead_s, stride_s=options.stride_s)
+    with OverlayVideo(options.overlay, source, panel) as overlay:
+        yield overlay
 
 
-def _print_end(source: Source, latencies: Latencies, json_lines: bool, latency: bool) -> None:
-    windows = latencies.answers + latencies.dropped
+def _print_latencies(name: str, latencies: Latencies, options: _Options) -> None:
     if latencies.dropped:
-        click.echo(
-            f"{source.name}: {latencies.dropped} of {windows} clips were dropped to keep up "
-            f"({percent(latencies.dropped / windows)}).",
-            err=True,
+        windows = latencies.answers + latencies.dropped
+        _print_note(
+            f"{name}: {latencies.dropped} of {windows} clips were dropped to keep up "
+            f"({percent(latencies.dropped / windows)})."
         )
-    if latency and json_lines:
-        click.echo(json.dumps({"source": source.name, "latency": latencies.summary()}))
-    elif latency:
-        _print_latency(source.name, latencies)
+    if options.latency and options.json_lines:
+        click.echo(json.dumps({"source": name, "latency": latencies.summary()}))
+    elif options.latency:
+        _print_latency_table(name, latencies)
 
 
-def _print_latency(name: str, latencies: Latencies) -> None:
+def _print_latency_table(name: str, latencies: Latencies) -> None:
     ahead_s = latencies.ahead_s
     fields = {
         "anticipation time": f"{ahead_s:.3f} s" if ahead_s > 0 else "none: clip and action overlap",
@@ -361,65 +266,64 @@ def _print_latency(name: str, latencies: Latencies) -> None:
     print_fields(f"From the last frame of a clip of {name} to the answer", fields)
 
 
-# Anticipations on stdout, one after the other: JSON lines, plain lines, or a table that moves on.
+@contextmanager
+def _choose_printer(name: str, json_lines: bool) -> Iterator[Printer]:
+    """Prints anticipations on the source of this name: JSON lines, plain lines, or a table that moves on."""
+    from rich.console import Console
+
+    console = Console()
+    if json_lines:
+        yield lambda anticipation, likeliest: click.echo(_to_json_line(name, anticipation, likeliest))
+    elif console.is_terminal:
+        with _live_table(name, console) as print_row:
+            yield print_row
+    else:
+        yield _plain_printer(name)
 
 
-# Times that the table on a terminal holds.
-_ROWS = 10
-_BAR = 10
-
-Likeliest = list[tuple[str, float]]
-
-
-class Show(Protocol):
-    """Shows one anticipation, of which `likeliest` is to be seen."""
-
-    def __call__(self, anticipation: Anticipation, likeliest: Likeliest) -> None: ...
-
-
-def to_line(name: str, anticipation: Anticipation, likeliest: Likeliest) -> dict[str, Any]:
-    """One JSON line."""
-    return {
+def _to_json_line(name: str, anticipation: Anticipation, likeliest: Likeliest) -> str:
+    fields = {
         "source": name,
         "time_s": round(anticipation.time_s, 4),
         "expected_s": round(anticipation.expected_s, 4),
         "expected": [{"class": each, "probability": round(value, 6)} for each, value in likeliest],
         **({"dropped": anticipation.dropped} if anticipation.dropped else {}),
     }
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def _plain_printer(name: str) -> Printer:
+    """A title before the first line, and a line for each."""
+    titles = iter([f"{name}: last frame seen → when what is expected begins"])
+
+    def print_line(anticipation: Anticipation, likeliest: Likeliest) -> None:
+        for title in titles:
+            click.echo(title)
+        words = "  ".join(f"{each} {percent(value)}" for each, value in likeliest)
+        click.echo(f"{anticipation.time_s:9.2f} s  →{anticipation.expected_s:9.2f} s  {words or '-'}")
+
+    return print_line
 
 
 @contextmanager
-def choose_show(name: str, json_lines: bool) -> Iterator[Show]:
-    """How anticipations on the source of this name are shown, for as long as the context lasts."""
-    console = Console()
-    if json_lines:
+def _live_table(name: str, console: Console) -> Iterator[Printer]:
+    """The last anticipations in a table on a terminal."""
+    from rich.live import Live
 
-        def show_json(anticipation: Anticipation, likeliest: Likeliest) -> None:
-            click.echo(json.dumps(to_line(name, anticipation, likeliest), ensure_ascii=False))
+    with Live(console=console, auto_refresh=False) as screen:
+        rows: deque[tuple[Anticipation, Likeliest]] = deque(maxlen=_ROWS)
 
-        yield show_json
-    elif console.is_terminal:
-        with Live(console=console, auto_refresh=False) as screen:
-            rows: deque[tuple[Anticipation, Likeliest]] = deque(maxlen=_ROWS)
+        def print_row(anticipation: Anticipation, likeliest: Likeliest) -> None:
+            rows.append((anticipation, likeliest))
+            screen.update(_draw_table(name, rows), refresh=True)
 
-            def show_row(anticipation: Anticipation, likeliest: Likeliest) -> None:
-                rows.append((anticipation, likeliest))
-                screen.update(_draw_table(name, rows), refresh=True)
-
-            yield show_row
-    else:
-        titles = iter([f"{name}: last frame seen → when what is expected begins"])
-
-        def show_line(anticipation: Anticipation, likeliest: Likeliest) -> None:
-            for title in titles:
-                click.echo(title)
-            words = "  ".join(f"{each} {percent(value)}" for each, value in likeliest)
-            click.echo(f"{anticipation.time_s:9.2f} s  →{anticipation.expected_s:9.2f} s  {words or '-'}")
-
-        yield show_line
+        yield print_row
 
 
 def _draw_table(name: str, rows: deque[tuple[Anticipation, Likeliest]]) -> Table:
+    from rich.table import Table
+    from rich.text import Text
+
     table = Table(title=Text(name), title_justify="left", title_style="italic")
     for column in ("seen", "expected"):
         table.add_column(column, justify="right", no_wrap=True, min_width=9)

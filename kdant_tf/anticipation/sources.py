@@ -1,11 +1,18 @@
-"""Where frames come from: a video file, a folder of pictures, stdin, a camera, an RTSP server."""
+"""Where frames come from: a video file, a folder of images, stdin, a camera, an RTSP server.
+
+`open_source` opens what a person's words name as a `FrameSource`, which gives its frames once, in order, each
+with the time it is shown at. Cameras and streams that break off are taken up again where that is asked for.
+"""
+
+from __future__ import annotations
 
 import os
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple, Protocol
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import av
 import numpy as np
@@ -16,6 +23,13 @@ from tf_records.video_file import END_TOLERANCE_S, Limits, Resizer, choose_strea
 
 STDIN = "-"
 _RTSP = ("rtsp://", "rtsps://")
+_LIMITS = Limits()
+# Seconds to wait for a server's first answer, and for each packet.
+_TIMEOUT_S = (10.0, 10.0)
+# Between attempts to open again what broke off; pauses double from the first to the longest.
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 8.0
+# A stream that goes back by more than this has begun anew.
+_RESTART_S = 1.0
 
 
 class TimedFrame(NamedTuple):
@@ -25,7 +39,7 @@ class TimedFrame(NamedTuple):
     frame: av.VideoFrame
 
 
-class Source(Protocol):
+class FrameSource(Protocol):
     """Frames that can be gone through once.
 
     `name` is for messages. `live` says that frames come at their own pace and do not wait. `rate` is the mean
@@ -44,8 +58,8 @@ class Source(Protocol):
         """
         ...
 
-    def complaints(self) -> list[str]:
-        """What was wrong with it so far, though it could be gone through."""
+    def problems(self) -> list[str]:
+        """What was wrong with it so far, though it could be gone through: a sentence each."""
         ...
 
     def close(self) -> None:
@@ -53,15 +67,67 @@ class Source(Protocol):
         ...
 
 
-def check_source(text: str, *, live: bool = False) -> None:
+def open_source(
+    source: str | Path | int,
+    *,
+    live: bool = False,
+    rate: float | None = None,
+    reconnect_s: float = 0.0,
+    report: Callable[[str], None] = lambda line: None,
+) -> FrameSource:
+    """Opens a video, a folder of images, a stream or a camera.
+
+    Args:
+        source: a video file, a folder of numbered images, "-" for stdin, an rtsp:// URL, or the number of a
+            camera, as text only where no file has that name.
+        live: whether frames of stdin do not wait; those of cameras and URLs never do.
+        rate: frames per second of what states none, such as a folder.
+        reconnect_s: seconds that a URL or a camera may be away; with 0 its first end is the end.
+        report: called with a sentence where it breaks off and is back.
+
+    Raises:
+        VideoError: there is no such thing, or it cannot be read.
+
+    Example::
+
+        with closing(open_source("video.mp4")) as source:
+            for time_s, frame in source.frames():
+                image = frame.to_ndarray(format="rgb24")  # uint8 (H, W, 3)
+    """
+    text = str(source)
+    if text == STDIN:
+        return VideoSource("stdin", "pipe:0", live=live, rate=rate)
+    if isinstance(source, int) or is_live(text):
+        open_stream: Callable[[], CameraSource | VideoSource]
+        if isinstance(source, int) or text.isdecimal():
+            open_stream = partial(CameraSource, int(text))
+        else:
+            open_stream = partial(VideoSource, _without_password(text), text, live=True, rate=rate)
+        if not reconnect_s:
+            return open_stream()
+        return ReconnectingSource(open_stream, patience_s=reconnect_s, report=report)
+    if "://" in text:
+        raise VideoError(
+            f"{text} is a URL of another kind than rtsp://. Pipe it in: "
+            f"ffmpeg -i URL -f mpegts - | kdant predict - --live …"
+        )
+    if os.path.isdir(text):
+        return FolderSource(text, rate=rate)
+    if live:
+        raise VideoError(f"{text} waits for its frames to be read, so --live is not for it. Leave it out.")
+    return VideoSource(text, text, rate=rate)
+
+
+def check_source(source: str | Path | int, *, live: bool = False) -> None:
     """Finds out, before a network is loaded, whether there is such a file or folder; others are left alone.
 
     Raises:
         VideoError: as `open_source`.
     """
+    text = str(source)
     if text == STDIN and os.isatty(0):
         raise VideoError("stdin is a terminal, no stream. Pipe one in: cat VIDEO | kdant predict - …")
-    if text != STDIN and not is_live(text):
+    if text != STDIN and not isinstance(source, int) and not is_live(text):
         open_source(text, live=live).close()
 
 
@@ -76,60 +142,8 @@ def _without_password(url: str) -> str:
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def open_source(
-    text: str,
-    *,
-    live: bool = False,
-    rate: float | None = None,
-    reconnect_s: float = 0.0,
-    report: Callable[[str], None] = lambda line: None,
-) -> Source:
-    """The source that a person's words name.
-
-    Args:
-        text: a video file, a folder of pictures, "-" for stdin, the number of a camera, or an rtsp:// URL.
-        live: whether frames of stdin do not wait; those of cameras and URLs never do.
-        rate: frames per second of what states none, such as a folder.
-        reconnect_s: seconds that a URL or a camera may be away; with 0 its first end is the end.
-        report: told in a sentence where it breaks off and is back.
-
-    Raises:
-        VideoError: there is no such thing, or it cannot be read.
-    """
-
-    if text == STDIN:
-        return VideoStream("stdin", "pipe:0", live=live, rate=rate)
-    if is_live(text):
-        open_stream: Callable[[], Camera | VideoStream]
-        if text.isdecimal():
-            open_stream = partial(Camera, int(text))
-        else:
-            open_stream = partial(VideoStream, _without_password(text), text, live=True, rate=rate)
-        if not reconnect_s:
-            return open_stream()
-        return Reconnecting(open_stream, patience_s=reconnect_s, report=report)
-    if "://" in text:
-        raise VideoError(
-            f"{text} is a URL of another kind than rtsp://. Pipe it in: "
-            f"ffmpeg -i URL -f mpegts - | kdant predict - --live …"
-        )
-    if os.path.isdir(text):
-        return PictureFolder(text, rate=rate)
-    if live:
-        raise VideoError(f"{text} waits for its frames to be read, so --live is not for it. Leave it out.")
-    return VideoStream(text, text, rate=rate)
-
-
-# What PyAV decodes: a video file, stdin or an RTSP stream, read once from its start to its end.
-
-
-_LIMITS = Limits()
-# Seconds to wait for a server's first answer, and for each packet.
-_TIMEOUT_S = (10.0, 10.0)
-
-
-class VideoStream:
-    """A `Source` of a file, of stdin or of a URL.
+class VideoSource:
+    """What PyAV decodes, read once from its start to its end: a file, stdin or a URL.
 
     Args:
         name: for messages.
@@ -148,7 +162,7 @@ class VideoStream:
         self.live = live
         self._damaged, self._end_s, self._ended = 0, 0.0, False
         self._reading = False
-        self.on_audio: Callable[[av.Packet], None] | None = None
+        self.on_audio: Callable[[av.Packet[Any]], None] | None = None
         is_file = path == name and "://" not in path
         self._container = open_container(path) if is_file else _open_stream(name, path)
         try:
@@ -166,7 +180,7 @@ class VideoStream:
         return self._container.streams.audio
 
     def frames(self) -> Iterator[TimedFrame]:
-        """The frames in order, see `Source`; the packets of sound between them are handed to `on_audio`.
+        """The frames in order, see `FrameSource`; the packets of sound between them are handed to `on_audio`.
 
         The file is closed at the end, by the thread that reads it.
         """
@@ -177,7 +191,7 @@ class VideoStream:
             self._container.close()
 
     def _read(self) -> Iterator[TimedFrame]:
-        timeline, none = Timeline(self.rate), True
+        timeline, empty = Timeline(self.rate), True
         for packet in self._packets():
             if packet.stream is not self.stream:
                 assert self.on_audio is not None
@@ -185,13 +199,13 @@ class VideoStream:
                 continue
             for frame in self._decode(packet):
                 _LIMITS.check_size(self.name, frame.width, frame.height)
-                none, self._end_s = False, timeline.place(stamp_s(frame))
+                empty, self._end_s = False, timeline.place(stamp_s(frame))
                 yield TimedFrame(self._end_s, frame)
-        if none:
+        if empty:
             raise VideoError(f"{self.name} holds no frame that can be decoded.")
         self._ended = True
 
-    def complaints(self) -> list[str]:
+    def problems(self) -> list[str]:
         """How many frames were passed over or shown damaged, and whether the end is missing."""
         found = [f"{self._damaged} frames are damaged."] if self._damaged else []
         missing_s = self.stated_s - self._end_s - 1 / (self.rate or 1)
@@ -207,14 +221,14 @@ class VideoStream:
         if not self._reading:
             self._container.close()
 
-    def _packets(self) -> Iterator[av.Packet]:
+    def _packets(self) -> Iterator[av.Packet[Any]]:
         audio = () if self.on_audio is None else self.audio
         try:
             yield from self._container.demux(self.stream, *audio)
         except (av.FFmpegError, OSError) as error:
             raise VideoError(f"{self.name} cannot be read on: {reason_of(error)}.") from error
 
-    def _decode(self, packet: av.Packet) -> list[av.VideoFrame]:
+    def _decode(self, packet: av.Packet[Any]) -> list[av.VideoFrame]:
         try:
             frames = packet.decode()
         except av.FFmpegError:
@@ -239,11 +253,10 @@ def _open_stream(name: str, path: str) -> av.container.InputContainer:
         raise VideoError(f"{name} cannot be opened as a video: {reason_of(error)}.") from error
 
 
-# A camera of this machine, through OpenCV: the FFmpeg that PyAV ships knows no devices.
+class CameraSource:
+    """A camera of this machine; a frame's time is that of its arrival.
 
-
-class Camera:
-    """A `Source` of the camera with a number; a frame's time is that of its arrival.
+    It is read by OpenCV: the FFmpeg that PyAV ships knows no devices.
 
     Raises:
         VideoError: no OpenCV, or no such camera.
@@ -273,7 +286,7 @@ class Camera:
         self.rate = self._capture.get(cv2.CAP_PROP_FPS) or None
 
     def frames(self) -> Iterator[TimedFrame]:
-        """What the camera gives until it is unplugged, see `Source`."""
+        """What the camera gives until it is unplugged, see `FrameSource`."""
         timeline, self._reading = Timeline(self.rate), True
         try:
             while True:
@@ -286,7 +299,7 @@ class Camera:
         finally:
             self._capture.release()
 
-    def complaints(self) -> list[str]:
+    def problems(self) -> list[str]:
         """Nothing: a camera gives pictures, or none."""
         return []
 
@@ -296,11 +309,8 @@ class Camera:
             self._capture.release()
 
 
-# A folder of numbered pictures as a source.
-
-
-class PictureFolder:
-    """A `Source` of the pictures in a folder, which say nothing of their rate.
+class FolderSource:
+    """The numbered images of a folder, which say nothing of their rate.
 
     Raises:
         VideoError: no numbered pictures in it, or not all of them.
@@ -319,7 +329,7 @@ class PictureFolder:
         self._folder = FrameFolder(path, None, Resizer(None, _LIMITS), _LIMITS)
 
     def frames(self) -> Iterator[TimedFrame]:
-        """The pictures in the order of their numbers, see `Source`."""
+        """The pictures in the order of their numbers, see `FrameSource`."""
         if self.rate is None:
             raise VideoError(f"Folder {self.name} states no frame rate. Give it: --source-fps.")
         for number in range(self._folder.frames):
@@ -332,7 +342,7 @@ class PictureFolder:
         if len(self._unreadable) == self._folder.frames:
             raise self._unreadable[0]
 
-    def complaints(self) -> list[str]:
+    def problems(self) -> list[str]:
         """How many pictures were passed over, and why the first one."""
         if not self._unreadable:
             return []
@@ -342,14 +352,8 @@ class PictureFolder:
         """Nothing is kept open."""
 
 
-# A stream of the network or a camera that is taken up again where it breaks off.
-
-
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.5, 8.0
-
-
-class Reconnecting:
-    """A live `Source` that is opened anew where it breaks off; its clock goes on meanwhile.
+class ReconnectingSource:
+    """A live source that is opened anew where it breaks off; its clock goes on meanwhile.
 
     RTSP tells the end of a stream by closing the connection, as a camera does that is switched off; a camera
     that is unplugged gives no more pictures. So what states no length has not ended but broken off.
@@ -357,7 +361,7 @@ class Reconnecting:
     Args:
         open_stream: opens the stream; called at once, and again after each break.
         patience_s: seconds > 0 that it may be away.
-        report: told of each break and each return, in one sentence.
+        report: called with a sentence at each break and each return.
 
     Raises:
         VideoError: it cannot be opened at once.
@@ -367,7 +371,7 @@ class Reconnecting:
 
     def __init__(
         self,
-        open_stream: Callable[[], VideoStream | Camera],
+        open_stream: Callable[[], VideoSource | CameraSource],
         *,
         patience_s: float,
         report: Callable[[str], None] = lambda line: None,
@@ -376,10 +380,10 @@ class Reconnecting:
         self._stream = open_stream()
         self.name, self.rate = self._stream.name, self._stream.rate
         self._breaks, self._away_s = 0, 0.0
-        self._complaints: list[str] = []
+        self._problems: list[str] = []
 
     def frames(self) -> Iterator[TimedFrame]:
-        """The frames in order, see `Source`; after a break as much later as it lasted."""
+        """The frames in order, see `FrameSource`; after a break as much later as it lasted."""
         start_s = last_s = 0.0
         came_at: float | None = None
         while True:
@@ -402,14 +406,14 @@ class Reconnecting:
                 self._report(f"{reason} It is tried again for {self._patience_s:g} s.")
             self._reopen(came_at, reason)
 
-    def complaints(self) -> list[str]:
+    def problems(self) -> list[str]:
         """How often and how long it was away, and what was wrong with its frames."""
         times = "once" if self._breaks == 1 else f"{self._breaks} times"
         away = f"It broke off {times}, for {self._away_s:.1f} s in all."
-        return [*([away] if self._breaks else []), *self._complaints, *self._stream.complaints()]
+        return [*([away] if self._breaks else []), *self._problems, *self._stream.problems()]
 
     def close(self) -> None:
-        """See `Source`."""
+        """See `FrameSource`."""
         self._stream.close()
 
     def _count(self, away_s: float) -> float:
@@ -424,7 +428,7 @@ class Reconnecting:
         Raises:
             VideoError: it has been away for too long.
         """
-        self._complaints += self._stream.complaints()
+        self._problems += self._stream.problems()
         pause_s = _FIRST_PAUSE_S
         while (left_s := came_at + self._patience_s - time.monotonic()) > 0:
             time.sleep(min(pause_s, left_s))
@@ -439,13 +443,6 @@ class Reconnecting:
             f"Gave up on {self.name} after {self._patience_s:g} s, at last: {reason} Start again when it is "
             f"back, or give it longer: --reconnect-s."
         )
-
-
-# Time stamps of any stream as seconds since its first frame, which never fall.
-
-
-# A stream that goes back by more than this has begun anew.
-_RESTART_S = 1.0
 
 
 class Timeline:

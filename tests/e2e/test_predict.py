@@ -163,7 +163,13 @@ def test_ctrl_c_ends_a_camera_well(finished_run: Path, monkeypatch: pytest.Monke
     clock = itertools.count()
     monkeypatch.setitem(sys.modules, "cv2", fake)
     monkeypatch.setattr(sources, "time", types.SimpleNamespace(monotonic=lambda: next(clock) / 20))
-    *given, latency = lines_of(predict("0", "--model", finished_run, "--json-lines", "--latency"))
+    options = (
+        "--json-lines",
+        "--latency",
+        "--reconnect-s",
+        0,
+    )  # a connection that is kept looks at the clock too
+    *given, latency = lines_of(predict("0", "--model", finished_run, *options))
     assert {line["source"] for line in given} == {"camera 0"}
     dropped = sum(line.get("dropped", 0) for line in given)
     assert latency["latency"]["dropped"] == dropped

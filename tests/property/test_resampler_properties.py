@@ -5,7 +5,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdant_tf.anticipation.anticipate import Resampler, Windows
+from kdant_tf.anticipation.anticipate import Resampler, SlidingWindow
 from kdant_tf.anticipation.sources import TimedFrame
 from tf_records.video_file import TIME_STAMP_TOLERANCE_S
 
@@ -49,7 +49,7 @@ def test_an_eager_clock_shows_no_later_frame_and_skips_no_tick(
 
 @given(st.integers(1, 9), st.floats(0.1, 25), st.integers(1, 120))
 def test_windows_come_once_a_stride(clip_frames: int, stride: float, ticks: int) -> None:
-    windows = Windows(clip_frames=clip_frames, stride=stride, modality="rgb", short_side=8, flow=None)
+    windows = SlidingWindow(clip_frames=clip_frames, stride=stride, modality="rgb", short_side=8, flow=None)
     frame = av.VideoFrame.from_ndarray(PICTURE, format="rgb24")
     given_windows = [each for tick in range(ticks) for each in windows.push(tick, frame, "ticks")]
     assert all(each.last - each.first == clip_frames - 1 for each in given_windows)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from brightness_video import encode_brightness, number_of
 
-from kdant_tf.anticipation.anticipate import MAX_PAUSE_S, Anticipation, Resampler, Windows, anticipate
+from kdant_tf.anticipation.anticipate import MAX_PAUSE_S, Anticipation, Resampler, SlidingWindow, anticipate
 from kdant_tf.anticipation.sources import TimedFrame, Timeline, open_source
 from kdant_tf.serving.model import AnticipationModel
 from tf_records.errors import VideoError
@@ -111,7 +111,7 @@ def test_windows_end_a_stride_apart_or_a_little_later(coded: dict[str, Path]) ->
     assert all(numbers == list(range(numbers[0], numbers[0] + 4)) for numbers in recorder.clips)
     assert [round(each.time_s * 30) for each in answers] == [3, 11, 18, 26, 33]
     assert [round(each.expected_s * 30) for each in answers] == [15, 23, 30, 38, 45]
-    assert answers[0].likeliest(("a", "b"), 3, 0.5) == [("b", 0.75)]
+    assert answers[0].top(3, 0.5) == [("b", 0.75)]
 
 
 def test_a_model_without_a_rate_takes_the_videos_own(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_a_long_pause_is_leapt_over_and_the_window_filled_anew() -> None:
     pause = round(MAX_PAUSE_S * 10)
     assert len(ticks) < pause + 10
     assert max(ticks) == pytest.approx(1e10, abs=2)
-    windows = Windows(clip_frames=3, stride=1, modality="rgb", short_side=8, flow=None)
+    windows = SlidingWindow(clip_frames=3, stride=1, modality="rgb", short_side=8, flow=None)
     ends = [window.last for tick in ticks for window in windows.push(tick, frame, "paused")]
     assert ends[0] == 2
     assert all(last not in ends for last in ticks[-2:])
@@ -200,7 +200,7 @@ def test_flow_leads_from_the_tick_before_as_in_records(modality: str) -> None:
     grey = [np.roll(scene, 2 * shift, axis=1) for shift in range(4)]
     frames = [av.VideoFrame.from_ndarray(np.stack([g] * 3, axis=-1), format="rgb24") for g in grey]
     flow = describe_flow("farneback")
-    windows = Windows(clip_frames=3, stride=1, modality=modality, short_side=64, flow=flow)
+    windows = SlidingWindow(clip_frames=3, stride=1, modality=modality, short_side=64, flow=flow)
     clips = [window.clip for tick in range(4) for window in windows.push(tick, frames[tick], "scene")]
     flows = [flow_to_bytes(compute_flow(*grey[n : n + 2], flow), flow.bound) for n in range(3)]
     assert len(clips) == 2

@@ -18,8 +18,8 @@ from PIL import Image
 from rtsp_server import make_packets, serve_rtsp
 
 from kdant_tf.anticipation import sources
-from kdant_tf.anticipation.anticipate import Anticipation, anticipate, newest
-from kdant_tf.anticipation.sources import Source, VideoStream, open_source
+from kdant_tf.anticipation.anticipate import Anticipation, anticipate, keep_newest
+from kdant_tf.anticipation.sources import FrameSource, VideoSource, open_source
 from kdant_tf.serving.model import AnticipationModel
 from tf_records.errors import VideoError
 from tf_records.schema import ClipSpec
@@ -38,7 +38,7 @@ def make_model(infer=lambda clips: np.ones((1, 2), np.float32) / 2) -> Anticipat
     )
 
 
-def watch(source: Source) -> list[Anticipation]:
+def watch(source: FrameSource) -> list[Anticipation]:
     with closing(source):
         return list(anticipate(source, make_model(), stride_s=0.2))
 
@@ -57,7 +57,7 @@ def test_the_newest_is_taken_and_the_others_are_counted() -> None:
         yield from (1, 2, 3)
         put.set()
 
-    stream = newest(items())
+    stream = keep_newest(items())
     assert next(stream) == (0, 0)
     taken.set()
     assert put.wait(10)
@@ -69,7 +69,7 @@ def test_what_the_source_raises_comes_after_its_last_item() -> None:
         yield 0
         raise VideoError("unplugged")
 
-    stream = newest(items())
+    stream = keep_newest(items())
     assert next(stream) == (0, 0)
     with pytest.raises(VideoError, match="unplugged"):
         next(stream)
@@ -102,7 +102,7 @@ def test_an_rtsp_stream_that_breaks_off_is_taken_up_again() -> None:
     assert times_s[119] - times_s[60] == pytest.approx(59 / 30, abs=1e-3)
     again = f"{url} ended. It is tried again for 1.5 s."
     assert said == [again, f"After {away_s:.1f} s {url} is back.", again]
-    assert source.complaints() == [f"It broke off once, for {away_s:.1f} s in all."]
+    assert source.problems() == [f"It broke off once, for {away_s:.1f} s in all."]
 
 
 def test_nobody_answers_at_the_url() -> None:
@@ -118,7 +118,7 @@ def test_a_pipe_that_does_not_wait_while_the_model_computes(tmp_path: Path) -> N
     reading, writing = os.pipe()
     os.write(writing, path.read_bytes())
     os.close(writing)
-    source = VideoStream("stdin", f"pipe:{reading}", live=True)
+    source = VideoSource("stdin", f"pipe:{reading}", live=True)
 
     def infer_until_it_has_ended(clips: np.ndarray) -> np.ndarray:
         for thread in threading.enumerate():
@@ -144,7 +144,7 @@ def test_a_reader_that_stops_early_stops_the_thread() -> None:
             wanted.clear()
 
     wanted = threading.Event()
-    stream = newest(items())
+    stream = keep_newest(items())
     assert next(stream) == (0, 0)
     (thread,) = (each for each in threading.enumerate() if each.name == "kdant-source")
     stream.close()
@@ -184,13 +184,26 @@ class FakeCapture:
         self._left = 0
 
 
+class Clock:
+    """Stands in for the module `time`: 1/30 s goes by between two looks at it, and no sleep is slept."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def monotonic(self) -> float:
+        self.now_s += 1 / 30
+        return self.now_s
+
+    def sleep(self, seconds: float) -> None:
+        self.now_s += seconds
+
+
 @pytest.fixture
 def plugged_in(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of the fake camera, which gives a picture each 1/30 s."""
     fake = types.SimpleNamespace(VideoCapture=FakeCapture, CAP_PROP_FPS="fps", utils=QUIET)
     monkeypatch.setitem(sys.modules, "cv2", fake)
-    clock = iter(range(1000))
-    monkeypatch.setattr(sources, "time", types.SimpleNamespace(monotonic=lambda: next(clock) / 30))
+    monkeypatch.setattr(sources, "time", Clock())
     monkeypatch.setattr(FakeCapture, "plugged_in", [])
     return FakeCapture.plugged_in
 
@@ -247,8 +260,8 @@ def test_damage_in_the_middle_is_passed_over(video: Path, tmp_path: Path) -> Non
     source = open_source(str(tmp_path / "v.mkv"))
     answers = watch(source)
     assert answers[-1].time_s == watch(open_source(str(video)))[-1].time_s
-    (complaint,) = source.complaints()
-    assert "damaged" in complaint
+    (problem,) = source.problems()
+    assert "damaged" in problem
 
 
 def test_a_video_without_its_end_is_said_to_be_cut_short(video: Path, tmp_path: Path) -> None:
@@ -256,7 +269,7 @@ def test_a_video_without_its_end_is_said_to_be_cut_short(video: Path, tmp_path: 
     (tmp_path / "v.mkv").write_bytes(data[: len(data) // 2])
     source = open_source(str(tmp_path / "v.mkv"))
     assert watch(source)
-    assert "It is cut short: its header promises 1.27 s" in source.complaints()[-1]
+    assert "It is cut short: its header promises 1.27 s" in source.problems()[-1]
 
 
 def test_a_picture_in_the_middle_that_is_none(tmp_path: Path) -> None:
@@ -265,9 +278,9 @@ def test_a_picture_in_the_middle_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "007.png").write_bytes(b"no picture")
     source = open_source(str(tmp_path), rate=30)
     assert len(watch(source)) == 3
-    (complaint,) = source.complaints()
-    assert complaint.startswith("1 damaged frames were passed over, the first: ")
-    assert "007.png cannot be read as a picture" in complaint
+    (problem,) = source.problems()
+    assert problem.startswith("1 damaged frames were passed over, the first: ")
+    assert "007.png cannot be read as a picture" in problem
     for path in tmp_path.iterdir():
         path.write_bytes(b"no picture")
     with pytest.raises(VideoError, match="cannot be read as a picture"):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from kdant_tf.anticipation.overlay import Expectation, OverlayVideo, Panel, check_overlay
+from kdant_tf.anticipation.overlay import Expectation, OverlayPanel, OverlayVideo, check_overlay
 from kdant_tf.anticipation.sources import open_source
 from tf_records.errors import KdantError, VideoError
 
@@ -19,8 +19,8 @@ CLASSES = ("clap", "golf", "swing_baseball_with_a_very_long_name", "walk")
 LIKELIEST = (("swing_baseball_with_a_very_long_name", 0.9999), ("golf", 0.06), ("clap", 0.0))
 
 
-def make_panel(stride_s: float = 0.25) -> Panel:
-    return Panel(CLASSES, ahead_s=0.27, stride_s=stride_s)
+def make_panel(stride_s: float = 0.25) -> OverlayPanel:
+    return OverlayPanel(CLASSES, ahead_s=0.27, stride_s=stride_s)
 
 
 @pytest.fixture
