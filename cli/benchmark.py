@@ -33,7 +33,7 @@ def _parse_frame(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     return int(width), int(height)
 
 
-@click.command("benchmark", cls=KdantCommand)
+@click.command("benchmark", cls=KdantCommand, short_help="Measure how long a model takes to answer.")
 @click.argument("models", nargs=-1, required=True, type=FOLDER, metavar="MODEL...")
 @click.option(
     "--batch-sizes",

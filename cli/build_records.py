@@ -132,7 +132,9 @@ clip_options = add_options(
 )
 
 
-@click.command("build-records", cls=KdantCommand)
+@click.command(
+    "build-records", cls=KdantCommand, short_help="Turn videos and annotations into records of paired clips."
+)
 @source_options
 @click.option(
     "--out",

@@ -4,7 +4,7 @@ import csv
 import logging
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,10 @@ import click
 from tf_records.errors import KdantError, RecordError
 from tf_records.remote_path import record_path
 
+Decorator = Callable[[Any], Any]
+_NO_GROUP = "Options"
+_NON_BREAKING_HYPHEN = "\N{NON-BREAKING HYPHEN}"
+
 # click 8.2 and 8.3 know no generic types.
 if TYPE_CHECKING:
     _ListType = click.ParamType[tuple[Any, ...]]
@@ -21,8 +25,30 @@ else:
     _ListType = click.ParamType
 
 
+class _HelpFormatter(click.HelpFormatter):
+    """Breaks no line within `--batch-size` or `frame-mlp`."""
+
+    def write_text(self, text: str) -> None:
+        super().write_text(text.replace("-", _NON_BREAKING_HYPHEN))
+
+    def write_dl(self, rows: Sequence[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        unbroken = [(name, text.replace("-", _NON_BREAKING_HYPHEN)) for name, text in rows]
+        super().write_dl(unbroken, col_max, col_spacing)
+
+    def getvalue(self) -> str:
+        return super().getvalue().replace(_NON_BREAKING_HYPHEN, "-")
+
+
+class KdantContext(click.Context):
+    """Where a command's help is written."""
+
+    formatter_class = _HelpFormatter
+
+
 class KdantCommand(click.Command):
     """A verb. What a user can mend becomes one line on stderr and exit code 1."""
+
+    context_class = KdantContext
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -31,6 +57,17 @@ class KdantCommand(click.Command):
                 ["--verbose"], is_flag=True, help="Show TensorFlow's logs, and tracebacks on errors."
             )
         )
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Options without a heading first, then the others under theirs, in the order of these."""
+        sections: dict[str, list[tuple[str, str]]] = {_NO_GROUP: []}
+        for param in self.get_params(ctx):
+            record = None if isinstance(param, click.Argument) else param.get_help_record(ctx)
+            if record is not None:
+                sections.setdefault(getattr(param, "group", _NO_GROUP), []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
 
     def invoke(self, ctx: click.Context) -> Any:
         verbose = ctx.params.pop("verbose")
@@ -54,6 +91,61 @@ class KdantCommand(click.Command):
         raise click.exceptions.Exit(1)
 
 
+class KdantGroup(click.Group):
+    """Commands, listed in the order they were added; under headings where `headings` has any.
+
+    Args:
+        headings: heading → the commands under it.
+    """
+
+    context_class = KdantContext
+
+    def __init__(
+        self, *args: Any, headings: Mapping[str, Sequence[click.Command]] | None = None, **kwargs: Any
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        self.headings = headings or {}
+        for commands in self.headings.values():
+            for command in commands:
+                self.add_command(command)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Under each heading its commands, all summaries in one column."""
+        headings = self.headings or {"Commands": list(self.commands.values())}
+        width = max(map(len, self.commands))
+        for heading, commands in headings.items():
+            with formatter.section(heading):
+                formatter.write_dl(
+                    [
+                        (str(each.name).ljust(width), each.get_short_help_str(formatter.width))
+                        for each in commands
+                    ]
+                )
+
+
+class GroupedOption(click.Option):
+    """An option under a heading of its own, whose default is known elsewhere.
+
+    Args:
+        group: the heading.
+        shown_default: what holds where it is not given, for the help.
+        shown_range: which values there are, for the help.
+    """
+
+    def __init__(self, *args: Any, group: str, shown_default: str, shown_range: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.group = group
+        self.shown_default = shown_default
+        self.shown_range = shown_range
+
+    def get_help_extra(self, ctx: click.Context) -> Any:
+        shown = {"default": self.shown_default, "range": self.shown_range}
+        return {**super().get_help_extra(ctx), **{name: text for name, text in shown.items() if text}}
+
+
 def _configure_logs(verbose: bool) -> None:
     """Sends Python's logs to stderr through rich, and quiets TensorFlow's C++ ones."""
     from rich.console import Console
@@ -67,7 +159,7 @@ def _configure_logs(verbose: bool) -> None:
         logging.getLogger(name).setLevel(logging.INFO if verbose else logging.ERROR)
 
 
-def add_options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def add_options(*options: Decorator) -> Decorator:
     """Several click decorators as one, in the order given."""
 
     def decorate(function: Any) -> Any:
@@ -209,7 +301,7 @@ records_option = click.option(
 )
 
 
-def weights_option(text: str) -> Callable[[Any], Any]:
+def weights_option(text: str) -> Decorator:
     """--fusion-weights, with `text` as its help."""
     weights = CommaList(parse_not_negative, "a number >= 0 for each run, not all 0, such as 1,1.5", any)
     return click.option("--fusion-weights", type=weights, default=(), help=text)

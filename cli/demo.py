@@ -9,7 +9,7 @@ from tf_records.start_tensorflow import start_tensorflow
 from .command import FOLDER, KdantCommand
 
 
-@click.command("demo", cls=KdantCommand)
+@click.command("demo", cls=KdantCommand, short_help="See a network learn to anticipate, on rendered videos.")
 @click.option("--size", type=click.Choice(["small", "tiny"]), default="small", show_default=True)
 @click.option("--out", type=FOLDER, default="kdant-demo", show_default=True)
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier demo left in --out.")

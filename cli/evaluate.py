@@ -27,7 +27,7 @@ def _parse_share(part: str) -> float:
     return share
 
 
-@click.command("evaluate", cls=KdantCommand)
+@click.command("evaluate", cls=KdantCommand, short_help="Measure how well a run anticipates, or recognizes.")
 @click.argument("run", type=FOLDER)
 @records_option
 @click.option(

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from kdant_tf.serving.export import Exported
 
 
-@click.command("export", cls=KdantCommand)
+@click.command("export", cls=KdantCommand, short_help="Write a SavedModel for TensorFlow Serving.")
 @click.argument("run", type=FOLDER)
 @click.option("--out", required=True, type=FOLDER, help="Folder that gets the version folder.")
 @click.option(

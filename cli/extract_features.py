@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from tf_records.manifest import Manifest
 
 
-@click.command("extract-features", cls=KdantCommand)
+@click.command(
+    "extract-features", cls=KdantCommand, short_help="Keep the maps of I3D's first layers in place of frames."
+)
 @click.argument("records", type=RECORD_FOLDER)
 @click.option(
     "--init",

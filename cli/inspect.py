@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 _CLASSES = 40
 
 
-@click.command("inspect", cls=KdantCommand)
+@click.command(
+    "inspect", cls=KdantCommand, short_help="Show what a record folder holds, and whether it is whole."
+)
 @click.argument("records", type=RECORD_FOLDER)
 @click.option(
     "--verify", is_flag=True, help="Also check every byte and every record, and name what is damaged."

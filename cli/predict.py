@@ -36,7 +36,7 @@ _ROWS = 10
 _BAR = 10
 
 
-@click.command("predict", cls=KdantCommand)
+@click.command("predict", cls=KdantCommand, short_help="Say what is about to happen in videos and streams.")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
 @click.option("--model", "folder", required=True, type=FOLDER, help="Run folder, or one written by export.")
 @click.option(

@@ -10,7 +10,7 @@ from tf_records.start_tensorflow import start_tensorflow
 from .command import FOLDER, RECORD_FOLDER, KdantCommand, json_option
 
 
-@click.command("report", cls=KdantCommand)
+@click.command("report", cls=KdantCommand, short_help="Write one page about runs or a study, for a browser.")
 @click.argument("folders", type=FOLDER, nargs=-1, required=True, metavar="RUN_OR_STUDY...")
 @click.option(
     "--records",

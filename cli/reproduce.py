@@ -22,6 +22,7 @@ from .command import (
     SEEDS,
     CommaList,
     KdantCommand,
+    KdantGroup,
     NameList,
     add_options,
     is_distinct,
@@ -105,7 +106,9 @@ _rows_option = click.option(
 )
 
 
-@click.group("reproduce")
+@click.group(
+    "reproduce", cls=KdantGroup, short_help="Train and evaluate the rows of one of the paper's tables."
+)
 def reproduce() -> None:
     """Train and evaluate every row of one of the paper's tables, over seeds and splits.
 
@@ -119,7 +122,7 @@ def reproduce() -> None:
     """
 
 
-@reproduce.command("table1", cls=KdantCommand)
+@reproduce.command("table1", cls=KdantCommand, short_help="Table 1: RGB, Flow and Both on JHMDB (§4.2).")
 @_input_options
 @_rows_option
 @_run_options
@@ -130,7 +133,7 @@ def table1(**options: Any) -> None:
     run_table(plan_table1, TABLE1_PRESETS, **options)
 
 
-@reproduce.command("table2", cls=KdantCommand)
+@reproduce.command("table2", cls=KdantCommand, short_help="Table 2: beside the literature on JHMDB.")
 @_input_options
 @_rows_option
 @_run_options
@@ -144,7 +147,7 @@ def table2(**options: Any) -> None:
     run_table(plan_table2, TABLE1_PRESETS, **options)
 
 
-@reproduce.command("table3", cls=KdantCommand)
+@reproduce.command("table3", cls=KdantCommand, short_help="Table 3: EPIC-KITCHENS-55 (§4.3).")
 @_input_options
 @_rows_option
 @click.option(
@@ -169,7 +172,9 @@ def table3(frame_records: tuple[RecordPath, ...], **options: Any) -> None:
     run_table(functools.partial(plan_table3, frame_records=frame_records), TABLE3_PRESETS, **options)
 
 
-@reproduce.command("figure4", cls=KdantCommand)
+@reproduce.command(
+    "figure4", cls=KdantCommand, short_help="Figure 4: THUMOS14, with all or half of the labels (§4.4)."
+)
 @_input_options
 @_rows_option
 @_run_options
@@ -191,7 +196,9 @@ def _are_drifts(drifts: Sequence[float]) -> bool:
     return is_distinct(drifts) and max(drifts) <= MAX_DRIFT
 
 
-@reproduce.command("drift", cls=KdantCommand)
+@reproduce.command(
+    "drift", cls=KdantCommand, short_help="What each feature loss gains as things move (§3.2)."
+)
 @click.option(
     "--drifts",
     default="0,0.2,0.4,0.6",
@@ -275,7 +282,9 @@ def _parse_alpha(part: str) -> float | None:
     return None if part == "default" else parse_not_negative(part)
 
 
-@reproduce.command("sweep", cls=KdantCommand)
+@reproduce.command(
+    "sweep", cls=KdantCommand, short_help="Feature weights and alphas, tried on training videos alone."
+)
 @_input_options
 @click.option(
     "--feature-weights",

@@ -9,7 +9,9 @@ import click
 from .command import FOLDER, KdantCommand, json_option
 
 
-@click.command("runs", cls=KdantCommand)
+@click.command(
+    "runs", cls=KdantCommand, short_help="List runs: how far they are, their settings and results."
+)
 @click.argument("folder", type=FOLDER, metavar="DIR")
 @json_option
 def runs(folder: Path, as_json: bool) -> None:
@@ -106,7 +108,7 @@ def _describe_evaluation(results: dict[str, Any]) -> str:
 # kdant presets
 
 
-@click.command("presets", cls=KdantCommand)
+@click.command("presets", cls=KdantCommand, short_help="List the presets, or show one.")
 @click.argument("name", required=False)
 @json_option
 def presets(name: str | None, as_json: bool) -> None:

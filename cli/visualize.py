@@ -13,7 +13,7 @@ from .command import FOLDER, NAMES, KdantCommand, NameList, json_option, records
 PICTURES = ("heat-maps", "drift", "confusion", "per-class", "reliability", "earliness", "curves", "features")
 
 
-@click.command("visualize", cls=KdantCommand)
+@click.command("visualize", cls=KdantCommand, short_help="Draw where networks look and what they confuse.")
 @click.argument("runs", type=FOLDER, nargs=-1, required=True, metavar="RUN...")
 @records_option
 @click.option("--out", required=True, type=FOLDER, help="Folder for the pictures.")

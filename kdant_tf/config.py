@@ -6,24 +6,31 @@ options of the command line.
 
 import dataclasses
 import difflib
-import math
 import re
 import tomllib
 import types
-import typing
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from kdant_tf.settings import (
+    AT_LEAST_0,
+    AT_LEAST_1,
+    BETWEEN_0_AND_1,
+    POSITIVE,
+    SHARE,
+    SHARE_BELOW_1,
+    Range,
+    setting,
+    settings_of,
+)
 from tf_records.errors import KdantError
 from tf_records.schema import CHANNELS
 
 TEACHER = "teacher"
 STUDENT = "student"
 FEATURE_LOSS_NAMES = ("none", "direct", "unidirectional", "bidirectional")
-TEACHER_VIEWS = ("future", "both", "observed")
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 MODELS = ("i3d", "tsn", "frame-mlp")
 # Where weights may come from by name, and the models they are for.
 INITS = {"random": MODELS, "kinetics": ("i3d",), "imagenet": ("tsn", "frame-mlp")}
@@ -38,131 +45,252 @@ class ConfigError(KdantError):
 class TrainConfig:
     """Everything that decides a training but the records, the teacher and the devices.
 
-    Defaults are the paper's for JHMDB (§4.2) where it gives a value.
+    Defaults are the paper's for JHMDB (§4.2) where it gives a value. Meaning, values and unit of each setting
+    stand at its field, in docs/reference/settings.md and in `kdant distill --help`.
 
-    Args:
-        model: one of MODELS, or "package.module:function" for a network of one's own.
-        init: first weights: a key of INITS, or the path of a DeepMind checkpoint, a run folder or a
-            .keras file; None is "imagenet" for frame-mlp and "random" for the others.
-        backbone: of tsn (None: ResNet50) and frame-mlp (None: ResNet152), from keras.applications.
-        segments: frames that tsn sees of a clip.
-        width: float > 0, multiplies I3D's channels.
-        dropout: share dropped before the last layer, in [0, 1).
-        batch_norm_momentum: of the moving statistics, in (0, 1).
-        sync_batch_norm: batch normalisation by the whole batch, not by each device's share of it.
-        freeze_batch_norm: or by the moving statistics of the first weights, which are kept, as are its
-            scale and shift.
-        endpoint: layer of I3D whose map is distilled.
-        clip_frames: frames a clip; None takes the records'.
-        modality: "rgb" or "flow"; None takes the records', RGB where they hold both.
-        crop: pixels of the square the network sees.
-        views: starts, crops and flips that training draws of each pair, once, and goes through in turn,
-            an epoch each; 0 draws anew in every epoch.
-        windows: evenly spaced windows of a segment that evaluation averages over, at most.
-        teacher_view: segments a teacher trains on: "future", or "both" where the action fills both
-            (JHMDB: "all the available frames", §4.2). "observed" trains an anticipation network from labels
-            alone, without a teacher, which §4.3 and §4.4 compare with.
-        label_fraction: share of the labelled training pairs whose label is used, in [0, 1] (§4.4).
-        label_seed: draws that share, and the videos of `validation_fraction`; the same for a teacher and its
-            students.
-        validation_fraction: share of the videos with labelled training pairs that are kept out of training,
-            to validate on after each epoch, in [0, 1).
-        validation_split: or the records' split to validate on.
-        epochs, batch_size: of the training; `batch_size` is what one update sees, over all devices.
-        gradient_accumulation: micro-batches of batch_size / gradient_accumulation each that an update is
-            computed in, one after the other; batch normalisation sees a micro-batch.
-        learning_rate: at the start; multiplied by `decay_factor` at each of `decay_epochs`.
-        momentum: of SGD.
-        weight_decay: L2 factor on kernels.
-        clip_norm: largest norm of a batch's gradient, over all variables; None for any.
-        precision: one of PRECISIONS. The mixed ones compute convolutions and products in 16 bits and keep
-            weights, softmax, losses and logits in float32.
-        feature_loss: one of FEATURE_LOSS_NAMES (students).
-        feature_weight: the paper's lambda (eq. 3), for reduction "mean".
-        projection: learn a 1x1x1 convolution from the student's channels to the teacher's, for the
-            feature loss alone.
-        alpha: of the attention pooling; None for 1/sqrt(d).
-        penalty, huber_delta, reduction: see `kdant_tf.losses.features.feature_loss`.
-        seed: of weights, order, crops and dropout.
+    Raises:
+        ConfigError: a value out of range, or values that do not go together.
+
+    Example:
+        >>> TrainConfig(epochs=2, learning_rate=0.1, decay_epochs=(1,)).learning_rate_at(1)
+        0.010000000000000002
     """
 
-    model: str = "i3d"
-    init: str | None = None
-    backbone: str | None = None
-    segments: int = 3
-    width: float = 1.0
-    dropout: float = 0.5
-    batch_norm_momentum: float = 0.9
-    sync_batch_norm: bool = False
-    freeze_batch_norm: bool = False
-    endpoint: str = "Mixed_4f"
-    clip_frames: int | None = None
-    modality: str | None = None
-    crop: int = 224
-    views: int = 0
-    windows: int = 5
-    teacher_view: str = "future"
-    label_fraction: float = 1.0
-    label_seed: int = 0
-    validation_fraction: float = 0.0
-    validation_split: str | None = None
-    epochs: int = 80
-    batch_size: int = 16
-    gradient_accumulation: int = 1
-    learning_rate: float = 0.01
-    decay_epochs: tuple[int, ...] = (20,)
-    decay_factor: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 1e-5
-    clip_norm: float | None = None
-    precision: str = "float32"
-    feature_loss: str = "bidirectional"
-    feature_weight: float = 0.3
-    projection: bool = False
-    alpha: float | None = None
-    penalty: str = "huber"
-    huber_delta: float = 1.0
-    reduction: str = "mean"
-    seed: int = 0
+    model: str = setting(
+        "i3d",
+        "Network",
+        "i3d, tsn, frame-mlp, or MODULE:FUNCTION for a network of your own.",
+        inherited=True,
+    )
+    init: str | None = setting(
+        None,
+        "Network",
+        "First weights: kinetics (i3d), imagenet (tsn, frame-mlp), random, or the path of a DeepMind "
+        "checkpoint, a run folder or a .keras file.",
+        unset="imagenet for frame-mlp, else random",
+    )
+    backbone: str | None = setting(
+        None,
+        "Network",
+        "Network of keras.applications that tsn or frame-mlp runs on each frame.",
+        unset="ResNet50 for tsn, ResNet152 for frame-mlp",
+        inherited=True,
+    )
+    segments: int = setting(
+        3, "Network", "Frames that tsn sees of a clip.", unit="frames", range=AT_LEAST_1, inherited=True
+    )
+    width: float = setting(
+        1.0,
+        "Network",
+        "Multiplies I3D's channels; 1 is the published network.",
+        range=POSITIVE,
+        inherited=True,
+    )
+    dropout: float = setting(
+        0.5, "Network", "Share that is dropped before the last layer.", unit="share", range=SHARE_BELOW_1
+    )
+    batch_norm_momentum: float = setting(
+        0.9,
+        "Network",
+        "Momentum of batch normalisation's moving statistics.",
+        range=BETWEEN_0_AND_1,
+        inherited=True,
+    )
+    sync_batch_norm: bool = setting(
+        False, "Network", "Batch normalisation by the whole batch, not by each device's share of it."
+    )
+    freeze_batch_norm: bool = setting(
+        False,
+        "Network",
+        "Batch normalisation by the moving statistics of the first weights, which are kept, as are its "
+        "scale and shift: for fine-tuning on small batches.",
+    )
+    endpoint: str = setting("Mixed_4f", "Network", "Layer of I3D whose map is distilled.", inherited=True)
+    clip_frames: int | None = setting(
+        None,
+        "Data",
+        "Frames of a clip, which the records have to have.",
+        unit="frames",
+        range=AT_LEAST_1,
+        unset="the records'",
+    )
+    modality: str | None = setting(
+        None,
+        "Data",
+        "What the network sees, where records hold both.",
+        choices=tuple(CHANNELS),
+        unset="the records', rgb of both",
+        inherited=True,
+    )
+    crop: int = setting(
+        224,
+        "Data",
+        "Side of the square that the network sees.",
+        unit="pixels",
+        range=Range("at least 32 pixels, I3D's stride", lambda pixels: pixels >= 32),
+        inherited=True,
+    )
+    views: int = setting(
+        0,
+        "Data",
+        "Starts, crops and flips that are drawn of each pair, once, and gone through in turn, an epoch "
+        "each; 0 draws anew in every epoch.",
+        range=AT_LEAST_0,
+    )
+    windows: int = setting(
+        5,
+        "Validation",
+        "Evenly spaced windows of a segment that evaluation averages over, at most.",
+        range=AT_LEAST_1,
+        inherited=True,
+    )
+    teacher_view: str = setting(
+        "future",
+        "Data",
+        "Segments that are trained on: future; both, where the action fills both (JHMDB, §4.2); observed, "
+        "for an anticipation network from labels alone (§4.3, §4.4).",
+        choices=("future", "both", "observed"),
+        role=TEACHER,
+    )
+    label_fraction: float = setting(
+        1.0,
+        "Data",
+        "Share of the labelled training pairs whose label is used (§4.4).",
+        unit="share",
+        range=SHARE,
+    )
+    label_seed: int = setting(
+        0,
+        "Data",
+        "Draws that share, and the videos of --validation-fraction; the same for a teacher and its students.",
+        range=AT_LEAST_0,
+    )
+    validation_fraction: float = setting(
+        0.0,
+        "Validation",
+        "Share of the labelled training videos that are kept out of training, to validate on after each "
+        "epoch.",
+        unit="share",
+        range=SHARE_BELOW_1,
+    )
+    validation_split: str | None = setting(
+        None,
+        "Validation",
+        "Or the records' split to validate on, such as val. The best epoch's network is kept.",
+        unset="none",
+    )
+    epochs: int = setting(80, "Optimisation", "Passes over the training pairs.", range=AT_LEAST_1)
+    batch_size: int = setting(
+        16, "Optimisation", "Pairs that an update sees, over all devices.", unit="pairs", range=AT_LEAST_1
+    )
+    gradient_accumulation: int = setting(
+        1,
+        "Optimisation",
+        "Micro-batches that a batch is computed in, one after the other, in less memory; a divisor of the "
+        "batch size. Batch normalisation sees a micro-batch.",
+        range=AT_LEAST_1,
+    )
+    learning_rate: float = setting(0.01, "Optimisation", "Learning rate of SGD at the start.", range=POSITIVE)
+    decay_epochs: tuple[int, ...] = setting(
+        (20,),
+        "Optimisation",
+        "Epochs, counted from 0, at which the learning rate is multiplied by --decay-factor.",
+        unit="epoch",
+        range=AT_LEAST_0,
+    )
+    decay_factor: float = setting(
+        0.1, "Optimisation", "Multiplies the learning rate at each of --decay-epochs.", range=POSITIVE
+    )
+    momentum: float = setting(0.9, "Optimisation", "Momentum of SGD.", range=SHARE_BELOW_1)
+    weight_decay: float = setting(1e-5, "Optimisation", "L2 factor on kernels.", range=AT_LEAST_0)
+    clip_norm: float | None = setting(
+        None,
+        "Optimisation",
+        "Largest norm of a batch's gradient, over all variables.",
+        range=POSITIVE,
+        unset="any",
+    )
+    precision: str = setting(
+        "float32",
+        "Optimisation",
+        "The mixed ones, on a GPU, compute convolutions and products in 16 bits (float16 with loss "
+        "scaling), and keep weights, softmax, losses and logits in float32.",
+        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    feature_loss: str = setting(
+        "bidirectional",
+        "Distillation",
+        "How the student's map is compared with the teacher's: none, not at all; direct, place by place; the "
+        "others by attention pooling, which tolerates that things move.",
+        choices=FEATURE_LOSS_NAMES,
+        symbol="Ld (eq. 7) is bidirectional",
+        role=STUDENT,
+    )
+    feature_weight: float = setting(
+        0.3,
+        "Distillation",
+        "Weight of the feature loss, for --reduction mean.",
+        range=AT_LEAST_0,
+        symbol="lambda (eq. 3)",
+        role=STUDENT,
+    )
+    projection: bool = setting(
+        False,
+        "Distillation",
+        "Learn a 1x1x1 convolution from the student's channels to the teacher's, for the feature loss alone.",
+        role=STUDENT,
+    )
+    alpha: float | None = setting(
+        None,
+        "Distillation",
+        "Sharpness of the attention pooling.",
+        range=AT_LEAST_0,
+        unset="1/sqrt(channels)",
+        symbol="alpha (eq. 5)",
+        role=STUDENT,
+    )
+    penalty: str = setting(
+        "huber",
+        "Distillation",
+        "On the difference of two vectors: huber (§4.2) or squared (eq. 8).",
+        choices=("huber", "squared"),
+        role=STUDENT,
+    )
+    huber_delta: float = setting(
+        1.0,
+        "Distillation",
+        "Difference from which on huber grows in a straight line.",
+        range=POSITIVE,
+        symbol="delta (§4.2)",
+        role=STUDENT,
+    )
+    reduction: str = setting(
+        "mean",
+        "Distillation",
+        "Of the feature loss, over positions and channels; sum is the paper's (eq. 8).",
+        choices=("mean", "sum"),
+        role=STUDENT,
+    )
+    seed: int = setting(0, "Optimisation", "Draws weights, order, crops and dropout.", range=AT_LEAST_0)
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            self._require(field.name, not isinstance(value, float) or math.isfinite(value), "finite")
-        own = _OWN_MODEL.fullmatch(self.model) is not None
-        self._require("model", own or self.model in MODELS, f"{_one_of(MODELS)}, or MODULE:FUNCTION")
-        fitting = [name for name, models in INITS.items() if own or self.model in models]
-        fits = self.init not in INITS or self.init in fitting
-        self._require("init", fits, f"{_one_of(tuple(fitting))}, or a path, for {self.model}")
-        for name in ("epochs", "batch_size", "gradient_accumulation", "windows", "segments"):
-            self._require(name, getattr(self, name) >= 1, "at least 1")
-        self._require("crop", self.crop >= 32, "at least 32 pixels, I3D's stride")
-        self._require("clip_frames", self.clip_frames is None or self.clip_frames >= 1, "at least 1")
-        self._require("modality", self.modality in (None, *CHANNELS), _one_of(tuple(CHANNELS)))
-        for name in ("width", "learning_rate", "decay_factor", "huber_delta"):
-            self._require(name, getattr(self, name) > 0, "positive")
+        for name, info in settings_of(TrainConfig).items():
+            value, expected = info.check(getattr(self, name))
+            self._require(name, not expected, expected)
+            object.__setattr__(self, name, value)
+        self._check_network()
         divides = self.batch_size % self.gradient_accumulation == 0
         self._require("gradient_accumulation", divides, f"a divisor of the batch size, {self.batch_size}")
-        self._require("clip_norm", self.clip_norm is None or self.clip_norm > 0, "positive")
-        self._require("precision", self.precision in PRECISIONS, _one_of(PRECISIONS))
-        self._require("alpha", self.alpha is None or self.alpha >= 0, "not negative")
-        for name in ("weight_decay", "feature_weight", "seed", "label_seed", "views"):
-            self._require(name, getattr(self, name) >= 0, "not negative")
-        self._require("label_fraction", 0 <= self.label_fraction <= 1, "from 0 to 1")
-        self._require("validation_fraction", 0 <= self.validation_fraction < 1, "from 0 to below 1")
         self._require("validation_split", self.validation_split != "train", "a split that is not trained on")
         both = self.validation_fraction > 0 and self.validation_split is not None
         self._require("validation_split", not both, "left out beside `validation_fraction`")
-        self._require("dropout", 0 <= self.dropout < 1, "from 0 to below 1")
-        self._require("momentum", 0 <= self.momentum < 1, "from 0 to below 1")
-        self._require("batch_norm_momentum", 0 < self.batch_norm_momentum < 1, "between 0 and 1")
-        self._check_frozen_batch_norm()
-        self._require("feature_loss", self.feature_loss in FEATURE_LOSS_NAMES, _one_of(FEATURE_LOSS_NAMES))
-        self._require("teacher_view", self.teacher_view in TEACHER_VIEWS, _one_of(TEACHER_VIEWS))
-        self._require("penalty", self.penalty in ("huber", "squared"), "huber or squared")
-        self._require("reduction", self.reduction in ("mean", "sum"), "mean or sum")
 
-    def _check_frozen_batch_norm(self) -> None:
+    def _check_network(self) -> None:
+        own = _OWN_MODEL.fullmatch(self.model) is not None
+        self._require("model", own or self.model in MODELS, f"one of {', '.join(MODELS)}, or MODULE:FUNCTION")
+        fitting = [name for name, models in INITS.items() if own or self.model in models]
+        fits = self.init not in INITS or self.init in fitting
+        self._require("init", fits, f"one of {', '.join(fitting)}, or a path, for {self.model}")
         frozen = self.freeze_batch_norm
         self._require(
             "freeze_batch_norm", not (frozen and self.sync_batch_norm), "off beside sync_batch_norm"
@@ -184,6 +312,63 @@ class TrainConfig:
         return epoch % self.views if self.views else epoch
 
 
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Execution:
+    """How a training runs; when it is resumed, these may differ: its results change in rounding at most.
+
+    Raises:
+        KdantError: a value out of range.
+    """
+
+    devices: str = setting(
+        "auto",
+        "Execution",
+        "auto, cpu, gpu, cpu:N or gpu:N; of each worker where there are several. auto takes all GPUs, or "
+        "the CPU.",
+    )
+    strategy: str = setting(
+        "auto",
+        "Execution",
+        "auto: the workers that TF_CONFIG lists, else mirrored over the devices.",
+        choices=("auto", "one", "mirrored", "multiworker"),
+    )
+    checkpoint_minutes: float = setting(
+        10.0,
+        "Execution",
+        "Save this often within an epoch, besides at its end; 0 never does.",
+        unit="minutes",
+        range=AT_LEAST_0,
+    )
+    deterministic: bool = setting(
+        False,
+        "Execution",
+        "The same bits each time on one device, also when killed and resumed; somewhat slower.",
+    )
+    xla: str = setting(
+        "auto",
+        "Execution",
+        "Compile the whole step (on), nothing (off), or the whole step on GPUs and the attention pooling "
+        "alone on CPUs (auto).",
+        choices=("auto", "on", "off"),
+    )
+    cache_teacher: bool = setting(
+        False,
+        "Execution",
+        "Compute the teacher's outputs once and read them back; needs --views.",
+        role=STUDENT,
+    )
+
+    def __post_init__(self) -> None:
+        for name, info in settings_of(Execution).items():
+            value, expected = info.check(getattr(self, name))
+            if expected:
+                raise KdantError(f"`{info.option}` should be {expected}. Received: {value!r}.")
+            object.__setattr__(self, name, value)
+
+
+DEFAULT_EXECUTION = Execution()
+
+
 def resolve_config(
     role: str,
     *,
@@ -199,7 +384,7 @@ def resolve_config(
         inherited: settings a student takes over from its teacher.
         preset: name of a TOML file in kdant_tf/presets.
         file: TOML file of the user.
-        options: given on the command line; None counts as not given.
+        options: given on the command line, or to a function; None counts as not given.
 
     Raises:
         ConfigError: an unknown preset, key or type, a file that cannot be read, a value out of range.
@@ -209,7 +394,8 @@ def resolve_config(
         settings |= _settings_of(_read_preset(preset), role, f"Preset {preset}")
     if file is not None:
         settings |= _settings_of(_read_toml(file), role, str(file))
-    settings |= {name: value for name, value in options.items() if value is not None}
+    given = {name: value for name, value in options.items() if value is not None}
+    settings |= {name: _checked(name, value, "The call") for name, value in given.items()}
     return TrainConfig(**settings)
 
 
@@ -263,58 +449,15 @@ def _settings_of(tables: dict[str, Any], role: str, where: str) -> dict[str, Any
 
 def _checked(name: str, value: Any, where: str) -> Any:
     """`value` in the type of the field `name`; whole numbers pass for float."""
-    kinds = typing.get_type_hints(TrainConfig)
-    if name not in kinds:
-        raise ConfigError(f"{where} has an unknown setting `{name}`.{_suggestion(name, tuple(kinds))}")
-    kind = kinds[name]
-    if kind == tuple[int, ...]:
-        if isinstance(value, (list, tuple)) and all(type(item) is int for item in value):
-            return tuple(value)
-        raise ConfigError(f"{where}: `{name}` should be a list of whole numbers. Received: {value!r}.")
-    allowed = typing.get_args(kind) or (kind,)
-    if float in allowed and type(value) is int:
-        return float(value)
-    if type(value) not in allowed:
-        names = " or ".join(item.__name__ for item in allowed if item is not types.NoneType)
-        raise ConfigError(f"{where}: `{name}` should be {names}. Received: {value!r}.")
+    settings = settings_of(TrainConfig)
+    if name not in settings:
+        raise ConfigError(f"{where} has an unknown setting `{name}`.{_suggestion(name, tuple(settings))}")
+    value, expected = settings[name].check_type(value)
+    if expected:
+        raise ConfigError(f"{where}: `{name}` should be {expected}. Received: {value!r}.")
     return value
 
 
 def _suggestion(name: str, choices: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(name, choices, n=1)
     return f" Did you mean `{close[0]}`?" if close else ""
-
-
-def _one_of(choices: tuple[str, ...]) -> str:
-    return f"one of {', '.join(choices)}"
-
-
-# How a training runs, as against what it trains. No TensorFlow here.
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Execution:
-    """What may differ when a run is resumed: its results change in rounding at most.
-
-    Args:
-        devices, strategy: see `kdant_tf.training.strategy.make_strategy`.
-        checkpoint_minutes: save within an epoch as often as this, besides at its end; 0 never does.
-        deterministic: make every operation give the same bits each time, at some cost.
-        xla: "auto", "on" or "off", see `kdant_tf.training.distiller.choose_xla`.
-        cache_teacher: compute the teacher's outputs once for each pair and view (students).
-    """
-
-    devices: str = "auto"
-    strategy: str = "auto"
-    checkpoint_minutes: float = 10.0
-    deterministic: bool = False
-    xla: str = "auto"
-    cache_teacher: bool = False
-
-    def __post_init__(self) -> None:
-        minutes = self.checkpoint_minutes
-        if not (math.isfinite(minutes) and minutes >= 0):
-            raise KdantError(f"`--checkpoint-minutes` should be 0 or more. Received: {minutes}.")
-
-
-DEFAULT_EXECUTION = Execution()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kdant_tf.config import DEFAULT_EXECUTION, TEACHER, Execution, TrainConfig, config_from_dict
+from kdant_tf.settings import settings_of
 from kdant_tf.version import __version__
 from tf_records.errors import KdantError, RunError
 from tf_records.files import write_text_atomically
@@ -210,10 +211,7 @@ def flow_from(fields: dict[str, Any] | None) -> FlowInfo | None:
 
 def inherited_settings(teacher: Run) -> dict[str, Any]:
     """What a student takes over from its teacher unless told otherwise."""
-    names = (
-        *("model", "backbone", "segments", "width", "endpoint"),
-        *("crop", "batch_norm_momentum", "windows"),
-    )
+    names = [name for name, info in settings_of(TrainConfig).items() if info.inherited]
     return {**{name: getattr(teacher.config, name) for name in names}, "modality": teacher.modality}
 
 
@@ -321,10 +319,6 @@ def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
 
 
 DEPTH = 3
-_FOR_STUDENTS = (
-    *("feature_loss", "feature_weight", "projection", "alpha", "penalty", "huber_delta", "reduction"),
-    "teacher",
-)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -370,7 +364,10 @@ class RunSummary:
         run = self.run
         settings = dataclasses.asdict(run.config)
         settings |= {"modality": run.modality, "records_sha256": run.records_sha256, "teacher": run.teacher}
-        unused = _FOR_STUDENTS if run.role == TEACHER else ("teacher_view",)
+        unused = {
+            name for name, info in settings_of(TrainConfig).items() if info.role not in (None, run.role)
+        }
+        unused |= {"teacher"} if run.role == TEACHER else set()
         return {name: value for name, value in settings.items() if name not in unused}
 
 

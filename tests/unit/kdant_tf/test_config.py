@@ -4,6 +4,7 @@ import dataclasses
 import json
 from importlib import resources
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -13,11 +14,13 @@ from kdant_tf.config import (
     STUDENT,
     TEACHER,
     ConfigError,
+    Execution,
     TrainConfig,
     config_from_dict,
     preset_names,
     resolve_config,
 )
+from tf_records.errors import KdantError
 
 
 @pytest.fixture
@@ -54,7 +57,7 @@ def test_each_source_overrides_the_one_before(toml):
 def test_epochs_go_through_the_views_in_turn_or_draw_anew():
     assert [TrainConfig(views=3).draw_at(epoch) for epoch in range(7)] == [0, 1, 2, 0, 1, 2, 0]
     assert [TrainConfig().draw_at(epoch) for epoch in range(4)] == [0, 1, 2, 3]
-    with pytest.raises(ConfigError, match=r"`views` should be not negative\. Received: -1"):
+    with pytest.raises(ConfigError, match=r"`views` should be 0 or more\. Received: -1"):
         TrainConfig(views=-1)
 
 
@@ -333,6 +336,51 @@ def test_settings_survive_json(settings):
 def test_an_unknown_setting_in_json_is_refused():
     with pytest.raises(ConfigError, match=r"config\.json has an unknown setting `widht`.*`width`"):
         config_from_dict({"widht": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        *(("epochs", value, "int") for value in ("2", 2.0, True, None)),
+        *(("learning_rate", value, "float") for value in ("0.1", False)),
+        *(("projection", value, "bool") for value in (1, "yes")),
+        ("model", None, "str"),
+        ("decay_epochs", 20, "a list of whole numbers"),
+        ("decay_epochs", (-1,), "0 or more"),
+    ],
+)
+def test_another_type_is_refused_from_python_too(name, value, expected):
+    with pytest.raises(ConfigError, match=rf"`{name}` should be {expected}\. Received"):
+        TrainConfig(**{name: value})
+
+
+def test_numbers_of_other_types_become_pythons():
+    config = TrainConfig(epochs=np.int64(3), width=1, learning_rate=np.float32(0.5), decay_epochs=[1, 2])
+    assert (config.epochs, config.width, config.learning_rate, config.decay_epochs) == (3, 1.0, 0.5, (1, 2))
+    assert [type(value) for value in (config.epochs, config.width, config.learning_rate)] == [
+        int,
+        float,
+        float,
+    ]
+
+
+def test_an_unknown_argument_names_the_closest():
+    with pytest.raises(ConfigError, match=r"The call has an unknown setting `epoch`.*`epochs`"):
+        resolve_config(TEACHER, options={"epoch": 3})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("checkpoint_minutes", -1, "`--checkpoint-minutes` should be 0 or more"),
+        ("checkpoint_minutes", float("nan"), "`--checkpoint-minutes` should be 0 or more and finite"),
+        ("strategy", "many", "`--strategy` should be one of auto, one, mirrored, multiworker"),
+        ("deterministic", "yes", "`--deterministic` should be bool"),
+    ],
+)
+def test_how_a_training_runs_is_checked(name, value, expected):
+    with pytest.raises(KdantError, match=rf"{expected}\. Received: "):
+        Execution(**{name: value})
 
 
 def test_settings_cannot_be_changed():
