@@ -52,9 +52,16 @@ def _setting_option(info: SettingInfo, role: str) -> Decorator:
         metavar=_metavar(info),
         help=info.description,
         group=info.group,
-        shown_default="the teacher's" if info.inherited and role == STUDENT else info.default_words,
+        shown_default=_default_of(info, role),
         shown_range="" if info.choices else info.values_words,
     )
+
+
+def _default_of(info: SettingInfo, role: str) -> str:
+    """In brackets what is no value."""
+    if info.inherited and role == STUDENT:
+        return "(the teacher's)"
+    return f"({info.unset})" if info.default is None else info.default_words
 
 
 def _metavar(info: SettingInfo) -> str | None:
