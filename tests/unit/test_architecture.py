@@ -15,7 +15,18 @@ FORBIDDEN = {
 }
 # A room imports only what stands before it; the package itself, with its public names, is the last.
 ROOMS = (
-    *("version", "layers", "losses", "config", "runs", "models", "evaluation", "visualization", "training"),
+    *(
+        "version",
+        "layers",
+        "losses",
+        "settings",
+        "config",
+        "runs",
+        "models",
+        "evaluation",
+        "visualization",
+        "training",
+    ),
     *("studies", "report", "serving", "anticipation", "demo", "api", ""),
 )
 SOURCES = {
