@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from tf_records.flow import ALGORITHMS
 from tf_records.remote_path import RecordPath
+from tf_records.schema import MODALITIES
 from tf_records.start_tensorflow import start_tensorflow
 
 from .command import (
@@ -151,14 +153,14 @@ clip_options = add_options(
     "--modality",
     default="rgb",
     show_default=True,
-    type=click.Choice(["rgb", "flow", "rgb,flow"]),
+    type=click.Choice(list(MODALITIES)),
     help="What to store of each frame; flow is computed on the resized frames.",
 )
 @click.option(
     "--flow-algorithm",
     default="tvl1",
     show_default=True,
-    type=click.Choice(["tvl1", "dis", "farneback"]),
+    type=click.Choice(list(ALGORITHMS)),
     help="tvl1 is what I3D's Flow network was trained on; dis and farneback are much faster.",
 )
 @click.option(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tf_records.errors import KdantError
+from tf_records.flow import ALGORITHMS
 
 from .command import FOLDER, KdantCommand
 from .output import percent, print_fields
@@ -79,7 +80,7 @@ _BAR = 10
 )
 @click.option(
     "--flow-algorithm",
-    type=click.Choice(["tvl1", "dis", "farneback"]),
+    type=click.Choice(list(ALGORITHMS)),
     help="For a model of optical flow; default: as its records were made.",
 )
 @server_options

@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 import tensorflow as tf
-from google.protobuf.message import DecodeError
 from PIL import Image, ImageDraw, ImageFont
 
 from tf_records import schema
@@ -21,8 +20,7 @@ from tf_records.files import atomic_path
 from tf_records.manifest import Manifest
 from tf_records.remote_path import RecordPath
 from tf_records.schema import FUTURE, OBSERVED
-from tf_records.tfrecord import read_records
-from tf_records.verify import find_record_fault
+from tf_records.verify import read_examples
 
 _HEIGHT, _WIDEST, _GAP, _MARGIN = 120, 214, 4, 12
 _CAPTION, _TIMES = 24, 18
@@ -30,16 +28,6 @@ _PICTURES = 3
 _COLOURS = {OBSERVED: "#1f77b4", FUTURE: "#d9660a"}
 _TITLES = {OBSERVED: "observed: what A sees", FUTURE: "future: the action, what R sees"}
 _GREY = "#666666"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Row:
-    """A record as it is drawn: view → modality → pictures, and view → their times."""
-
-    label: str
-    text: str
-    pictures: dict[str, dict[str, list[Image.Image]]]
-    times_s: dict[str, list[float]]
 
 
 def draw_contact_sheet(
@@ -55,7 +43,7 @@ def draw_contact_sheet(
         manifest: of that folder.
         path: PNG to write.
         samples: rows.
-        seed: of the choice.
+        seed: of the pick.
 
     Raises:
         RecordError: records of features, or a damaged one.
@@ -71,48 +59,76 @@ def draw_contact_sheet(
             f"The contact sheet should be a .png file in a folder that exists. Received: {path}."
         )
     rows = [
-        _make_row(choice, example, manifest)
-        for choice, example in _read(folder, manifest, choose_records(manifest, samples, seed))
+        _make_row(pick, example, manifest)
+        for pick, example in _read(folder, manifest, pick_records(manifest, samples, seed))
     ]
     sheet = _draw(rows, manifest.modalities)
     with atomic_path(path) as temporary:
         sheet.save(temporary, "PNG")
 
 
+class RecordPick(NamedTuple):
+    """The `place`-th record with this label (None is unlabelled) in a shard, counted from 0."""
+
+    split: str
+    shard: str
+    label: str | None
+    place: int
+
+
+def pick_records(manifest: Manifest, samples: int, seed: int) -> list[RecordPick]:
+    """Draws up to `samples` records, one of each class in turn and one without a label where there is any.
+
+    The order is that of the splits and their shards.
+    """
+    generator = np.random.default_rng(seed)
+    by_label: dict[str | None, list[RecordPick]] = {}
+    for split, info in manifest.splits.items():
+        for shard in info.shards:
+            for label, count in ((None, shard.records - shard.labeled), *shard.classes.items()):
+                own = (RecordPick(split, shard.file, label, place) for place in range(count))
+                by_label.setdefault(label, []).extend(own)
+    unlabeled = by_label.pop(None, [])
+    groups = [by_label[label] for label in by_label]
+    order = [unlabeled, *(groups[i] for i in generator.permutation(len(groups)))]
+    shuffled = [[group[i] for i in generator.permutation(len(group))] for group in order]
+    turns = itertools.zip_longest(*shuffled)
+    chosen = [pick for turn in turns for pick in turn if pick is not None][:samples]
+    shards = [shard.file for shard in manifest.shards]
+    return sorted(chosen, key=lambda pick: (shards.index(pick.shard), pick.label or "", pick.place))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _SheetRow:
+    """A record as it is drawn: view → modality → pictures, and view → their times."""
+
+    label: str
+    text: str
+    pictures: dict[str, dict[str, list[Image.Image]]]
+    times_s: dict[str, list[float]]
+
+
 def _read(
-    folder: RecordPath, manifest: Manifest, choices: Sequence[Choice]
-) -> Iterator[tuple[Choice, tf.train.SequenceExample]]:
+    folder: RecordPath, manifest: Manifest, picks: Sequence[RecordPick]
+) -> Iterator[tuple[RecordPick, tf.train.SequenceExample]]:
     """The chosen records in the order of their shards, each of which is read once."""
-    for shard in dict.fromkeys(choice.shard for choice in choices):
-        wanted = [choice for choice in choices if choice.shard == shard]
+    for shard in dict.fromkeys(pick.shard for pick in picks):
+        wanted = [pick for pick in picks if pick.shard == shard]
         found: dict[str | None, int] = {}
-        for number, content in enumerate(read_records(folder / shard)):
-            example = _parse(folder / shard, number, content, manifest)
+        for number, example in enumerate(read_examples(folder / shard, manifest)):
+            if isinstance(example, str):
+                raise RecordError(
+                    f"Record {number} of shard {folder / shard} is damaged: {example}. See all damage: "
+                    f"kdant inspect --verify."
+                )
             label = example.context.feature[schema.LABEL_STRING].bytes_list.value[0].decode() or None
             place = found[label] = found.get(label, -1) + 1
-            for choice in wanted:
-                if (choice.label, choice.place) == (label, place):
-                    yield choice, example
+            for pick in wanted:
+                if (pick.label, pick.place) == (label, place):
+                    yield pick, example
 
 
-def _parse(
-    path: RecordPath, number: int, content: bytes | str, manifest: Manifest
-) -> tf.train.SequenceExample:
-    fault = content if isinstance(content, str) else None
-    if not isinstance(content, str):
-        try:
-            example = tf.train.SequenceExample.FromString(content)
-            fault = find_record_fault(example, manifest)
-        except DecodeError:
-            fault = "it is no tf.train.SequenceExample"
-    if fault is not None:
-        raise RecordError(
-            f"Record {number} of shard {path} is damaged: {fault}. See all damage: kdant inspect --verify."
-        )
-    return example
-
-
-def _make_row(choice: Choice, example: tf.train.SequenceExample, manifest: Manifest) -> _Row:
+def _make_row(pick: RecordPick, example: tf.train.SequenceExample, manifest: Manifest) -> _SheetRow:
     context = example.context.feature
     fps = context[schema.FRAME_RATE].float_list.value[0]
     pictures: dict[str, dict[str, list[Image.Image]]] = {}
@@ -129,9 +145,9 @@ def _make_row(choice: Choice, example: tf.train.SequenceExample, manifest: Manif
             ]
             times_s[view] = [start_s + number / fps for number in numbers]
     identity = context[schema.CLIP_ID].bytes_list.value[0].decode(errors="replace")
-    return _Row(
-        label=choice.label or "unlabelled",
-        text=f"{choice.split} · {identity}",
+    return _SheetRow(
+        label=pick.label or "unlabelled",
+        text=f"{pick.split} · {identity}",
         pictures=pictures,
         times_s=times_s,
     )
@@ -164,7 +180,7 @@ def colour_flow(u: np.ndarray, v: np.ndarray) -> Image.Image:
     return Image.fromarray(hsv.astype(np.uint8), "HSV").convert("RGB")
 
 
-def _draw(rows: list[_Row], modalities: tuple[str, ...]) -> Image.Image:
+def _draw(rows: list[_SheetRow], modalities: tuple[str, ...]) -> Image.Image:
     cell = max(picture.width for row in rows for picture in _all_pictures(row))
     half = _PICTURES * (cell + _GAP) - _GAP
     row_height = _CAPTION + len(modalities) * (_HEIGHT + _GAP) + _TIMES + _MARGIN
@@ -183,13 +199,13 @@ def _draw(rows: list[_Row], modalities: tuple[str, ...]) -> Image.Image:
     return sheet
 
 
-def _all_pictures(row: _Row) -> Iterator[Image.Image]:
+def _all_pictures(row: _SheetRow) -> Iterator[Image.Image]:
     for by_modality in row.pictures.values():
         for pictures in by_modality.values():
             yield from pictures
 
 
-def _draw_caption(draw: ImageDraw.ImageDraw, row: _Row, place: tuple[int, int], right: int) -> None:
+def _draw_caption(draw: ImageDraw.ImageDraw, row: _SheetRow, place: tuple[int, int], right: int) -> None:
     left, top = place
     bold, plain = _font(14, bold=True), _font(12)
     draw.text((left, top + 2), row.label, "black", bold)
@@ -203,7 +219,7 @@ def _draw_caption(draw: ImageDraw.ImageDraw, row: _Row, place: tuple[int, int], 
 def _draw_segment(
     sheet: Image.Image,
     draw: ImageDraw.ImageDraw,
-    row: _Row,
+    row: _SheetRow,
     view: str,
     place: tuple[int, int],
     cell: int,
@@ -224,37 +240,3 @@ def _font(size: int, *, bold: bool = False) -> Any:
     """DejaVu, which comes with Matplotlib and has more alphabets than Pillow's own."""
     name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
     return ImageFont.truetype(str(Path(matplotlib.get_data_path(), "fonts", "ttf", name)), size)
-
-
-# Which records to look at: some of each class, from what the manifest knows. No TensorFlow.
-
-
-class Choice(NamedTuple):
-    """The `place`-th record with this label (None is unlabelled) in a shard, counted from 0."""
-
-    split: str
-    shard: str
-    label: str | None
-    place: int
-
-
-def choose_records(manifest: Manifest, samples: int, seed: int) -> list[Choice]:
-    """Draws up to `samples` records, one of each class in turn and one without a label where there is any.
-
-    The order is that of the splits and their shards.
-    """
-    generator = np.random.default_rng(seed)
-    by_label: dict[str | None, list[Choice]] = {}
-    for split, info in manifest.splits.items():
-        for shard in info.shards:
-            for label, count in ((None, shard.records - shard.labeled), *shard.classes.items()):
-                own = (Choice(split, shard.file, label, place) for place in range(count))
-                by_label.setdefault(label, []).extend(own)
-    unlabeled = by_label.pop(None, [])
-    groups = [by_label[label] for label in by_label]
-    order = [unlabeled, *(groups[i] for i in generator.permutation(len(groups)))]
-    shuffled = [[group[i] for i in generator.permutation(len(group))] for group in order]
-    turns = itertools.zip_longest(*shuffled)
-    chosen = [choice for turn in turns for choice in turn if choice is not None][:samples]
-    shards = [shard.file for shard in manifest.shards]
-    return sorted(chosen, key=lambda choice: (shards.index(choice.shard), choice.label or "", choice.place))

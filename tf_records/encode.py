@@ -15,9 +15,9 @@ from tf_records.errors import VideoError
 from tf_records.flow import compute_flow, flow_to_bytes
 from tf_records.plan import (
     BuildOptions,
+    FrameRange,
     Pair,
     Spacing,
-    Window,
     frames_for_training,
     pair_for_anticipation,
     pair_for_prefix,
@@ -28,6 +28,11 @@ from tf_records.sources.sample import Sample
 from tf_records.tfrecord import Value, encode_sequence_example
 from tf_records.video import Video
 from tf_records.video_file import MAX_RECORD_BYTES, VideoInfo, to_picture
+
+# Modality → its pictures, in the order of `schema.VIEW_KEYS`: one of RGB, u and v of flow.
+EncodedFrame = dict[str, tuple[bytes, ...]]
+# When a frame is shown, the rate of its clock, its number there: in this order frames are read.
+_Key = tuple[float, float, int]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,12 +56,8 @@ class Segments:
         return (self.pair.observed.frames + self.pair.future.frames) / self.fps
 
 
-# When a frame is shown, the rate of its clock, its number there: in this order frames are read.
-_Key = tuple[float, float, int]
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class _Plan:
+class _FrameList:
     """Which frames a sample holds and which it takes to encode them, in the order of reading."""
 
     sample: Sample
@@ -87,7 +88,7 @@ def read_samples(
 
 
 def _read_planned(
-    video: Video, plans: list[_Plan], options: BuildOptions
+    video: Video, plans: list[_FrameList], options: BuildOptions
 ) -> Iterator[tuple[Sample, Segments | VideoError]]:
     """Reads forward through the video; after damage, on from the next sample."""
     pending = sorted(plans, key=lambda plan: plan.held[-1])
@@ -126,23 +127,41 @@ def _read_stored(video: Video, sample: Sample, options: BuildOptions) -> Segment
             encoded[number] = encoder.encode(number, frame)
             encoder.remember(number, frame)
             _check_memory(video.path, encoded)
-    pair = _pair_of(sample, number + 1, Window(0, number + 1), options, fps)
+    pair = _pair_of(sample, number + 1, FrameRange(0, number + 1), options, fps)
     height, width = frame.shape[:2]
     return Segments(pair=pair, frames=encoded, fps=fps, height=height, width=width)
 
 
-def _plan(info: VideoInfo, sample: Sample, options: BuildOptions) -> _Plan:
+def _plan(info: VideoInfo, sample: Sample, options: BuildOptions) -> _FrameList:
     clock = _clock(sample, options)
     fps = info.fps if clock is None else clock
-    pair = _pair_of(sample, info.ticks(fps), _action_window(sample, info, fps), options, fps)
+    pair = _pair_of(sample, info.ticks(fps), _action_range(sample, info, fps), options, fps)
     held = {*range(*pair.observed), *range(*pair.future)}
 
     def keys(ticks: set[int]) -> tuple[_Key, ...]:
         return tuple((info.shown_s(tick, clock), fps, tick) for tick in sorted(ticks))
 
-    return _Plan(
+    return _FrameList(
         sample=sample, pair=pair, fps=fps, held=keys(held), read=keys(with_frames_before(held, options))
     )
+
+
+def _pair_of(sample: Sample, num_frames: int, action: FrameRange, options: BuildOptions, fps: float) -> Pair:
+    spacing = _spacing(sample, options, fps)
+    if sample.observed_fraction is not None:
+        return pair_for_prefix(num_frames, sample.observed_fraction, spacing)
+    if _is_for_training(sample):
+        return pair_for_training(num_frames, action, spacing)
+    return pair_for_anticipation(num_frames, action, spacing)
+
+
+def _spacing(sample: Sample, options: BuildOptions, fps: float) -> Spacing:
+    clip, longest_s = options.clip, options.longest_anticipation_s
+    longest = None if longest_s is None else clip.clip_frames + round(longest_s * fps)
+    if sample.offset_s is not None:
+        return Spacing(clip.clip_frames, max(1, round(sample.offset_s * fps)), longest_offset=longest)
+    before_action = clip.anticipation_s is not None
+    return Spacing(clip.clip_frames, clip.offset_at(fps), before_action, longest)
 
 
 def _clock(sample: Sample, options: BuildOptions) -> float | None:
@@ -150,12 +169,30 @@ def _clock(sample: Sample, options: BuildOptions) -> float | None:
     return options.fps if sample.fps is None else sample.fps
 
 
-def _cut_segments(plan: _Plan, encoded: dict[_Key, EncodedFrame], shape: tuple[int, ...]) -> Segments:
+def _is_for_training(sample: Sample) -> bool:
+    return sample.split == "train" and sample.observed_fraction is None
+
+
+def _action_range(sample: Sample, info: VideoInfo, fps: float) -> FrameRange:
+    """The action in ticks of a clock of `fps`: at least one, within the video."""
+    ticks = info.ticks(fps)
+    if sample.start_s is None or sample.end_s is None:
+        return FrameRange(0, ticks)
+    if sample.start_s > info.duration_s + 1 / info.fps:
+        raise VideoError(
+            f"{sample.path} lasts {info.duration_s:.2f} s, but an action is said to start at "
+            f"{sample.start_s:.2f} s. Check that it is the right video."
+        )
+    first = min(round(sample.start_s * fps), ticks - 1)
+    return FrameRange(first, max(first + 1, min(round(sample.end_s * fps), ticks)))
+
+
+def _cut_segments(plan: _FrameList, encoded: dict[_Key, EncodedFrame], shape: tuple[int, ...]) -> Segments:
     own = {key[2]: encoded[key] for key in plan.held}
     return Segments(pair=plan.pair, frames=own, fps=plan.fps, height=shape[0], width=shape[1])
 
 
-def _keep_needed(encoded: dict[_Key, EncodedFrame], pending: list[_Plan]) -> dict[_Key, EncodedFrame]:
+def _keep_needed(encoded: dict[_Key, EncodedFrame], pending: list[_FrameList]) -> dict[_Key, EncodedFrame]:
     """Without the frames before all that is still to come."""
     first = min((plan.held[0] for plan in pending), default=None)
     return {key: frame for key, frame in encoded.items() if first is not None and key >= first}
@@ -172,93 +209,6 @@ def _check_memory(path: str, encoded: dict[Any, EncodedFrame]) -> None:
             f"{path} has an action whose first {len(encoded)} frames take more than "
             f"{MAX_RECORD_BYTES >> 20} MB. Cut it into shorter ones, or lower --short-side."
         )
-
-
-def _action_window(sample: Sample, info: VideoInfo, fps: float) -> Window:
-    """The action in ticks of a clock of `fps`: at least one, within the video."""
-    ticks = info.ticks(fps)
-    if sample.start_s is None or sample.end_s is None:
-        return Window(0, ticks)
-    if sample.start_s > info.duration_s + 1 / info.fps:
-        raise VideoError(
-            f"{sample.path} lasts {info.duration_s:.2f} s, but an action is said to start at "
-            f"{sample.start_s:.2f} s. Check that it is the right video."
-        )
-    first = min(round(sample.start_s * fps), ticks - 1)
-    return Window(first, max(first + 1, min(round(sample.end_s * fps), ticks)))
-
-
-def _is_for_training(sample: Sample) -> bool:
-    return sample.split == "train" and sample.observed_fraction is None
-
-
-def _spacing(sample: Sample, options: BuildOptions, fps: float) -> Spacing:
-    clip, longest_s = options.clip, options.longest_anticipation_s
-    longest = None if longest_s is None else clip.clip_frames + round(longest_s * fps)
-    if sample.offset_s is not None:
-        return Spacing(clip.clip_frames, max(1, round(sample.offset_s * fps)), longest_offset=longest)
-    before_action = clip.anticipation_s is not None
-    return Spacing(clip.clip_frames, clip.offset_at(fps), before_action, longest)
-
-
-def _pair_of(sample: Sample, num_frames: int, action: Window, options: BuildOptions, fps: float) -> Pair:
-    spacing = _spacing(sample, options, fps)
-    if sample.observed_fraction is not None:
-        return pair_for_prefix(num_frames, sample.observed_fraction, spacing)
-    if _is_for_training(sample):
-        return pair_for_training(num_frames, action, spacing)
-    return pair_for_anticipation(num_frames, action, spacing)
-
-
-def to_example(sample: Sample, segments: Segments, classes: tuple[str, ...]) -> list[bytes]:
-    """The record of a sample, in pieces; a label index is the position in `classes`."""
-    pair = segments.pair
-    index = schema.UNLABELED if sample.label is None else classes.index(sample.label)
-    context: dict[str, Value] = {
-        schema.CLIP_ID: sample.id.encode(),
-        schema.CLIP_VIDEO: sample.video.encode(),
-        schema.CLIP_OFFSET_FRAMES: pair.offset_frames,
-        schema.LABEL_INDEX: index,
-        schema.LABEL_STRING: (sample.label or "").encode(),
-        schema.OBSERVED_START_S: pair.observed.first / segments.fps,
-        schema.FUTURE_START_S: pair.future.first / segments.fps,
-        schema.FRAME_RATE: segments.fps,
-        schema.IMAGE_HEIGHT: segments.height,
-        schema.IMAGE_WIDTH: segments.width,
-        schema.IMAGE_CHANNELS: schema.CHANNELS[segments.modalities[0]],
-    }
-    lists = {
-        key: [each[place] for each in _encoded(segments, window, modality)]
-        for view, window in ((schema.OBSERVED, pair.observed), (schema.FUTURE, pair.future))
-        for modality in segments.modalities
-        for place, key in enumerate(schema.VIEW_KEYS[modality][view])
-    }
-    return encode_sequence_example(context, lists)
-
-
-def _encoded(segments: Segments, window: Window, modality: str) -> list[tuple[bytes, ...]]:
-    """A segment's pictures of one modality, in order.
-
-    No frame leads to the video's first one: it takes the flow of the second, where the segment holds it.
-    """
-    numbers = list(range(*window))
-    if modality == schema.FLOW and numbers[:2] == [0, 1]:
-        numbers[0] = 1
-    return [segments.frames[number][modality] for number in numbers]
-
-
-# From resized frames to what a record holds of each: a JPEG, and the optical flow that leads to it.
-
-
-# Modality → its pictures, in the order of `schema.VIEW_KEYS`: one of RGB, u and v of flow.
-EncodedFrame = dict[str, tuple[bytes, ...]]
-
-
-def with_frames_before(needed: Collection[int], options: BuildOptions) -> set[int]:
-    """The frames to decode so that the `needed` ones can be encoded: for flow, also the one before each."""
-    if options.flow is None:
-        return set(needed)
-    return {*needed, *(number - 1 for number in needed if number > 0)}
 
 
 class FrameEncoder:
@@ -294,6 +244,13 @@ class FrameEncoder:
         self._before = (number, frame)
 
 
+def with_frames_before(needed: Collection[int], options: BuildOptions) -> set[int]:
+    """The frames to decode so that the `needed` ones can be encoded: for flow, also the one before each."""
+    if options.flow is None:
+        return set(needed)
+    return {*needed, *(number - 1 for number in needed if number > 0)}
+
+
 def _encode_flow(
     before: tuple[int, np.ndarray] | None, now: tuple[int, np.ndarray], options: BuildOptions
 ) -> tuple[bytes, bytes]:
@@ -319,3 +276,40 @@ def _to_jpeg(picture: np.ndarray, quality: int) -> bytes:
     buffer = io.BytesIO()
     to_picture(picture).save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
+
+
+def to_example(sample: Sample, segments: Segments, classes: tuple[str, ...]) -> list[bytes]:
+    """The record of a sample, in pieces; a label index is the position in `classes`."""
+    pair = segments.pair
+    index = schema.UNLABELED if sample.label is None else classes.index(sample.label)
+    context: dict[str, Value] = {
+        schema.CLIP_ID: sample.id.encode(),
+        schema.CLIP_VIDEO: sample.video.encode(),
+        schema.CLIP_OFFSET_FRAMES: pair.offset_frames,
+        schema.LABEL_INDEX: index,
+        schema.LABEL_STRING: (sample.label or "").encode(),
+        schema.OBSERVED_START_S: pair.observed.first / segments.fps,
+        schema.FUTURE_START_S: pair.future.first / segments.fps,
+        schema.FRAME_RATE: segments.fps,
+        schema.IMAGE_HEIGHT: segments.height,
+        schema.IMAGE_WIDTH: segments.width,
+        schema.IMAGE_CHANNELS: schema.CHANNELS[segments.modalities[0]],
+    }
+    lists = {
+        key: [each[place] for each in _encoded(segments, window, modality)]
+        for view, window in ((schema.OBSERVED, pair.observed), (schema.FUTURE, pair.future))
+        for modality in segments.modalities
+        for place, key in enumerate(schema.VIEW_KEYS[modality][view])
+    }
+    return encode_sequence_example(context, lists)
+
+
+def _encoded(segments: Segments, window: FrameRange, modality: str) -> list[tuple[bytes, ...]]:
+    """A segment's pictures of one modality, in order.
+
+    No frame leads to the video's first one: it takes the flow of the second, where the segment holds it.
+    """
+    numbers = list(range(*window))
+    if modality == schema.FLOW and numbers[:2] == [0, 1]:
+        numbers[0] = 1
+    return [segments.frames[number][modality] for number in numbers]

@@ -1,10 +1,13 @@
-"""From records of frames to records of features of whole clips, as of I3D's stem (paper §4.3).
+"""From records of frames to records of what a network makes of them: of clips, or of each frame alone.
 
-A network that looks across time makes a map of a clip, not of a frame, so the clips are chosen here:
+`write_clip_features` keeps maps of whole clips, as of I3D's stem (paper §4.3). A network that looks across time makes a map of a clip, not of a frame, so the clips are chosen here:
 evenly spaced windows of each segment, in training records with the same starts in both, so that the
 two clips of a pair keep their distance. Shards are written whole, the manifest last; `.progress` holds
-what each finished shard contains, so that a killed extraction resumes.
+what each finished shard contains, so that a killed extraction resumes. `write_feature_records` keeps features
+of single frames, computed once by a frozen network; that folder appears as a whole.
 """
+
+from __future__ import annotations
 
 import dataclasses
 import hashlib
@@ -139,23 +142,17 @@ class _Extraction:
         clip_frames = records.manifest.clip.clip_frames
         channels = schema.CHANNELS[records.modality]
 
-        # One trace for frames of any size.
-        @tf.function(
-            input_signature=[tf.TensorSpec((batch_size, clip_frames, None, None, channels), tf.float32)],
-            autograph=False,
-        )
         def in_float16(clips: tf.Tensor) -> tf.Tensor:
             return tf.cast(compute(clips), tf.float16)
 
-        self._compute = in_float16
-
-        # One trace for all shards.
-        @tf.function(autograph=False)
         def decode(encoded: tf.Tensor) -> tf.Tensor:
             frames = decode_clip(records, encoded, 0)
             return augment.scale(frames) if info.crop is None else augment.crop_centrally(frames, info.crop)
 
-        self._decode = decode
+        # One trace for frames of any size, and one for all shards.
+        clips = tf.TensorSpec((batch_size, clip_frames, None, None, channels), tf.float32)
+        self._compute = tf.function(in_float16, input_signature=[clips], autograph=False)
+        self._decode = tf.function(decode, autograph=False)
 
     def write_shard(self, shard: ShardInfo, split: str, on_record: Callable[[int], None]) -> _Shard:
         """Writes one shard, or returns what an earlier run noted of it."""
@@ -166,16 +163,12 @@ class _Extraction:
             return earlier
         shapes = set()
         maps = self._maps(shard, split)
-        with atomic_path(self.out / shard.file) as temporary, temporary.open("wb") as file:
-            written = RecordFile(file)
-            with naming_damage(self.records, split):
-                for serialized in self._read(shard).as_numpy_iterator():
-                    example = tf.train.SequenceExample.FromString(serialized)
-                    shapes.add(self._replace_frames(example, maps, split))
-                    content = example.SerializeToString(deterministic=True)
-                    written.write([content], len(content))
-                    on_record(1)
-        info = dataclasses.replace(shard, bytes=written.bytes, sha256=written.sha256)
+
+        def replace_frames(example: tf.train.SequenceExample) -> None:
+            shapes.add(self._replace_frames(example, maps, split))
+
+        with atomic_path(self.out / shard.file) as temporary:
+            info = _rewrite_shard(self.records, split, shard, temporary, replace_frames, on_record)
         fields = {"key": self.key, "shard": dataclasses.asdict(info), "shapes": sorted(shapes)}
         write_text_atomically(note, json.dumps(fields))
         return _Shard(info, tuple(sorted(shapes)))
@@ -190,9 +183,6 @@ class _Extraction:
         if hash_file(self.out / shard.file) != info.sha256:
             return None
         return _Shard(info, tuple(tuple(shape) for shape in noted["shapes"]))
-
-    def _read(self, shard: ShardInfo) -> tf.data.Dataset:
-        return tf.data.TFRecordDataset(str(self.records.folder / shard.file))
 
     def _maps(self, shard: ShardInfo, split: str) -> Iterator[np.ndarray]:
         """float16 maps of the shard's clips: record by record, observed before future, in time order."""
@@ -223,9 +213,10 @@ class _Extraction:
             ]
             return tf.data.Dataset.from_tensor_slices(tf.concat(chosen, axis=0))
 
-        clips = self._read(shard).flat_map(choose)
+        clips = _read_shard(self.records, shard).flat_map(choose)
         clips = clips.map(plain(self._decode), num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return clips.prefetch(_PREFETCH).as_numpy_iterator()
+        decoded: Iterator[np.ndarray] = clips.prefetch(_PREFETCH).as_numpy_iterator()
+        return decoded
 
     def _starts(self, frames: dict[str, tf.Tensor], split: str) -> dict[str, tf.Tensor]:
         """First frames of the clips of each segment; in training the same for both."""
@@ -261,9 +252,6 @@ def _common_shape(shapes: set[tuple[int, ...]]) -> tuple[int | None, ...]:
         sizes.pop() if len(sizes) == 1 else None
         for sizes in (set(axis) for axis in zip(*shapes, strict=True))
     )
-
-
-# From records of frames to records of features: what a frozen network makes of each frame, computed once.
 
 
 def write_feature_records(
@@ -302,19 +290,17 @@ def write_feature_records(
     frame_features = _FrameFeatures(compute, info, crop, batch_frames)
     try:
         total, done, shards = records.split(split).records, 0, []
+
+        def count(new: int) -> None:
+            nonlocal done
+            done += new
+            on_record(done, total)
+
         for shard in records.split(split).shards:
-            with tf.io.TFRecordWriter(str(temporary / shard.file)) as writer:
-                for example in _read_examples(records, split, shard):
-                    with naming_damage(records, split):
-                        replaced = frame_features.replace(example)
-                    writer.write(replaced.SerializeToString(deterministic=True))
-                    done += 1
-                    on_record(done, total)
-            content = (temporary / shard.file).read_bytes()
-            shards.append(
-                dataclasses.replace(shard, bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
-            )
-        manifest = _describe(records.manifest, split, tuple(shards), info)
+            path = temporary / shard.file
+            shards.append(_rewrite_shard(records, split, shard, path, frame_features.replace, count))
+        splits = {split: dataclasses.replace(records.split(split), shards=tuple(shards))}
+        manifest = dataclasses.replace(records.manifest, splits=splits, features=info)
         (temporary / MANIFEST_NAME).write_text(manifest.to_json(), encoding="utf-8")
         _rename_unless_there(temporary, out)
     finally:
@@ -340,15 +326,14 @@ class _FrameFeatures:
         self.info = info
         self.batch_frames = batch_frames
 
-        @tf.function(autograph=False)
         def from_jpegs(encoded: tf.Tensor) -> tf.Tensor:
             frames = augment.decode_frames(encoded, tf.range(batch_frames), batch_frames)
             return tf.cast(compute(augment.crop_centrally(frames, crop)), tf.float16)
 
-        self._from_jpegs = from_jpegs
+        self._from_jpegs = tf.function(from_jpegs, autograph=False)
 
-    def replace(self, example: tf.train.SequenceExample) -> tf.train.SequenceExample:
-        """The example with features in place of the frames of both segments."""
+    def replace(self, example: tf.train.SequenceExample) -> None:
+        """Puts features in place of the frames of both segments."""
         lists = example.feature_lists.feature_list
         segments = {
             view: [feature.bytes_list.value[0] for feature in lists[key].feature]
@@ -360,7 +345,6 @@ class _FrameFeatures:
             for jpeg in jpegs:
                 lists[schema.VIEW_FEATURES[view]].feature.add().bytes_list.value.append(features[jpeg])
         example.context.feature[schema.FEATURE_SHAPE].int64_list.value.extend(self.info.shape)
-        return example
 
     def _compute(self, jpegs: list[bytes]) -> dict[bytes, bytes]:
         """JPEG → its features as float16 bytes."""
@@ -375,12 +359,25 @@ class _FrameFeatures:
         return features
 
 
-def _read_examples(records: Records, split: str, shard: ShardInfo) -> Iterator[tf.train.SequenceExample]:
-    with naming_damage(records, split):
-        for serialized in tf.data.TFRecordDataset(str(records.folder / shard.file)).as_numpy_iterator():
-            yield tf.train.SequenceExample.FromString(serialized)
+def _read_shard(records: Records, shard: ShardInfo) -> tf.data.Dataset:
+    return tf.data.TFRecordDataset(str(records.folder / shard.file))
 
 
-def _describe(manifest: Manifest, split: str, shards: tuple[ShardInfo, ...], info: FeatureInfo) -> Manifest:
-    splits = {split: dataclasses.replace(manifest.splits[split], shards=shards)}
-    return dataclasses.replace(manifest, splits=splits, features=info)
+def _rewrite_shard(
+    records: Records,
+    split: str,
+    shard: ShardInfo,
+    path: Path,
+    change: Callable[[tf.train.SequenceExample], None],
+    on_record: Callable[[int], None],
+) -> ShardInfo:
+    """Writes a shard's records to `path`, each as `change` leaves it."""
+    with path.open("wb") as file, naming_damage(records, split):
+        written = RecordFile(file)
+        for serialized in _read_shard(records, shard).as_numpy_iterator():
+            example = tf.train.SequenceExample.FromString(serialized)
+            change(example)
+            content = example.SerializeToString(deterministic=True)
+            written.write([content], len(content))
+            on_record(1)
+    return dataclasses.replace(shard, bytes=written.bytes, sha256=written.sha256)

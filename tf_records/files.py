@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Files that are either whole or absent, and folders that one writer holds at a time. No TensorFlow."""
 
 import fcntl
 import hashlib
@@ -17,6 +17,9 @@ LOCK_NAME = ".lock"
 # The workers of a killed build need a moment to notice.
 _LOCK_TRIES = 10
 _LOCK_PAUSE_S = 0.1
+# A sealed text's last field is `"sha256"`: the digest of the file's own bytes with zeros for its digits.
+_END = b'"\n}\n'
+_ZEROS = "0" * 64
 
 
 def claim_folder(
@@ -98,6 +101,27 @@ def hash_file(path: RecordPath) -> str:
     return digest.hexdigest()
 
 
+def seal(text: str) -> str:
+    """Adds to a JSON object a checksum that tells of any changed byte of the file.
+
+    Args:
+        text: written with an indent of 1, ending in a line break.
+    """
+    head = text.removesuffix("\n}\n") + ',\n "sha256": "'
+    return f"{head}{_seal_digest(head.encode(), _END)}{_END.decode()}"
+
+
+def is_sealed(content: bytes) -> bool:
+    """Whether every byte is as `seal` wrote it, white space and the case of the hex digits included."""
+    end = len(content) - len(_END)
+    start = max(0, end - len(_ZEROS))
+    return content[start:end] == _seal_digest(content[:start], content[end:]).encode()
+
+
+def _seal_digest(head: bytes, end: bytes) -> str:
+    return hashlib.sha256(head + _ZEROS.encode() + end).hexdigest()
+
+
 def remove_folder(path: RecordPath) -> None:
     """Removes a folder and all that is in it, if it is there."""
     if isinstance(path, RemotePath):
@@ -154,30 +178,3 @@ def fsync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-# A checksum that a JSON file carries of itself, so that any changed byte of it is noticed. No TensorFlow.
-#
-# The text's last field is `"sha256"`: the digest of the file's own bytes with that field's 64 hex digits
-# replaced by zeros.
-
-
-_END = b'"\n}\n'
-_ZEROS = "0" * 64
-
-
-def seal(text: str) -> str:
-    """Adds the checksum to a JSON object that was written with an indent of 1, ending in a line break."""
-    head = text.removesuffix("\n}\n") + ',\n "sha256": "'
-    return f"{head}{_digest(head.encode(), _END)}{_END.decode()}"
-
-
-def is_sealed(content: bytes) -> bool:
-    """Whether every byte is as `seal` wrote it, white space and the case of the hex digits included."""
-    end = len(content) - len(_END)
-    start = max(0, end - len(_ZEROS))
-    return content[start:end] == _digest(content[:start], content[end:]).encode()
-
-
-def _digest(head: bytes, end: bytes) -> str:
-    return hashlib.sha256(head + _ZEROS.encode() + end).hexdigest()

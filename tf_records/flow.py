@@ -1,18 +1,21 @@
 """From two grey frames to optical flow, by OpenCV, and from flow to 8 bits.
 
 I3D's Flow network was trained on TV-L1 flow of frames that were resized first, their shorter side to 256,
-clipped to ±20 pixels and scaled to [-1, 1] (Carreira and Zisserman 2017). OpenCV is imported when the first
-flow is wanted.
+clipped to ±20 pixels and scaled to [-1, 1] (Carreira and Zisserman 2017). OpenCV and NumPy are imported when
+the first flow is wanted.
 """
+
+from __future__ import annotations
 
 import math
 from types import ModuleType
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from tf_records.errors import KdantError
 from tf_records.schema import FLOW_STEPS, FLOW_ZERO, FlowInfo
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Of frames whose shorter side has so many pixels.
 BOUND_PIXELS, BOUND_SIDE = 20.0, 256
@@ -93,25 +96,33 @@ def compute_flow(before: np.ndarray, after: np.ndarray, info: FlowInfo) -> np.nd
     Raises:
         KdantError: no OpenCV that has the algorithm.
     """
+    import numpy as np
+
     cv2 = _import_opencv(info.algorithm)
     if np.array_equal(before, after):  # Farneback finds motion at the edges even so.
         return np.zeros((*after.shape, 2), np.float32)
     cv2.setNumThreads(1)
     before, after = np.ascontiguousarray(before), np.ascontiguousarray(after)  # DIS takes no other.
+    flow: np.ndarray
     if info.algorithm == "farneback":
-        return cv2.calcOpticalFlowFarneback(before, after, None, **info.parameters)
-    if info.algorithm == "dis":
+        flow = cv2.calcOpticalFlowFarneback(before, after, None, **info.parameters)
+    elif info.algorithm == "dis":
         preset = getattr(cv2, f"DISOPTICAL_FLOW_PRESET_{info.parameters['preset']}")
-        return cv2.DISOpticalFlow_create(preset).calc(before, after, None)
-    tvl1 = cv2.optflow.DualTVL1OpticalFlow_create()
-    for name, value in info.parameters.items():
-        getattr(tvl1, f"set{name[0].upper()}{name[1:]}")(value)
-    return tvl1.calc(before, after, None)
+        flow = cv2.DISOpticalFlow_create(preset).calc(before, after, None)
+    else:
+        tvl1 = cv2.optflow.DualTVL1OpticalFlow_create()
+        for name, value in info.parameters.items():
+            getattr(tvl1, f"set{name[0].upper()}{name[1:]}")(value)
+        flow = tvl1.calc(before, after, None)
+    return flow
 
 
 def flow_to_bytes(flow: np.ndarray, bound: float) -> np.ndarray:
     """Pixels, clipped to ±`bound`, in 8 bits: uint8 of the same shape, 1 to 255; zero is 128 exactly."""
-    return (FLOW_ZERO + np.rint(np.clip(flow, -bound, bound) * (FLOW_STEPS / bound))).astype(np.uint8)
+    import numpy as np
+
+    stored: np.ndarray = np.rint(np.clip(flow, -bound, bound) * (FLOW_STEPS / bound)) + FLOW_ZERO
+    return stored.astype(np.uint8)
 
 
 def _import_opencv(algorithm: str) -> ModuleType:

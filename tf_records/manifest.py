@@ -229,22 +229,6 @@ def load_manifest(folder: str | os.PathLike[str]) -> Manifest:
         raise RecordError(f"{path} cannot be read: {error}. Rebuild it with --overwrite.") from error
 
 
-# Whether the files of a record folder are those that its manifest describes. No TensorFlow.
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Damage:
-    """What is wrong with a shard, or with one record of it, counted from 0."""
-
-    shard: str
-    reason: str
-    record: int | None = None
-
-    def __str__(self) -> str:
-        record = "" if self.record is None else f", record {self.record}"
-        return f"{self.shard}{record}: {self.reason}"
-
-
 def find_size_fault(folder: RecordPath, shard: ShardInfo) -> str | None:
     """What is wrong with a shard's presence or size, or None."""
     path = folder / shard.file
@@ -266,3 +250,16 @@ def find_file_fault(folder: RecordPath, shard: ShardInfo) -> str | None:
     if digest != shard.sha256:
         return f"is not what the manifest describes (sha256 {digest[:12]}…, expected {shard.sha256[:12]}…)"
     return None
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Damage:
+    """What is wrong with a shard, or with one record of it, counted from 0."""
+
+    shard: str
+    reason: str
+    record: int | None = None
+
+    def __str__(self) -> str:
+        record = "" if self.record is None else f", record {self.record}"
+        return f"{self.shard}{record}: {self.reason}"

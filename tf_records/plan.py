@@ -1,4 +1,10 @@
-"""Which sample goes into which shard, decided before any frame is read. No TensorFlow."""
+"""What is decided before any frame is read: a sample's shard, and the frames of its pair. No TensorFlow.
+
+Ranges of frames are half open, [first, stop), in frames of the video's clock. The reader draws clips from
+them, both with the same start, so that x_{t-tau} and x_t stay `offset_frames` apart.
+"""
+
+from __future__ import annotations
 
 import dataclasses
 import hashlib
@@ -175,13 +181,7 @@ def dry_run_summary(annotations: Annotations, options: BuildOptions) -> dict[str
     return dataclasses.replace(empty_manifest(annotations, options), splits=splits).summary()
 
 
-# From an action in a video to the two frame windows of a record. Pure functions on frame numbers.
-#
-# A window is half open, [first, stop), in frames of the video. Clips are drawn from the windows by the
-# reader, both with the same start, so that x_{t-tau} and x_t stay `offset_frames` apart.
-
-
-class Window(NamedTuple):
+class FrameRange(NamedTuple):
     """Frames [first, stop)."""
 
     first: int
@@ -215,14 +215,14 @@ class Pair:
     shorter than a clip.
     """
 
-    observed: Window
-    future: Window
+    observed: FrameRange
+    future: FrameRange
     offset_frames: int
     shortened: bool
     repeated: bool
 
 
-def pair_for_training(num_frames: int, action: Window, spacing: Spacing) -> Pair:
+def pair_for_training(num_frames: int, action: FrameRange, spacing: Spacing) -> Pair:
     """Segments from which training draws clips anew each epoch.
 
     Future clips lie in the action, observed clips `offset_frames` earlier. An action shorter than a
@@ -238,8 +238,8 @@ def pair_for_training(num_frames: int, action: Window, spacing: Spacing) -> Pair
     stop = action.stop
     if spacing.before_action:
         stop = min(stop, first + max(spacing.clip_frames, offset_frames))
-    observed = Window(first - offset_frames, stop - offset_frames)
-    return _pair(observed, Window(first, stop), offset_frames, spacing)
+    observed = FrameRange(first - offset_frames, stop - offset_frames)
+    return _pair(observed, FrameRange(first, stop), offset_frames, spacing)
 
 
 def frames_for_training(spacing: Spacing) -> int | None:
@@ -252,7 +252,7 @@ def frames_for_training(spacing: Spacing) -> int | None:
     return spacing.offset_frames + max(spacing.clip_frames, spacing.offset_frames)
 
 
-def pair_for_anticipation(num_frames: int, action: Window, spacing: Spacing) -> Pair:
+def pair_for_anticipation(num_frames: int, action: FrameRange, spacing: Spacing) -> Pair:
     """Segments of a test record: one observed clip, before the action as far as the video allows.
 
     With a `longest_offset` that clip lies within a longer segment, at `offset_frames` before the action.
@@ -260,26 +260,30 @@ def pair_for_anticipation(num_frames: int, action: Window, spacing: Spacing) -> 
     action = _widen_to_clip(num_frames, action, spacing.clip_frames)
     offset_frames = min(spacing.offset_frames, action.first)
     first = action.first - offset_frames
-    observed = Window(first, min(first + spacing.clip_frames, num_frames))
+    observed = FrameRange(first, min(first + spacing.clip_frames, num_frames))
     if spacing.longest_offset is not None:
         earliest = max(0, action.first - spacing.longest_offset)
-        observed = Window(min(first, earliest), max(observed.stop, action.first))
+        observed = FrameRange(min(first, earliest), max(observed.stop, action.first))
     return _pair(observed, action, offset_frames, spacing)
 
 
 def pair_for_prefix(num_frames: int, fraction: float, spacing: Spacing) -> Pair:
     """Segments of a JHMDB test record: the first `fraction` of the frames, rounded up, and all of them."""
     observed_frames = math.ceil(Fraction(str(fraction)) * num_frames)
-    return _pair(Window(0, observed_frames), Window(0, num_frames), 0, spacing, shortened=False)
+    return _pair(FrameRange(0, observed_frames), FrameRange(0, num_frames), 0, spacing, shortened=False)
 
 
-def _widen_to_clip(num_frames: int, action: Window, clip_frames: int) -> Window:
+def _widen_to_clip(num_frames: int, action: FrameRange, clip_frames: int) -> FrameRange:
     stop = min(max(action.stop, action.first + clip_frames), num_frames)
-    return Window(max(0, min(action.first, stop - clip_frames)), stop)
+    return FrameRange(max(0, min(action.first, stop - clip_frames)), stop)
 
 
 def _pair(
-    observed: Window, future: Window, offset_frames: int, spacing: Spacing, shortened: bool | None = None
+    observed: FrameRange,
+    future: FrameRange,
+    offset_frames: int,
+    spacing: Spacing,
+    shortened: bool | None = None,
 ) -> Pair:
     return Pair(
         observed=observed,

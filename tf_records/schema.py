@@ -123,7 +123,7 @@ class FlowInfo:
     """How optical flow was computed and stored.
 
     Args:
-        algorithm: "tvl1", "dis" or "farneback".
+        algorithm: a key of `flow.ALGORITHMS`.
         parameters: of the algorithm, under OpenCV's names.
         bound: pixels a frame; flow is clipped to ± this, and stored in 8 bits.
         opencv: its version.

@@ -1,4 +1,9 @@
-"""TFRecord files, written and read without TensorFlow: in any order of the records, past damaged ones."""
+"""TFRecord files, written and read without TensorFlow: in any order of the records, past damaged ones.
+
+`encode_sequence_example` gives a `tf.train.SequenceExample` in its wire format, as pieces, so that the frames
+of a long action are not copied. Building needs nothing else of TensorFlow, whose import takes longer than
+many a build and 400 MB of every worker.
+"""
 
 import hashlib
 import os
@@ -13,10 +18,15 @@ import google_crc32c
 
 from tf_records.remote_path import record_path
 
+Value = bytes | int | float | Sequence[int]
 _MEMORY_BYTES = 64 * 2**20
 _CHUNK_BYTES = 2**20
 _HEADER_BYTES = 12
 _CRC_BYTES = 4
+# Field numbers of tensorflow/core/example/example.proto and feature.proto.
+_CONTEXT, _FEATURE_LISTS = 1, 2
+_BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
+_KEY, _VALUE = 1, 2
 
 
 class RecordFile:
@@ -122,19 +132,6 @@ def read_records(path: str | os.PathLike[str]) -> Iterator[bytes | str]:
 def _masked(crc: int) -> bytes:
     """The checksum as the format stores it, rotated and shifted, so that data may hold checksums."""
     return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
-
-
-# `tf.train.SequenceExample` in its wire format, written without TensorFlow.
-#
-# Building needs nothing else of TensorFlow, whose import takes longer than many a build and 400 MB of every
-# worker. A message comes as pieces, so that the frames of a long action are not copied.
-
-
-Value = bytes | int | float | Sequence[int]
-# Field numbers of tensorflow/core/example/example.proto and feature.proto.
-_CONTEXT, _FEATURE_LISTS = 1, 2
-_BYTES_LIST, _FLOAT_LIST, _INT64_LIST = 1, 2, 3
-_KEY, _VALUE = 1, 2
 
 
 def encode_sequence_example(

@@ -1,4 +1,4 @@
-"""Checks every byte and every record of a record folder against its manifest."""
+"""Whether a record folder keeps what its manifest promises: every byte, every record, every JPEG's header."""
 
 import math
 from collections import Counter
@@ -13,6 +13,25 @@ from tf_records.manifest import Damage, Manifest, ShardInfo, find_file_fault
 from tf_records.remote_path import RecordPath
 from tf_records.schema import FLOW, RGB, FeatureInfo
 from tf_records.tfrecord import read_records
+
+_CONTEXT = {
+    schema.CLIP_ID: "bytes_list",
+    schema.CLIP_VIDEO: "bytes_list",
+    schema.CLIP_OFFSET_FRAMES: "int64_list",
+    schema.LABEL_INDEX: "int64_list",
+    schema.LABEL_STRING: "bytes_list",
+    schema.OBSERVED_START_S: "float_list",
+    schema.FUTURE_START_S: "float_list",
+    schema.FRAME_RATE: "float_list",
+    schema.IMAGE_HEIGHT: "int64_list",
+    schema.IMAGE_WIDTH: "int64_list",
+    schema.IMAGE_CHANNELS: "int64_list",
+}
+_FLOAT16_BYTES = 2
+# Of one JPEG: u and v of flow are a picture each.
+_PICTURE_CHANNELS = {RGB: 3, FLOW: 1}
+# Start of frame: all of C0 to CF but C4 (Huffman tables), C8 (reserved) and CC (arithmetic coding tables).
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 def find_damage(
@@ -40,12 +59,11 @@ def _check_shard(folder: RecordPath, shard: ShardInfo, manifest: Manifest) -> It
     damaged, records = fault is not None, 0
     labels: Counter[str] = Counter()
     try:
-        for example in _read_examples(folder / shard.file):
-            fault = example if isinstance(example, str) else find_record_fault(example, manifest)
-            if fault is not None:
+        for example in read_examples(folder / shard.file, manifest):
+            if isinstance(example, str):
                 damaged = True
-                yield Damage(shard=shard.file, record=records, reason=fault)
-            elif not isinstance(example, str):
+                yield Damage(shard=shard.file, record=records, reason=example)
+            else:
                 labels.update(_label(example, manifest))
             records += 1
     except OSError:
@@ -61,8 +79,8 @@ def _check_shard(folder: RecordPath, shard: ShardInfo, manifest: Manifest) -> It
         yield Damage(shard=shard.file, reason=reason)
 
 
-def _read_examples(path: RecordPath) -> Iterator[tf.train.SequenceExample | str]:
-    """Each record, or what is wrong with it."""
+def read_examples(path: RecordPath, manifest: Manifest) -> Iterator[tf.train.SequenceExample | str]:
+    """Each record of a shard, or in its place the first thing that is wrong with it."""
     for content in read_records(path):
         if isinstance(content, str):
             yield content
@@ -72,33 +90,12 @@ def _read_examples(path: RecordPath) -> Iterator[tf.train.SequenceExample | str]
         except DecodeError:
             yield "it is no tf.train.SequenceExample"
         else:
-            yield example
+            yield find_record_fault(example, manifest) or example
 
 
 def _label(example: tf.train.SequenceExample, manifest: Manifest) -> list[str]:
     index = example.context.feature[schema.LABEL_INDEX].int64_list.value[0]
     return [] if index == schema.UNLABELED else [manifest.classes[index]]
-
-
-# What a record folder's manifest promises of each record, and whether a record keeps it.
-
-
-_CONTEXT = {
-    schema.CLIP_ID: "bytes_list",
-    schema.CLIP_VIDEO: "bytes_list",
-    schema.CLIP_OFFSET_FRAMES: "int64_list",
-    schema.LABEL_INDEX: "int64_list",
-    schema.LABEL_STRING: "bytes_list",
-    schema.OBSERVED_START_S: "float_list",
-    schema.FUTURE_START_S: "float_list",
-    schema.FRAME_RATE: "float_list",
-    schema.IMAGE_HEIGHT: "int64_list",
-    schema.IMAGE_WIDTH: "int64_list",
-    schema.IMAGE_CHANNELS: "int64_list",
-}
-_FLOAT16_BYTES = 2
-# Of one JPEG: u and v of flow are a picture each.
-_PICTURE_CHANNELS = {RGB: 3, FLOW: 1}
 
 
 def find_record_fault(example: tf.train.SequenceExample, manifest: Manifest) -> str | None:
@@ -173,13 +170,6 @@ def _entries(example: tf.train.SequenceExample, key: str) -> list[bytes | None]:
     lists = example.feature_lists.feature_list
     values = [feature.bytes_list.value for feature in lists[key].feature] if key in lists else []
     return [value[0] if len(value) == 1 else None for value in values]
-
-
-# What a JPEG's header says, without decoding it. No TensorFlow.
-
-
-# Start of frame: all of C0 to CF but C4 (Huffman tables), C8 (reserved) and CC (arithmetic coding tables).
-_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 
 
 class JpegHeader(NamedTuple):

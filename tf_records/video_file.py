@@ -19,7 +19,28 @@ from PIL import Image
 from tf_records.errors import RecordError, VideoError
 from tf_records.schema import MAX_FPS
 
+# For the manifest: numbers do not reproduce across resizes.
+RESIZE = "swscale bilinear"
+# swscale's bilinear widens with the scale, so that nothing aliases. The flags keep chroma at full
+# resolution (without them large reductions lose 20 dB) and the bytes the same on every processor.
+SWSCALE_FLAGS = (
+    Interpolation.BILINEAR
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+    | Interpolation.BITEXACT
+)
 END_TOLERANCE_S = 0.25
+# Containers round time stamps, Matroska to a millisecond; a tick that close to a frame shows it.
+TIME_STAMP_TOLERANCE_S = 6e-4
+# A JPEG's sides are 16-bit numbers.
+MAX_SIDE = 65_500
+# A record is one message, which TensorFlow and protobuf bound at 2 GB and a reader holds in memory.
+MAX_RECORD_BYTES = 2**29
+# These name other files, or never end.
+_PLAYLISTS = {"hls", "concat", "dash", "sdp", "rtsp", "webm_dash_manifest", "imf"}
+# FFmpeg draws the characters of text files.
+_TEXT = {"tty"}
 # Containers whose index lists the key frames. Others are sought through by trial, but for MPEG program
 # streams: after seeking their frames have other time stamps than when read through.
 _INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv"}
@@ -29,8 +50,69 @@ _SHORT_GAP_S = 1.0
 _LONG_GAP_S = 15.0
 # How far before the place asked for to seek, if a key frame comes too late; at last to the start.
 _MARGINS_S = (0.0, 3.0, 12.0, 60.0)
-
 Timed = tuple[float, av.VideoFrame]
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class VideoInfo:
+    """Mean frame rate, and length: the container's, or that of its packets where it states none."""
+
+    fps: float
+    duration_s: float
+
+    @property
+    def frames(self) -> int:
+        """Ticks of the video's own clock, at least 1."""
+        return self.ticks(self.fps)
+
+    def ticks(self, fps: float) -> int:
+        """Ticks of a clock of `fps` over the video's length, at least 1."""
+        return max(1, round(self.duration_s * fps))
+
+    def shown_s(self, tick: int, fps: float | None) -> float:
+        """The time whose frame a tick shows: the last frame at or before it.
+
+        A clock of another rate never shows the future. On the video's own clock (`fps` None) a time stamp
+        may lie on either side of its tick.
+        """
+        if fps is None:
+            return (tick + 0.5) / self.fps
+        return tick / fps + TIME_STAMP_TOLERANCE_S
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Videos beyond these are skipped like any that cannot be decoded.
+
+    Args:
+        max_pixels: of a frame, stored or resized.
+        max_seconds: length of a video, stated or decoded.
+    """
+
+    max_pixels: int = 7680 * 4320
+    max_seconds: float = 24 * 3600.0
+
+    def __post_init__(self) -> None:
+        if self.max_pixels < 1:
+            raise RecordError(f"`max_pixels` should be at least 1. Received: {self.max_pixels}.")
+        if not self.max_seconds > 0:
+            raise RecordError(f"`max_seconds` should be above 0. Received: {self.max_seconds}.")
+
+    def check_size(self, path: str, width: int, height: int) -> None:
+        """Raises VideoError for a frame that is too large."""
+        if width * height > self.max_pixels or max(width, height) > MAX_SIDE:
+            raise VideoError(
+                f"{path} has frames of {width}x{height}, more than the {self.max_pixels} pixels allowed. "
+                f"If they are meant, raise --max-pixels."
+            )
+
+    def check_length(self, path: str, seconds: float) -> None:
+        """Raises VideoError for a video that is too long."""
+        if seconds > self.max_seconds:
+            raise VideoError(
+                f"{path} lasts {seconds:.0f} s or more, longer than the {self.max_seconds:.0f} s allowed. "
+                f"If that is meant, raise --max-seconds."
+            )
 
 
 class VideoFile:
@@ -219,49 +301,6 @@ class VideoFile:
         return VideoError(f"{self.path} cannot be decoded: {reason_of(error)}.")
 
 
-# Rate and length of a video, and when its ticks are shown. No PyAV, no TensorFlow.
-
-
-# Containers round time stamps, Matroska to a millisecond; a tick that close to a frame shows it.
-TIME_STAMP_TOLERANCE_S = 6e-4
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class VideoInfo:
-    """Mean frame rate, and length: the container's, or that of its packets where it states none."""
-
-    fps: float
-    duration_s: float
-
-    @property
-    def frames(self) -> int:
-        """Ticks of the video's own clock, at least 1."""
-        return self.ticks(self.fps)
-
-    def ticks(self, fps: float) -> int:
-        """Ticks of a clock of `fps` over the video's length, at least 1."""
-        return max(1, round(self.duration_s * fps))
-
-    def shown_s(self, tick: int, fps: float | None) -> float:
-        """The time whose frame a tick shows: the last frame at or before it.
-
-        A clock of another rate never shows the future. On the video's own clock (`fps` None) a time stamp
-        may lie on either side of its tick.
-        """
-        if fps is None:
-            return (tick + 0.5) / self.fps
-        return tick / fps + TIME_STAMP_TOLERANCE_S
-
-
-# Opening a video with PyAV: what is refused, and the stream that is decoded.
-
-
-# These name other files, or never end.
-_PLAYLISTS = {"hls", "concat", "dash", "sdp", "rtsp", "webm_dash_manifest", "imf"}
-# FFmpeg draws the characters of text files.
-_TEXT = {"tty"}
-
-
 def open_container(path: str) -> av.container.InputContainer:
     """A file, opened; close it.
 
@@ -306,66 +345,6 @@ def choose_stream(
 def reason_of(error: BaseException) -> str:
     """The system's words alone, without the path that the message already has."""
     return (getattr(error, "strerror", None) or str(error)).rstrip(".")
-
-
-# What a video may ask of the machine, since some are hostile and more are broken. No TensorFlow.
-
-
-# A JPEG's sides are 16-bit numbers.
-MAX_SIDE = 65_500
-# A record is one message, which TensorFlow and protobuf bound at 2 GB and a reader holds in memory.
-MAX_RECORD_BYTES = 2**29
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Videos beyond these are skipped like any that cannot be decoded.
-
-    Args:
-        max_pixels: of a frame, stored or resized.
-        max_seconds: length of a video, stated or decoded.
-    """
-
-    max_pixels: int = 7680 * 4320
-    max_seconds: float = 24 * 3600.0
-
-    def __post_init__(self) -> None:
-        if self.max_pixels < 1:
-            raise RecordError(f"`max_pixels` should be at least 1. Received: {self.max_pixels}.")
-        if not self.max_seconds > 0:
-            raise RecordError(f"`max_seconds` should be above 0. Received: {self.max_seconds}.")
-
-    def check_size(self, path: str, width: int, height: int) -> None:
-        """Raises VideoError for a frame that is too large."""
-        if width * height > self.max_pixels or max(width, height) > MAX_SIDE:
-            raise VideoError(
-                f"{path} has frames of {width}x{height}, more than the {self.max_pixels} pixels allowed. "
-                f"If they are meant, raise --max-pixels."
-            )
-
-    def check_length(self, path: str, seconds: float) -> None:
-        """Raises VideoError for a video that is too long."""
-        if seconds > self.max_seconds:
-            raise VideoError(
-                f"{path} lasts {seconds:.0f} s or more, longer than the {self.max_seconds:.0f} s allowed. "
-                f"If that is meant, raise --max-seconds."
-            )
-
-
-# The one place where frames get their size: colours and size in one pass of ffmpeg's swscale.
-
-
-# For the manifest: numbers do not reproduce across resizes.
-RESIZE = "swscale bilinear"
-# swscale's bilinear widens with the scale, so that nothing aliases. The flags keep chroma at full
-# resolution (without them large reductions lose 20 dB) and the bytes the same on every processor.
-SWSCALE_FLAGS = (
-    Interpolation.BILINEAR
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-    | Interpolation.BITEXACT
-)
 
 
 class Resizer:

@@ -13,7 +13,7 @@ import click
 from tf_records.encode import FrameEncoder
 from tf_records.flow import ALGORITHMS, describe_flow
 from tf_records.plan import BuildOptions
-from tf_records.video import read_all_frames
+from tf_records.video import open_video
 
 
 @click.command()
@@ -22,7 +22,8 @@ from tf_records.video import read_all_frames
 @click.option("--frames", default=10, show_default=True, type=click.IntRange(1), help="To measure.")
 def main(video: Path, short_side: int, frames: int) -> None:
     """Print a line for each algorithm, its two JPEGs included; they take turns frame by frame."""
-    shown = list(itertools.islice(read_all_frames(video, short_side=short_side), frames + 1))
+    with open_video(video, short_side=short_side) as opened:
+        shown = list(itertools.islice(opened.stored(), frames + 1))
     options = {"JPEG of RGB": BuildOptions()}
     for name in ALGORITHMS:
         options[name] = BuildOptions(modality="flow", flow=describe_flow(name))

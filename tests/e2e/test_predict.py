@@ -16,9 +16,9 @@ import pytest
 from click.testing import CliRunner, Result
 from kdant_cli.main import main
 from PIL import Image
+from video_frames import stored_frames
 
 from tf_records.flow import describe_flow
-from tf_records.video import read_all_frames
 
 
 def predict(*args: object, code: int = 0, env: dict[str, str] | None = None) -> Result:
@@ -76,7 +76,7 @@ def test_json_lines(lines: list[dict[str, Any]], video: Path) -> None:
 def test_a_folder_of_the_videos_frames_says_the_same(
     lines: list[dict[str, Any]], video: Path, finished_run: Path, tmp_path: Path
 ) -> None:
-    for number, frame in enumerate(read_all_frames(video)):
+    for number, frame in enumerate(stored_frames(video)):
         Image.fromarray(np.ascontiguousarray(frame)).save(tmp_path / f"frame_{number:04}.png")
     args = ("--model", finished_run, "--json-lines", "--top", 2)
     given = lines_of(predict(tmp_path, *args))
@@ -119,7 +119,7 @@ def test_an_overlay(video: Path, finished_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "over.mp4"
     result = predict(video, "--model", finished_run, "--json-lines", "--overlay", out)
     assert f"Drew {out}" in result.stderr
-    assert len(list(read_all_frames(out))) == len(list(read_all_frames(video)))
+    assert len(list(stored_frames(out))) == len(list(stored_frames(video)))
     for args, words in (
         ((video, video, "--overlay", out), "--overlay is for one source"),
         (("rtsp://127.0.0.1:9/a", "--overlay", out), "--overlay is for one source"),

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tf_records.plan import (
+    FrameRange,
     Pair,
     Spacing,
-    Window,
     frames_for_training,
     pair_for_anticipation,
     pair_for_prefix,
@@ -15,11 +15,11 @@ from tf_records.plan import (
 
 
 @st.composite
-def actions(draw: st.DrawFn) -> tuple[int, Window, Spacing]:
+def actions(draw: st.DrawFn) -> tuple[int, FrameRange, Spacing]:
     frames = draw(st.integers(1, 400))
     first = draw(st.integers(0, frames - 1))
     spacing = Spacing(draw(st.integers(1, 64)), draw(st.integers(1, 120)), draw(st.booleans()))
-    return frames, Window(first, draw(st.integers(first + 1, frames))), spacing
+    return frames, FrameRange(first, draw(st.integers(first + 1, frames))), spacing
 
 
 def assert_fits(pair: Pair, frames: int, spacing: Spacing) -> None:
@@ -47,7 +47,7 @@ def assert_no_leak(pair: Pair, spacing: Spacing) -> None:
 
 
 @given(actions())
-def test_training_segments_fit_and_do_not_leak(case: tuple[int, Window, Spacing]) -> None:
+def test_training_segments_fit_and_do_not_leak(case: tuple[int, FrameRange, Spacing]) -> None:
     frames, action, spacing = case
     pair = pair_for_training(frames, action, spacing)
     assert_fits(pair, frames, spacing)
@@ -61,7 +61,7 @@ def test_the_frames_for_training_on_a_whole_video_hold_both_segments(
     frames: int, clip_frames: int, offset_frames: int, before_action: bool
 ) -> None:
     spacing = Spacing(clip_frames, offset_frames, before_action)
-    pair = pair_for_training(frames, Window(0, frames), spacing)
+    pair = pair_for_training(frames, FrameRange(0, frames), spacing)
     wanted = frames_for_training(spacing)
     assert (wanted is None) == (not before_action)
     assert max(pair.observed.stop, pair.future.stop) <= (frames if wanted is None else wanted)
@@ -69,7 +69,7 @@ def test_the_frames_for_training_on_a_whole_video_hold_both_segments(
 
 @given(actions())
 def test_training_futures_lie_in_the_action_where_it_is_a_clip_long(
-    case: tuple[int, Window, Spacing],
+    case: tuple[int, FrameRange, Spacing],
 ) -> None:
     frames, action, spacing = case
     future = pair_for_training(frames, action, spacing).future
@@ -82,7 +82,7 @@ def test_training_futures_lie_in_the_action_where_it_is_a_clip_long(
 
 @given(actions())
 def test_no_observed_training_frame_reaches_the_future_segment_before_an_action(
-    case: tuple[int, Window, Spacing],
+    case: tuple[int, FrameRange, Spacing],
 ) -> None:
     frames, action, spacing = case
     pair = pair_for_training(frames, action, spacing._replace(before_action=True))
@@ -95,7 +95,7 @@ def test_no_observed_training_frame_reaches_the_future_segment_before_an_action(
 
 
 @given(actions())
-def test_test_segments_fit_and_do_not_leak(case: tuple[int, Window, Spacing]) -> None:
+def test_test_segments_fit_and_do_not_leak(case: tuple[int, FrameRange, Spacing]) -> None:
     frames, action, spacing = case
     pair = pair_for_anticipation(frames, action, spacing)
     assert_fits(pair, frames, spacing)
@@ -104,7 +104,9 @@ def test_test_segments_fit_and_do_not_leak(case: tuple[int, Window, Spacing]) ->
 
 
 @given(actions())
-def test_an_unmarked_test_record_observes_nothing_of_the_action(case: tuple[int, Window, Spacing]) -> None:
+def test_an_unmarked_test_record_observes_nothing_of_the_action(
+    case: tuple[int, FrameRange, Spacing],
+) -> None:
     frames, action, spacing = case
     pair = pair_for_anticipation(frames, action, spacing)
     gap_frames = spacing.offset_frames - spacing.clip_frames
@@ -115,7 +117,7 @@ def test_an_unmarked_test_record_observes_nothing_of_the_action(case: tuple[int,
 
 @given(actions(), st.integers(1, 200))
 def test_a_longer_test_segment_holds_the_same_clip_and_nothing_of_the_action(
-    case: tuple[int, Window, Spacing], longest_offset: int
+    case: tuple[int, FrameRange, Spacing], longest_offset: int
 ) -> None:
     frames, action, spacing = case
     plain = pair_for_anticipation(frames, action, spacing)
@@ -130,7 +132,7 @@ def test_a_longer_test_segment_holds_the_same_clip_and_nothing_of_the_action(
 @given(st.integers(1, 400), st.integers(1, 100), st.integers(1, 64))
 def test_a_prefix_is_the_smallest_that_reaches_its_share(frames: int, percent: int, clip_frames: int) -> None:
     pair = pair_for_prefix(frames, percent / 100, Spacing(clip_frames, 15))
-    assert pair.future == Window(0, frames)
+    assert pair.future == FrameRange(0, frames)
     assert pair.observed.first == 0
     assert (pair.observed.frames - 1) * 100 < percent * frames <= pair.observed.frames * 100
     assert pair.repeated == (pair.observed.frames < clip_frames)

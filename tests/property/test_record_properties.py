@@ -14,7 +14,7 @@ from tf_records.encode import Segments, to_example
 from tf_records.errors import RecordError
 from tf_records.files import seal
 from tf_records.manifest import Manifest, ShardInfo, Skipped, SplitInfo, load_manifest
-from tf_records.plan import Spacing, Window, pair_for_training
+from tf_records.plan import FrameRange, Spacing, pair_for_training
 from tf_records.schema import ClipSpec, FlowInfo
 from tf_records.sources.sample import Sample
 
@@ -142,7 +142,7 @@ def test_a_manifest_with_a_spoilt_field_is_read_or_refused(
 def test_a_record_gives_back_frames_times_and_label(
     frames: int, spacing: Spacing, fps: float, label: str | None, name: str
 ) -> None:
-    pair = pair_for_training(frames, Window(0, frames), spacing)
+    pair = pair_for_training(frames, FrameRange(0, frames), spacing)
     encoded = {n: {"rgb": (b"%d" % n,)} for n in range(frames)}
     segments = Segments(pair=pair, frames=encoded, fps=fps, height=48, width=64)
     sample = Sample(id=name, video=name, path="/x", split="train", label=label)

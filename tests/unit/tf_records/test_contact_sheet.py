@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from kdant_cli.main import main
 from PIL import Image
 
-from tf_records.contact_sheet import choose_records, draw_contact_sheet
+from tf_records.contact_sheet import draw_contact_sheet, pick_records
 from tf_records.errors import KdantError, RecordError
 from tf_records.manifest import Manifest, load_manifest
 from tf_records.plan import BuildOptions
@@ -38,39 +38,39 @@ def manifest(folder: Path) -> Manifest:
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_five_rows_show_every_class_and_one_record_without_label(manifest: Manifest, seed: int) -> None:
-    chosen = choose_records(manifest, 5, seed)
-    assert sorted(choice.label or "" for choice in chosen) == ["", *sorted(manifest.classes)]
-    assert chosen == choose_records(manifest, 5, seed)
+    chosen = pick_records(manifest, 5, seed)
+    assert sorted(pick.label or "" for pick in chosen) == ["", *sorted(manifest.classes)]
+    assert chosen == pick_records(manifest, 5, seed)
 
 
 def test_other_seeds_choose_other_records_and_splits_mix(manifest: Manifest) -> None:
-    assert len({tuple(choose_records(manifest, 5, seed)) for seed in range(5)}) == 5
-    assert {choice.split for seed in range(5) for choice in choose_records(manifest, 5, seed)} == {
+    assert len({tuple(pick_records(manifest, 5, seed)) for seed in range(5)}) == 5
+    assert {pick.split for seed in range(5) for pick in pick_records(manifest, 5, seed)} == {
         "train",
         "test",
     }
 
 
 def test_more_rows_than_records_show_each_once(manifest: Manifest) -> None:
-    chosen = choose_records(manifest, 99, 0)
+    chosen = pick_records(manifest, 99, 0)
     assert len(chosen) == len(set(chosen)) == 28
-    assert sum(choice.label is None for choice in chosen) == 4
+    assert sum(pick.label is None for pick in chosen) == 4
 
 
 def test_a_cell_shows_the_frame_of_the_chosen_record(
     folder: Path, manifest: Manifest, tmp_path: Path
 ) -> None:
     draw_contact_sheet(folder, manifest, tmp_path / "sheet.png", samples=1, seed=3)
-    (choice,) = choose_records(manifest, 1, 3)
-    assert choice.label is None
+    (pick,) = pick_records(manifest, 1, 3)
+    assert pick.label is None
     own = [
         example
-        for data in tf.data.TFRecordDataset(str(folder / choice.shard)).as_numpy_iterator()
+        for data in tf.data.TFRecordDataset(str(folder / pick.shard)).as_numpy_iterator()
         for example in [tf.train.SequenceExample.FromString(data)]
         if example.context.feature["clip/label/index"].int64_list.value[0] == -1
     ]
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
-    lists = own[choice.place].feature_lists.feature_list
+    lists = own[pick.place].feature_lists.feature_list
     for view, left in (("observed", 12), ("future", 12 + 3 * 169 - 4 + 24)):
         frames = [feature.bytes_list.value[0] for feature in lists[f"{view}/image/encoded"].feature]
         shown = [frames[0], frames[round((len(frames) - 1) / 2)], frames[-1]]

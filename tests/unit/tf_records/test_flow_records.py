@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from video_frames import stored_frames
 
 from tf_records import encode
 from tf_records.encode import FrameEncoder, Segments, read_samples, to_example
@@ -23,7 +24,7 @@ from tf_records.schema import EITHER, FUTURE, OBSERVED, ClipSpec, FlowInfo
 from tf_records.sources.csv_manifest import read_csv
 from tf_records.sources.jhmdb import read_jhmdb
 from tf_records.sources.sample import Annotations, Sample
-from tf_records.video import open_video, read_all_frames
+from tf_records.video import open_video
 from tf_records.writer import build_records
 
 RGB = BuildOptions(clip=ClipSpec(clip_frames=8, offset_frames=16), short_side=32, shards=2)
@@ -143,7 +144,7 @@ def test_a_segment_within_a_video_begins_with_the_flow_from_the_frame_before_it(
     sample = few.samples[-1]
     segments = read_segments(sample)
     lists = lists_of_sample(sample, segments, few.classes)
-    expected = flow_of(read_all_frames(sample.path, short_side=32))
+    expected = flow_of(stored_frames(sample.path, short_side=32))
     assert segments.pair.observed.first > 0
     for view, window in (("observed", segments.pair.observed), ("future", segments.pair.future)):
         for place, way in enumerate("uv"):
@@ -157,7 +158,7 @@ def test_a_prefix_shows_no_flow_from_beyond_it(few: Annotations, observed_frames
     sample = dataclasses.replace(few.samples[-1], start_s=None, end_s=None)
     sample = dataclasses.replace(sample, observed_fraction=observed_frames / 40)
     lists = lists_of_sample(sample, read_segments(sample), few.classes)
-    frames = flow_of(read_all_frames(sample.path, short_side=32))
+    frames = flow_of(stored_frames(sample.path, short_side=32))
     alone = [frames[min(1, observed_frames - 1)], *(frames[n] for n in range(1, observed_frames))]
     assert [*zip(lists["observed/flow/u/encoded"], lists["observed/flow/v/encoded"], strict=True)] == alone
     assert lists["future/flow/u/encoded"][:2] == [frames[1][0]] * 2
@@ -171,7 +172,7 @@ def test_observed_flow_of_a_real_test_video_is_that_of_its_prefix_alone(jhmdb: P
     segments = read_segments(sample)
     lists = lists_of_sample(sample, segments, annotations.classes)
     count = segments.pair.observed.frames
-    alone = flow_of(itertools.islice(read_all_frames(sample.path, short_side=32), count))
+    alone = flow_of(itertools.islice(stored_frames(sample.path, short_side=32), count))
     alone[0] = alone[1]
     assert 2 < count < segments.pair.future.frames
     assert [*zip(lists["observed/flow/u/encoded"], lists["observed/flow/v/encoded"], strict=True)] == alone

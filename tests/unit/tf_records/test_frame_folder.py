@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from video_frames import clock_frames, stored_frames
 
 from tf_records.errors import VideoError
 from tf_records.frame_folder import find_rate, holds_frames
 from tf_records.sources.sample import FolderClock
-from tf_records.video import probe, read_all_frames, read_clock_frames
+from tf_records.video import probe
 
 
 def extract(folder: Path, count: int, first: int = 1, name: str = "frame_{:010d}.png") -> Path:
@@ -38,7 +39,7 @@ CLOCK = FolderClock(duration_s=2.0, rates=(15.0, 30.0))
 def test_frames_come_in_the_order_of_their_numbers(tmp_path: Path, first: int, name: str) -> None:
     folder = extract(tmp_path / "frames", 12, first, name)
     (folder / "notes.txt").write_text("not a frame")
-    frames = list(read_all_frames(folder))
+    frames = list(stored_frames(folder))
     assert levels(frames) == list(range(12))
     assert {(frame.shape, frame.dtype) for frame in frames} == {((6, 8, 3), np.dtype("uint8"))}
 
@@ -60,14 +61,14 @@ def test_frames_taken_at_60_a_second_are_told_from_those_of_a_video_of_59_94(tmp
 
 @pytest.mark.parametrize(("first", "stop"), [(0, 60), (0, 1), (17, 30), (55, 64)])
 def test_the_folders_own_clock_shows_every_frame(folder: Path, first: int, stop: int) -> None:
-    shown = levels(read_clock_frames(folder, first, stop, folder=CLOCK))
+    shown = levels(clock_frames(folder, first, stop, folder=CLOCK))
     assert shown == [min(tick, 59) for tick in range(first, stop)]
 
 
 @pytest.mark.parametrize("fps", [10.0, 16.0, 24.0, 30.0, 50.0])
 def test_another_clock_shows_the_frame_at_or_before_each_tick(folder: Path, fps: float) -> None:
     stop = round(2 * fps)
-    shown = levels(read_clock_frames(folder, 3, stop, fps=fps, folder=CLOCK))
+    shown = levels(clock_frames(folder, 3, stop, fps=fps, folder=CLOCK))
     assert shown == [int(tick * 30 / fps + 1e-9) for tick in range(3, stop)]
 
 
@@ -88,7 +89,7 @@ def test_a_folder_of_unknown_rate_is_refused(folder: Path) -> None:
 def test_a_missing_frame_is_named(folder: Path, number: int, words: str) -> None:
     (folder / f"frame_{number:010d}.png").unlink()
     with pytest.raises(VideoError, match=words):
-        list(read_all_frames(folder))
+        list(stored_frames(folder))
 
 
 def test_two_frames_of_one_number_are_named(folder: Path) -> None:
@@ -101,21 +102,21 @@ def test_two_frames_of_one_number_are_named(folder: Path) -> None:
 def test_a_frame_that_is_no_picture_is_named(folder: Path, content: bytes) -> None:
     (folder / "frame_0000000005.png").write_bytes(content)
     with pytest.raises(VideoError, match=r"frame_0000000005\.png cannot be read as a picture"):
-        list(read_clock_frames(folder, 0, 9, folder=CLOCK))
-    assert levels(read_clock_frames(folder, 5, 9, folder=CLOCK)) == [5, 6, 7, 8]
+        list(clock_frames(folder, 0, 9, folder=CLOCK))
+    assert levels(clock_frames(folder, 5, 9, folder=CLOCK)) == [5, 6, 7, 8]
 
 
 def test_a_frame_of_another_size_is_named(folder: Path) -> None:
     Image.new("RGB", (9, 6)).save(folder / "frame_0000000005.png")
     with pytest.raises(VideoError, match=r"frame_0000000005\.png is 9x6, the frame before it is not"):
-        list(read_all_frames(folder))
+        list(stored_frames(folder))
 
 
 def test_a_frame_that_cannot_be_opened_is_named(folder: Path) -> None:
     (folder / "frame_0000000005.png").unlink()
     (folder / "frame_0000000005.png").symlink_to(folder / "nowhere.png")
     with pytest.raises(VideoError, match=r"frame_0000000005\.png cannot be read .*No such file"):
-        list(read_all_frames(folder))
+        list(stored_frames(folder))
 
 
 def test_a_folder_without_pictures_holds_no_frames(tmp_path: Path, folder: Path) -> None:
@@ -127,6 +128,6 @@ def test_a_folder_without_pictures_holds_no_frames(tmp_path: Path, folder: Path)
 
 
 def test_a_folder_that_grew_is_counted_anew(folder: Path) -> None:
-    assert len(list(read_all_frames(folder))) == 60
+    assert len(list(stored_frames(folder))) == 60
     extract(folder, 3, first=61)
-    assert len(list(read_all_frames(folder))) == 63
+    assert len(list(stored_frames(folder))) == 63

@@ -14,7 +14,7 @@ from tf_records import augment
 from tf_records.encode import Segments, to_example
 from tf_records.errors import RecordError
 from tf_records.manifest import Manifest, ShardInfo, SplitInfo
-from tf_records.plan import Pair, Window
+from tf_records.plan import FrameRange, Pair
 from tf_records.reader import evaluation_batches, training_batches
 from tf_records.records import Records, iterate_batches, naming_damage
 from tf_records.schema import EITHER, FUTURE, OBSERVED, ClipSpec
@@ -50,8 +50,8 @@ def write_folder(folder: Path, windows: list[tuple[int, int]], frames: list[byte
                 for number in numbers:
                     observed, future = windows[number]
                     pair = Pair(
-                        observed=Window(0, observed),
-                        future=Window(LATER, LATER + future),
+                        observed=FrameRange(0, observed),
+                        future=FrameRange(LATER, LATER + future),
                         offset_frames=LATER,
                         shortened=False,
                         repeated=min(observed, future) < CLIP,

@@ -7,9 +7,10 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+from video_frames import clock_frames, stored_frames
 
 from tf_records.errors import VideoError
-from tf_records.video import probe, read_all_frames, read_clock_frames
+from tf_records.video import probe
 
 SIZE = 64
 
@@ -35,9 +36,9 @@ def encode(path: Path, times: Iterable[int], *, codec: str = "mpeg4", rate: int 
 
 def assert_shows(path: Path, first: int, stop: int, numbers: Iterable[int]) -> None:
     """Ticks `first` to `stop` show the stored frames `numbers`."""
-    stored = list(read_all_frames(path))
+    stored = list(stored_frames(path))
     expected = [stored[number] for number in numbers]
-    np.testing.assert_array_equal(list(read_clock_frames(path, first, stop)), expected)
+    np.testing.assert_array_equal(list(clock_frames(path, first, stop)), expected)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +56,7 @@ def cut(path: Path, folder: Path, share: float) -> Path:
 
 
 def test_a_rendered_video_has_its_forty_frames(videos: Path) -> None:
-    frames = list(read_all_frames(videos / "00000.mp4"))
+    frames = list(stored_frames(videos / "00000.mp4"))
     assert len(frames) == 40
     assert {(frame.shape, frame.dtype) for frame in frames} == {((64, 88, 3), np.dtype("uint8"))}
 
@@ -74,14 +75,14 @@ def test_the_clock_of_a_constant_rate_shows_every_stored_frame(
 ) -> None:
     """Also where the reader seeks, and where frames are stored out of order (libx264)."""
     path = encode(tmp_path / name, range(100), codec=codec)
-    stored = list(read_all_frames(path))
+    stored = list(stored_frames(path))
     assert len(stored) == 100
-    np.testing.assert_array_equal(list(read_clock_frames(path, first, stop)), stored[first:stop])
+    np.testing.assert_array_equal(list(clock_frames(path, first, stop)), stored[first:stop])
 
 
 def test_a_tick_without_a_frame_shows_the_frame_before_it(tmp_path: Path) -> None:
     path = encode(tmp_path / "gaps.avi", [0, 1, 2, 5, 6, 9])
-    assert len(list(read_all_frames(path))) == 6
+    assert len(list(stored_frames(path))) == 6
     assert_shows(path, 0, 10, [0, 1, 2, 2, 2, 3, 4, 4, 4, 5])
     assert_shows(path, 4, 7, [2, 3, 4])
 
@@ -93,17 +94,17 @@ def test_a_clock_of_another_rate_shows_the_frame_at_or_before_each_tick(
 ) -> None:
     """Frame k is shown from k/25 s on; the times in an .mkv are rounded to a millisecond."""
     path = encode(tmp_path / name, range(100), codec=codec)
-    stored = list(read_all_frames(path))
+    stored = list(stored_frames(path))
     first, stop = round(fps), round(3 * fps)
-    shown = list(read_clock_frames(path, first, stop, fps=fps))
+    shown = list(clock_frames(path, first, stop, fps=fps))
     expected = [stored[int(tick * 25 / fps + 0.015 + 1e-9)] for tick in range(first, stop)]
     np.testing.assert_array_equal(shown, expected)
 
 
 def test_a_clock_of_another_rate_holds_frames_across_gaps(tmp_path: Path) -> None:
     path = encode(tmp_path / "gaps.avi", [0, 1, 2, 5, 6, 9])
-    stored = list(read_all_frames(path))
-    shown = list(read_clock_frames(path, 0, 5, fps=12.5))
+    stored = list(stored_frames(path))
+    shown = list(clock_frames(path, 0, 5, fps=12.5))
     np.testing.assert_array_equal(shown, [stored[number] for number in (0, 2, 2, 4, 4)])
 
 
@@ -126,7 +127,7 @@ def test_a_video_with_sound_gives_its_pictures(tmp_path: Path) -> None:
         samples.sample_rate = 8000
         container.mux(sound.encode(samples))
         container.mux(sound.encode())
-    assert len(list(read_all_frames(path))) == 10
+    assert len(list(stored_frames(path))) == 10
     assert probe(path).frames == 10
 
 
@@ -148,7 +149,7 @@ def test_a_file_cut_short_says_what_was_promised(tmp_path: Path, name: str, shar
     """An .avi that ends before its index too, where ffmpeg guesses the length from the file's size."""
     path = cut(encode(tmp_path / name, range(100)), tmp_path, share)
     with pytest.raises(VideoError, match=r"cut short: its header promises 4\.00 s, decoding ends at"):
-        list(read_all_frames(path))
+        list(stored_frames(path))
 
 
 def test_an_mp4_cut_short_cannot_be_opened(tmp_path: Path, videos: Path) -> None:
@@ -160,21 +161,21 @@ def test_an_mp4_cut_short_cannot_be_opened(tmp_path: Path, videos: Path) -> None
 def test_a_real_video_cut_short_is_refused(tmp_path: Path, jhmdb: Path, share: float) -> None:
     path = cut(min((jhmdb / "golf").glob("*.avi")), tmp_path, share)
     with pytest.raises(VideoError, match="cut short"):
-        list(read_all_frames(path))
+        list(stored_frames(path))
 
 
 def test_a_file_cut_before_the_frames_asked_for_is_refused(tmp_path: Path, steady: Path) -> None:
     with pytest.raises(VideoError, match=r"cut short: its header promises 4\.00 s"):
-        list(read_clock_frames(cut(steady, tmp_path, 0.6), 90, 100))
+        list(clock_frames(cut(steady, tmp_path, 0.6), 90, 100))
 
 
 def test_frames_before_the_cut_can_be_read(tmp_path: Path, steady: Path) -> None:
-    whole = list(read_clock_frames(steady, 10, 20))
-    np.testing.assert_array_equal(list(read_clock_frames(cut(steady, tmp_path, 0.6), 10, 20)), whole)
+    whole = list(clock_frames(steady, 10, 20))
+    np.testing.assert_array_equal(list(clock_frames(cut(steady, tmp_path, 0.6), 10, 20)), whole)
 
 
 @pytest.mark.parametrize("content", [b"", b"\0", b"no video at all " * 1000, b"RIFF\0\0\0\0AVI LIST"])
-@pytest.mark.parametrize("read", [probe, lambda path: list(read_all_frames(path))])
+@pytest.mark.parametrize("read", [probe, lambda path: list(stored_frames(path))])
 def test_junk_is_no_video(tmp_path: Path, content: bytes, read) -> None:
     path = tmp_path / "junk.avi"
     path.write_bytes(content)
@@ -196,7 +197,7 @@ def test_jhmdb_stores_forty_frames_over_forty_eight_ticks(jhmdb: Path) -> None:
     """Written at 30 frames per second with the duplicates left out."""
     counts = set()
     for path in sorted((jhmdb / "golf").glob("*.avi"))[:8]:
-        stored = sum(1 for _ in read_all_frames(path))
+        stored = sum(1 for _ in stored_frames(path))
         assert 15 <= stored <= 40
         counts.add((stored, probe(path).frames))
     assert (40, 48) in counts

@@ -9,9 +9,10 @@ import av
 import numpy as np
 import pytest
 from PIL import Image
+from video_frames import stored_frames
 
 from tf_records.errors import VideoError
-from tf_records.video import open_video, probe, read_all_frames
+from tf_records.video import open_video, probe
 from tf_records.video_file import Limits
 
 RATE = 10
@@ -53,7 +54,7 @@ def test_ten_actions_of_a_long_video_cost_ten_short_reads(tmp_path: Path, name: 
         assert video.info.frames == 18000
         shown = list(video.shown_at(wanted))
         assert video.frames_decoded <= 10 * (250 + 22)
-    stored = list(read_all_frames(path))
+    stored = list(stored_frames(path))
     for time_s, frame in zip(wanted, shown, strict=True):
         np.testing.assert_array_equal(frame, stored[int(time_s * RATE)])
 
@@ -153,7 +154,7 @@ def test_resizing_does_not_alias(tmp_path: Path) -> None:
 def test_resizing_is_what_pillow_gives(jhmdb: Path) -> None:
     """Within 50 dB of Pillow's antialiased bilinear, which made the records of before."""
     path = min((jhmdb / "golf").glob("*.avi"))
-    for small, full in zip(read_all_frames(path, short_side=128), read_all_frames(path), strict=True):
+    for small, full in zip(stored_frames(path, short_side=128), stored_frames(path), strict=True):
         pillow = Image.fromarray(full).resize(small.shape[1::-1], Image.Resampling.BILINEAR)
         error = np.mean((small.astype(float) - np.asarray(pillow)) ** 2)
         assert error < 255**2 / 10**5

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from video_frames import stored_frames
 
 from tf_records.errors import KdantError, RecordError
 from tf_records.manifest import load_manifest
@@ -20,7 +21,6 @@ from tf_records.sources.csv_manifest import read_csv
 from tf_records.sources.jhmdb import read_jhmdb
 from tf_records.sources.sample import Annotations
 from tf_records.sources.synthetic import read_synthetic
-from tf_records.video import read_all_frames
 from tf_records.writer import ShardResult, build_records
 
 OPTIONS = BuildOptions(clip=ClipSpec(clip_frames=8, offset_frames=16), short_side=16, shards=2)
@@ -174,7 +174,7 @@ def test_recorded_frames_are_the_videos_frames_at_the_recorded_times(
 ) -> None:
     """Each recorded picture is nearest to the frame of the video that its start and place name."""
     for row in parsed(record_folder, split)[:3]:
-        stored = np.stack(list(read_all_frames(videos / row["clip/video"].decode()))).astype(np.float32)
+        stored = np.stack(list(stored_frames(videos / row["clip/video"].decode()))).astype(np.float32)
         for view in ("observed", "future"):
             first = round(float(row[f"{view}/start_s"] * row["image/frame_rate"]))
             for number, encoded in enumerate(row[f"{view}/image/encoded"], start=first):
@@ -190,7 +190,7 @@ def test_jhmdb_test_records_observe_a_fifth_and_training_records_keep_the_offset
     train = [sample for sample in annotations.samples if sample.split == "train"][:4]
     few = dataclasses.replace(annotations, samples=(*train, *test))
     manifest = build_records(few, tmp_path / "out", BuildOptions(short_side=16))
-    stored = {s.video: sum(1 for _ in read_all_frames(s.path)) for s in few.samples}
+    stored = {s.video: sum(1 for _ in stored_frames(s.path)) for s in few.samples}
     for row in parsed(tmp_path / "out", "test"):
         frames = stored[row["clip/video"].decode()]
         assert len(row["observed/image/encoded"]) == -(-frames // 5)

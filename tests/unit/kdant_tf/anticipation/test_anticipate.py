@@ -11,6 +11,7 @@ import av
 import numpy as np
 import pytest
 from brightness_video import encode_brightness, number_of
+from video_frames import clock_frames
 
 from kdant_tf.anticipation.anticipate import MAX_PAUSE_S, Anticipation, Resampler, SlidingWindow, anticipate
 from kdant_tf.anticipation.sources import TimedFrame, Timeline, open_source
@@ -18,7 +19,7 @@ from kdant_tf.serving.model import AnticipationModel
 from tf_records.errors import VideoError
 from tf_records.flow import compute_flow, describe_flow, flow_to_bytes
 from tf_records.schema import ClipSpec
-from tf_records.video import open_video, read_clock_frames
+from tf_records.video import open_video
 
 VARIABLE = (0, 0.01, 0.05, 0.2, 0.21, 0.22, 0.9, 1.0, 1.033)
 TIMES = {
@@ -75,7 +76,7 @@ def test_each_tick_shows_the_last_frame_before_it(coded: dict[str, Path], name: 
     assert seen == expected
     assert seen[-1] == len(times) - 1 or times[-1] > answers[-1].time_s
     np.testing.assert_allclose([each.time_s for each in answers], np.arange(len(seen)) / fps)
-    assert seen == [number_of(frame) for frame in read_clock_frames(coded[name], 0, len(seen), fps=fps)]
+    assert seen == [number_of(frame) for frame in clock_frames(coded[name], 0, len(seen), fps=fps)]
 
 
 def test_a_real_video_is_shown_as_records_show_it(jhmdb: Path) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from video_frames import stored_frames
 
 from tf_records.errors import AnnotationError
 from tf_records.sources.synthetic import (
@@ -18,7 +19,6 @@ from tf_records.sources.synthetic import (
     read_synthetic,
     render_frames,
 )
-from tf_records.video import read_all_frames
 
 
 def test_the_videos_have_the_splits_and_labels_asked_for(videos: Path) -> None:
@@ -44,7 +44,7 @@ def test_a_second_reading_renders_nothing_anew(videos: Path) -> None:
 def test_the_same_spec_gives_the_same_frames_and_another_seed_others(tmp_path: Path) -> None:
     def render(name: str, seed: int) -> np.ndarray:
         read_synthetic(tmp_path / name, SyntheticSpec(train=1, unlabeled=0, test=0, seed=seed))
-        return np.stack(list(read_all_frames(tmp_path / name / "00000.mp4")))
+        return np.stack(list(stored_frames(tmp_path / name / "00000.mp4")))
 
     first = render("a", 3)
     assert first.shape == (FRAMES, HEIGHT, WIDTH, 3)
