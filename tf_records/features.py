@@ -1,10 +1,12 @@
 """From records of frames to records of what a network makes of them: of clips, or of each frame alone.
 
-`write_clip_features` keeps maps of whole clips, as of I3D's stem (paper §4.3). A network that looks across time makes a map of a clip, not of a frame, so the clips are chosen here:
-evenly spaced windows of each segment, in training records with the same starts in both, so that the
-two clips of a pair keep their distance. Shards are written whole, the manifest last; `.progress` holds
-what each finished shard contains, so that a killed extraction resumes. `write_feature_records` keeps features
-of single frames, computed once by a frozen network; that folder appears as a whole.
+`write_clip_features` keeps maps of whole clips, as of I3D's stem (paper §4.3). A network that looks across
+time makes a map of a clip, not of a frame, so the clips are chosen here: evenly spaced windows of each
+segment, in training records with the same starts in both, so that the two clips of a pair keep their
+distance. Shards are written whole, the manifest last; `.progress` holds what each finished shard contains,
+so that a killed extraction resumes.
+
+`write_feature_records` keeps features of single frames; that folder appears as a whole.
 """
 
 from __future__ import annotations
