@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdant_tf.config import SMALLEST_CROP
 from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--crop",
-    type=click.IntRange(32),
+    type=click.IntRange(SMALLEST_CROP),
     show_default="whole frames, of whose maps training draws squares (§4.3)",
     help="Cut the central square of so many pixels first, as evaluation on frames does.",
 )

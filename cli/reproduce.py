@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdant_tf.config import FEATURE_LOSS_NAMES
+from kdant_tf.losses import FEATURE_LOSS_NAMES
 from tf_records.errors import KdantError
 from tf_records.remote_path import RecordPath
 

@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from kdant_tf.losses import FEATURE_LOSS_NAMES, PENALTIES, REDUCTIONS
 from kdant_tf.settings import (
     AT_LEAST_0,
     AT_LEAST_1,
@@ -30,8 +31,9 @@ from tf_records.schema import CHANNELS
 
 TEACHER = "teacher"
 STUDENT = "student"
-FEATURE_LOSS_NAMES = ("none", "direct", "unidirectional", "bidirectional")
 MODELS = ("i3d", "tsn", "frame-mlp")
+# Pixels for each position of the last map of I3D.
+SMALLEST_CROP = 32
 # Where weights may come from by name, and the models they are for.
 INITS = {"random": MODELS, "kinetics": ("i3d",), "imagenet": ("tsn", "frame-mlp")}
 _OWN_MODEL = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -127,7 +129,7 @@ class TrainConfig:
         "Data",
         "Side of the square that the network sees.",
         unit="pixels",
-        range=Range("at least 32 pixels, I3D's stride", lambda pixels: pixels >= 32),
+        range=Range(f"at least {SMALLEST_CROP} pixels, I3D's stride", lambda pixels: pixels >= SMALLEST_CROP),
         inherited=True,
     )
     views: int = setting(
@@ -253,7 +255,7 @@ class TrainConfig:
         "huber",
         "Distillation",
         "On the difference of two vectors: huber (§4.2) or squared (eq. 8).",
-        choices=("huber", "squared"),
+        choices=PENALTIES,
         role=STUDENT,
     )
     huber_delta: float = setting(
@@ -268,7 +270,7 @@ class TrainConfig:
         "mean",
         "Distillation",
         "Of the feature loss, over positions and channels; sum is the paper's (eq. 8).",
-        choices=("mean", "sum"),
+        choices=REDUCTIONS,
         role=STUDENT,
     )
     seed: int = setting(0, "Optimisation", "Draws weights, order, crops and dropout.", range=AT_LEAST_0)

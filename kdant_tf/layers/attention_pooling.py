@@ -1,11 +1,23 @@
-"""Attention pooling (paper §3.2): how much of a vector there is in a feature map, wherever it is."""
+"""Attention pooling (paper §3.2): how much of a vector there is in a feature map, wherever it is.
+
+`attention_pool` is the equation, `bidirectional_attention_pool` both directions between two maps, and
+BidirectionalAttentionPooling the same as a Keras layer. Below them stands what the losses
+(`kdant_tf.losses.features`) build on too: arguments and shapes, the weights and their gradients, blocks of
+queries for maps too large to be pooled at once, and XLA.
+"""
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 from keras import ops
+
+# From here on a matrix of positions by positions is larger than a map of 832 channels.
+_AUTOMATIC_POSITIONS = 1024
+_AUTOMATIC_LIMIT = 256
+
+_Total = TypeVar("_Total")
 
 
 def attention_pool(queries: Any, keys: Any, alpha: float | None = None, chunk: int | None = None) -> Any:
@@ -29,13 +41,23 @@ def attention_pool(queries: Any, keys: Any, alpha: float | None = None, chunk: i
         ValueError: a map is not 3-D, channels or batches differ (says both), or alpha or chunk is
             negative.
 
+    Example:
+        >>> import keras
+        >>> vectors = keras.ops.array([[[0.0, 1.0], [4.0, 0.0]]])  # a map of two positions
+        >>> print(keras.ops.convert_to_numpy(attention_pool(vectors, vectors, alpha=0)))  # their mean
+        [[[2.  0.5]
+          [2.  0.5]]]
+        >>> print(keras.ops.convert_to_numpy(attention_pool(vectors, vectors, alpha=100)))  # the most similar
+        [[[0. 1.]
+          [4. 0.]]]
+
     Source: Tran et al. 2019, eq. 5. Deviations: none.
     """
     queries, keys = as_float32_maps(queries, keys)
     scale = resolve_alpha(alpha, keys.shape[-1])
     limit = block_limit(chunk, queries, keys)
     if limit:
-        return pool_in_blocks(queries, keys, scale, limit)
+        return _pool_in_blocks(queries, keys, scale, limit)
     return ops.matmul(pooling_weights(dot_products(queries, keys), scale), keys)
 
 
@@ -68,13 +90,13 @@ def bidirectional_attention_pool(
     limit = block_limit(chunk, a, r)
     if limit:
         pairs = {"a_in_r": (a, r), "a_in_a": (a, a), "r_in_a": (r, a), "r_in_r": (r, r)}
-        return {name: pool_in_blocks(*pair, scale, limit) for name, pair in pairs.items()}
+        return {name: _pool_in_blocks(*pair, scale, limit) for name, pair in pairs.items()}
     cross = dot_products(a, r)  # (B, Na, Nr)
     return {
         "a_in_r": ops.matmul(pooling_weights(cross, scale), r),
-        "a_in_a": ops.matmul(pooling_weights(self_products(a), scale), a),
-        "r_in_a": ops.matmul(pooling_weights(transposed(cross), scale), a),
-        "r_in_r": ops.matmul(pooling_weights(self_products(r), scale), r),
+        "a_in_a": ops.matmul(pooling_weights(_self_products(a), scale), a),
+        "r_in_a": ops.matmul(pooling_weights(_transposed(cross), scale), a),
+        "r_in_r": ops.matmul(pooling_weights(_self_products(r), scale), r),
     }
 
 
@@ -99,9 +121,11 @@ class BidirectionalAttentionPooling(keras.layers.Layer):
         ValueError: alpha or chunk is negative, or channels or batches differ (says both).
 
     Example:
+        >>> import keras
+        >>> student_map, teacher_map = keras.ops.ones((2, 1, 2, 2, 3)), keras.ops.ones((2, 5, 3))
         >>> pooled = BidirectionalAttentionPooling()([student_map, teacher_map])
-        >>> pooled["r_in_a"].shape  # amounts of the teacher's vectors in the student's map
-        (2, 392, 832)
+        >>> tuple(pooled["r_in_a"].shape)  # amounts of the teacher's vectors in the student's map
+        (2, 5, 3)
 
     Source: Tran et al. 2019, eq. 4-6. Deviations: none.
     """
@@ -117,7 +141,10 @@ class BidirectionalAttentionPooling(keras.layers.Layer):
 
     def call(self, inputs: Any) -> dict[str, Any]:
         observed, future = inputs
-        return self._pool(flatten_positions(observed), flatten_positions(future), self.alpha, self.chunk)
+        pooled: dict[str, Any] = self._pool(
+            flatten_positions(observed), flatten_positions(future), self.alpha, self.chunk
+        )
+        return pooled
 
     def compute_output_shape(self, input_shape: Any) -> dict[str, tuple[int | None, ...]]:
         observed, future = (_flattened_shape(tuple(shape)) for shape in input_shape)
@@ -178,6 +205,12 @@ def resolve_alpha(alpha: float | None, channels: int) -> float:
     return 1.0 / math.sqrt(channels) if alpha is None else alpha
 
 
+def check_chunk(chunk: int | None) -> None:
+    """Raises a ValueError where `chunk` is neither None nor a whole number from 0 on."""
+    if chunk is not None and (not isinstance(chunk, int) or chunk < 0):
+        raise ValueError(f"`chunk` should be a number of queries, 0 or None. Received: {chunk!r}.")
+
+
 def _flattened_shape(shape: tuple[int | None, ...]) -> tuple[int | None, ...]:
     if len(shape) not in (3, 5) or shape[-1] is None:
         raise ValueError(
@@ -197,9 +230,6 @@ def _check_fit(first: tuple[int | None, ...], second: tuple[int | None, ...]) ->
         raise ValueError(f"Both maps should have the same batch size. Received: {first[0]} and {second[0]}.")
 
 
-# The weights of attention pooling (paper eq. 5), and the gradient of a pooling by hand.
-
-
 def pooling_weights(products: Any, scale: float) -> Any:
     """softmax(scale · q Sᵀ) over the last axis: `(B, N, M)` → `(B, N, M)`, rows that sum to 1.
 
@@ -216,31 +246,27 @@ def pooling_weights(products: Any, scale: float) -> Any:
 
 def dot_products(first: Any, second: Any) -> Any:
     """Scalar products of positions: `(B, N, d)`, `(B, M, d)` → `(B, N, M)`."""
-    return ops.matmul(first, transposed(second))
+    return ops.matmul(first, _transposed(second))
 
 
-def self_products(vectors: Any) -> Any:
+def _self_products(vectors: Any) -> Any:
     """`dot_products` of a map with itself, `(B, N, d)` → `(B, N, N)`, differentiable once.
 
     The gradient is one product, (U + Uᵀ) S, where that of a product of two maps is two.
     """
 
-    if isinstance(vectors, keras.KerasTensor):
-        return dot_products(vectors, vectors)  # a custom gradient cannot be part of a functional model
-
-    @ops.custom_gradient
-    def of_itself(vectors: Any) -> Any:
-        def gradient(*arguments: Any, upstream: Any = None) -> Any:
-            # torch gives the inputs, and `upstream` by name; the other backends `upstream` alone.
-            upstream = arguments[0] if upstream is None else upstream
-            return ops.matmul(upstream + transposed(upstream), vectors)
+    def products(vectors: Any) -> tuple[Any, Callable[[Any], Any]]:
+        def gradient(upstream: Any) -> Any:
+            return ops.matmul(upstream + _transposed(upstream), vectors)
 
         return dot_products(vectors, vectors), gradient
 
-    return of_itself(vectors)
+    if isinstance(vectors, keras.KerasTensor):
+        return dot_products(vectors, vectors)  # a custom gradient cannot be part of a functional model
+    return with_gradient(products)(vectors)
 
 
-def transposed(matrices: Any) -> Any:
+def _transposed(matrices: Any) -> Any:
     """`(B, N, M)` → `(B, M, N)`."""
     return ops.transpose(matrices, (0, 2, 1))
 
@@ -273,15 +299,28 @@ def gradient_to_keys(weights: Any, to_products: Any, queries: Any, upstream: Any
     Returns:
         `(B, M, d)`.
     """
-    return ops.matmul(transposed(to_products), queries) + ops.matmul(transposed(weights), upstream)
+    return ops.matmul(_transposed(to_products), queries) + ops.matmul(_transposed(weights), upstream)
 
 
-# Attention pooling for blocks of queries: no matrix of positions by positions is ever whole.
+def with_gradient(function: Callable[..., tuple[Any, Callable[[Any], Any]]]) -> Callable[..., Any]:
+    """A function of tensors with a gradient of its own, on any backend.
 
+    Args:
+        function: from tensors to a value, and to the function that makes of the gradient with respect to
+            that value those with respect to the tensors.
+    """
 
-# From here on a matrix of positions by positions is larger than a map of 832 channels.
-AUTOMATIC_POSITIONS = 1024
-AUTOMATIC_LIMIT = 256
+    def called(*tensors: Any) -> Any:
+        value, gradient = function(*tensors)
+
+        def backward(*arguments: Any, upstream: Any = None) -> Any:
+            # torch gives the inputs, and `upstream` by name; the other backends `upstream` alone.
+            return gradient(arguments[0] if upstream is None else upstream)
+
+        return value, backward
+
+    wrapped: Callable[..., Any] = ops.custom_gradient(called)
+    return wrapped
 
 
 def block_limit(chunk: int | None, *maps: Any) -> int:
@@ -301,16 +340,10 @@ def block_limit(chunk: int | None, *maps: Any) -> int:
     if chunk is not None:
         return chunk
     known = [value.shape[1] for value in maps if value.shape[1] is not None]
-    return AUTOMATIC_LIMIT if max(known, default=0) >= AUTOMATIC_POSITIONS else 0
+    return _AUTOMATIC_LIMIT if max(known, default=0) >= _AUTOMATIC_POSITIONS else 0
 
 
-def check_chunk(chunk: int | None) -> None:
-    """Raises a ValueError where `chunk` is neither None nor a whole number from 0 on."""
-    if chunk is not None and (not isinstance(chunk, int) or chunk < 0):
-        raise ValueError(f"`chunk` should be a number of queries, 0 or None. Received: {chunk!r}.")
-
-
-def fold_blocks(step: Callable[..., Any], total: Any, queries: Any, limit: int) -> Any:
+def fold_blocks(step: Callable[..., _Total], total: _Total, queries: Any, limit: int) -> _Total:
     """Folds `step` over blocks of queries of one size; the last ends with the map, so may overlap.
 
     Args:
@@ -324,12 +357,13 @@ def fold_blocks(step: Callable[..., Any], total: Any, queries: Any, limit: int) 
     count = -(-positions // limit)
     size = -(-positions // count)
 
-    def body(index: Any, total: Any) -> Any:
+    def body(index: Any, total: _Total) -> _Total:
         begin = _smaller(index * size, positions - size)
         fresh = ops.arange(size) >= index * size - begin
         return step(total, begin, size, ops.expand_dims(ops.cast(fresh, "float32"), -1))
 
-    return ops.fori_loop(0, count, body, total)
+    folded: _Total = ops.fori_loop(0, count, body, total)
+    return folded
 
 
 def take_block(values: Any, begin: Any, size: Any) -> Any:
@@ -344,7 +378,7 @@ def add_block(values: Any, begin: Any, block: Any) -> Any:
     return ops.slice_update(values, (0, begin, 0), rows + block)
 
 
-def pool_in_blocks(queries: Any, keys: Any, scale: float, limit: int) -> Any:
+def _pool_in_blocks(queries: Any, keys: Any, scale: float, limit: int) -> Any:
     """phi(q, S), whose gradient computes the weights once more in place of keeping them.
 
     Args:
@@ -355,20 +389,15 @@ def pool_in_blocks(queries: Any, keys: Any, scale: float, limit: int) -> Any:
 
     Returns:
         float32 `(B, N, d)`, differentiable once.
-
-    Source: Tran et al. 2019, eq. 5. Deviations: none.
     """
 
-    @ops.custom_gradient
-    def pool(queries: Any, keys: Any) -> Any:
-        def gradient(*arguments: Any, upstream: Any = None) -> Any:
-            # torch gives the inputs, and `upstream` by name; the other backends `upstream` alone.
-            upstream = arguments[0] if upstream is None else upstream
+    def pool(queries: Any, keys: Any) -> tuple[Any, Callable[[Any], Any]]:
+        def gradient(upstream: Any) -> tuple[Any, Any]:
             return _gradients(queries, keys, upstream, scale, limit)
 
         return _pooled(queries, keys, scale, limit), gradient
 
-    return pool(queries, keys)
+    return with_gradient(pool)(queries, keys)
 
 
 def _pooled(queries: Any, keys: Any, scale: float, limit: int) -> Any:
@@ -400,9 +429,6 @@ def _smaller(first: Any, second: Any) -> Any:
     return ops.minimum(first, second)
 
 
-# XLA for a part of a network, where the Keras backend has it.
-
-
 def compile_with_xla(function: Callable[..., Any]) -> Callable[..., Any]:
     """`function` compiled by XLA on the TensorFlow backend, `function` itself on the others.
 
@@ -412,4 +438,5 @@ def compile_with_xla(function: Callable[..., Any]) -> Callable[..., Any]:
         return function
     import tensorflow as tf
 
-    return tf.function(function, jit_compile=True, autograph=False)
+    compiled: Callable[..., Any] = tf.function(function, jit_compile=True, autograph=False)
+    return compiled

@@ -1,7 +1,16 @@
-"""Feature losses: how far the student's map is from the teacher's (paper eq. 7-9, §4.2)."""
+"""Feature losses: how far the student's map is from the teacher's (paper eq. 7-9, §4.2).
 
-from typing import Any
+`feature_loss` is the number, FeatureLoss the same for Keras' `compile` and `fit`. Both pool by the functions
+under `kdant_tf.layers.attention_pooling.BidirectionalAttentionPooling` and not by the layer itself. The layer
+is the pooling alone compiled by XLA; here pooling, penalty and their sum are one computation. And large maps
+are pooled, penalised and differentiated block by block, 17 matrix products in 2 loops, where the layer's
+pooled vectors and their gradient would take 20 in 7, and be kept between them.
+"""
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
 from keras import ops
 
 from kdant_tf.layers.attention_pooling import (
@@ -10,6 +19,9 @@ from kdant_tf.layers.attention_pooling import (
     attention_pool,
     bidirectional_attention_pool,
     block_limit,
+    check_alpha,
+    check_chunk,
+    compile_with_xla,
     dot_products,
     flatten_positions,
     fold_blocks,
@@ -18,9 +30,9 @@ from kdant_tf.layers.attention_pooling import (
     pooling_weights,
     resolve_alpha,
     take_block,
+    with_gradient,
 )
-
-FEATURE_LOSSES = ("none", "direct", "unidirectional", "bidirectional")
+from kdant_tf.losses import FEATURE_LOSS_NAMES, PENALTIES, REDUCTIONS
 
 
 def feature_loss(
@@ -33,22 +45,21 @@ def feature_loss(
     reduction: str = "mean",
     chunk: int | None = None,
 ) -> Any:
-    """The loss `name` between a student's and a teacher's feature map.
+    """The loss `name` between a student's and a teacher's feature map, averaged over the batch.
 
     `none`: 0. `direct`: ‖A − R‖², position by position. `unidirectional`: ~L(R, A), eq. 9.
     `bidirectional`: L_d = ~L(A, R) + ~L(R, A), eq. 7-9. No gradient reaches `teacher`.
 
     Args:
-        name: one of FEATURE_LOSSES.
+        name: one of `kdant_tf.losses.FEATURE_LOSS_NAMES`.
         student: float `(B, Na, d)` or `(B, T, H, W, d)`, paper symbol A.
         teacher: float `(B, Nr, d)` or `(B, T, H, W, d)`, paper symbol R. Na and Nr may differ but
             for `direct`.
         alpha: float >= 0, or None for 1/sqrt(d).
         penalty: "huber" (§4.2) or "squared" (eq. 8, 9), applied to each channel's difference.
         delta: float > 0, where Huber's penalty turns from 0.5·x² to delta·(|x| − 0.5·delta).
-        reduction: "sum" over positions and channels, averaged over the batch (the paper's), or "mean"
-            over batch, positions and channels, so that a weight means the same at every size. The
-            two directions are added in both.
+        reduction: "sum" over positions and channels (the paper's), or "mean" over them, so that a weight
+            means the same at every size. The two directions are added in both.
         chunk: int > 0, computes `unidirectional` and `bidirectional` for blocks of so many queries at
             most, in less memory and with 17 matrix products in place of 14. 0 takes all queries at
             once. None does so where neither map is known to have 1,024 positions or more.
@@ -57,125 +68,187 @@ def feature_loss(
         float32 scalar, differentiable once.
 
     Raises:
-        ValueError: an unknown name, penalty or reduction, a negative alpha or chunk, or maps that do
-            not fit (says both sizes).
+        ValueError: an unknown name, penalty or reduction, an alpha, delta or chunk out of range, or maps
+            that do not fit (says both sizes).
+
+    Example:
+        >>> import keras
+        >>> student, teacher = keras.ops.zeros((2, 4, 3)), keras.ops.ones((2, 6, 3))
+        >>> float(feature_loss("unidirectional", student, teacher))  # Huber's penalty of 1
+        0.5
+        >>> float(feature_loss("bidirectional", student, teacher, penalty="squared", reduction="sum"))
+        30.0
 
     Source: Tran et al. 2019, eq. 7-9. Deviations: "mean" is ours.
     """
-    _check_choice("name", name, FEATURE_LOSSES)
-    _check_choice("penalty", penalty, PENALTIES)
+    _check_choice("name", name, FEATURE_LOSS_NAMES)
     _check_choice("reduction", reduction, REDUCTIONS)
+    _check_penalty(penalty, delta)
     if name == "none":
         return ops.zeros((), "float32")
+    return ops.mean(_of_samples(name, student, teacher, alpha, _Penalty(penalty, delta, reduction), chunk))
+
+
+@keras.saving.register_keras_serializable(package="kdant")
+class FeatureLoss(keras.losses.Loss):
+    """`feature_loss` as a Keras loss: `y_true` is the teacher's map, `y_pred` the student's (paper eq. 7-9).
+
+    Two reductions are kept apart. `map_reduction` is the one of the paper and of `feature_loss`: over the
+    positions and channels of each sample. `reduction` is Keras': over the batch, after `sample_weight` was
+    multiplied in. With the default of `reduction` the two give what `feature_loss` gives.
+
+    Args:
+        name: one of `kdant_tf.losses.FEATURE_LOSS_NAMES`; also the loss's name in Keras.
+        alpha: float >= 0, or None for 1/sqrt(d). Paper symbol alpha.
+        penalty: "huber" (§4.2) or "squared" (eq. 8, 9).
+        delta: float > 0, of Huber's penalty.
+        map_reduction: "mean" or "sum" (the paper's).
+        chunk: as for `feature_loss`.
+        reduction: Keras', over the batch: "sum_over_batch_size", "mean", "mean_with_sample_weight", or None
+            for one value a sample. "sum" is refused: it reads like the paper's.
+
+    Call Args:
+        y_true: float `(B, Nr, d)` or `(B, T, H, W, d)`, paper symbol R. No gradient reaches it.
+        y_pred: float `(B, Na, d)` or `(B, T, H, W, d)`, paper symbol A.
+        sample_weight: float `(B,)`, or None.
+
+    Output:
+        float32 scalar, or `(B,)` where `reduction` is None; maps are taken as float32 whatever the policy.
+
+    Raises:
+        ValueError: an argument out of range, or maps that do not fit.
+
+    Example:
+        >>> import keras
+        >>> student = keras.Sequential([keras.Input((4, 8)), keras.layers.Dense(3, "relu")])
+        >>> student.compile("sgd", loss=FeatureLoss("bidirectional", alpha=0.5))
+        >>> clips, teacher_maps = keras.ops.ones((2, 4, 8)), keras.ops.ones((2, 6, 3))
+        >>> history = student.fit(clips, teacher_maps, verbose=0)
+        >>> list(history.history)
+        ['loss']
+
+    Source: Tran et al. 2019, eq. 7-9. Deviations: map_reduction "mean" is ours.
+    """
+
+    def __init__(
+        self,
+        name: str = "bidirectional",
+        alpha: float | None = None,
+        penalty: str = "huber",
+        delta: float = 1.0,
+        map_reduction: str = "mean",
+        chunk: int | None = None,
+        reduction: str | None = "sum_over_batch_size",
+    ) -> None:
+        _check_choice("name", name, FEATURE_LOSS_NAMES)
+        _check_choice("map_reduction", map_reduction, REDUCTIONS)
+        _check_penalty(penalty, delta)
+        check_alpha(alpha)
+        check_chunk(chunk)
+        if reduction == "sum":
+            raise ValueError(
+                "`reduction` is Keras', over the batch, and should not be 'sum'. For the paper's sum over "
+                "positions and channels give map_reduction='sum'."
+            )
+        super().__init__(name=name, reduction=reduction, dtype="float32")
+        self.alpha = alpha
+        self.penalty = penalty
+        self.delta = delta
+        self.map_reduction = map_reduction
+        self.chunk = chunk
+        self._of_samples = compile_with_xla(_of_samples)
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        if self.name == "none":
+            return ops.zeros(ops.shape(y_pred)[:1], "float32")
+        penalty = _Penalty(self.penalty, self.delta, self.map_reduction)
+        return self._of_samples(self.name, y_pred, y_true, self.alpha, penalty, self.chunk)
+
+    def get_config(self) -> dict[str, Any]:
+        own = ("alpha", "penalty", "delta", "map_reduction", "chunk")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
+
+
+class _Penalty(NamedTuple):
+    """What a difference between two maps costs: squared (paper eq. 8, 9) or Huber's (§4.2)."""
+
+    kind: str
+    delta: float
+    reduction: str
+
+    def of(self, difference: Any) -> Any:
+        """x², or 0.5·x² within delta and delta·(|x| − 0.5·delta) beyond, for each element."""
+        if self.kind == "squared":
+            return ops.square(difference)
+        size = ops.abs(difference)
+        quadratic = ops.minimum(size, self.delta)
+        return 0.5 * ops.square(quadratic) + self.delta * (size - quadratic)
+
+    def slope(self, difference: Any) -> Any:
+        """The derivative of `of`."""
+        return 2.0 * difference if self.kind == "squared" else ops.clip(difference, -self.delta, self.delta)
+
+    def between(self, first: Any, second: Any) -> Any:
+        """What two maps `(B, N, d)` differ by: float32 `(B,)`."""
+        mean = _mean_of_samples(self.of(first - second))
+        return mean * _elements_of_a_sample(first) if self.reduction == "sum" else mean
+
+
+def _of_samples(
+    name: str, student: Any, teacher: Any, alpha: float | None, penalty: _Penalty, chunk: int | None
+) -> Any:
+    """The loss of each sample, float32 `(B,)`; see `feature_loss`, whose arguments these are."""
     student, teacher = as_float32_maps(flatten_positions(student), flatten_positions(teacher))
     teacher = ops.stop_gradient(teacher)
-
-    def distance(first: Any, second: Any) -> Any:
-        return reduce_penalties(penalize(first - second, penalty, delta), reduction)
-
     if name == "direct":
         _check_same_positions(student.shape, teacher.shape)
-        return distance(student, teacher)
+        return penalty.between(student, teacher)
     limit = block_limit(chunk, student, teacher)
     if limit:
-        return blocked_distance(
-            student,
-            teacher,
-            scale=resolve_alpha(alpha, student.shape[-1]),
-            limit=limit,
-            penalty=penalty,
-            delta=delta,
-            reduction=reduction,
-            both_directions=name == "bidirectional",
-        )
+        scale = resolve_alpha(alpha, student.shape[-1])
+        return _in_blocks(name, student, teacher, scale, penalty, limit)
     if name == "unidirectional":
-        return distance(
-            attention_pool(teacher, student, alpha, 0), attention_pool(teacher, teacher, alpha, 0)
-        )
+        in_student, in_teacher = (attention_pool(teacher, keys, alpha, 0) for keys in (student, teacher))
+        return penalty.between(in_student, in_teacher)
     pooled = bidirectional_attention_pool(student, teacher, alpha, 0)
-    return distance(pooled["a_in_r"], pooled["a_in_a"]) + distance(pooled["r_in_a"], pooled["r_in_r"])
+    to_student = penalty.between(pooled["a_in_r"], pooled["a_in_a"])
+    return to_student + penalty.between(pooled["r_in_a"], pooled["r_in_r"])
 
 
-def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ValueError(f"`{argument}` should be one of {', '.join(choices)}. Received: {value!r}.")
-
-
-def _check_same_positions(student: Any, teacher: Any) -> None:
-    if student[1] != teacher[1] and None not in (student[1], teacher[1]):
-        raise ValueError(
-            f"The direct loss compares maps position by position and needs equal shapes. Received: "
-            f"{tuple(student)} and {tuple(teacher)}."
-        )
-
-
-# The attention losses (paper eq. 7-9) for blocks of queries, with their gradient in the same pass.
-
-
-def blocked_distance(
-    student: Any,
-    teacher: Any,
-    *,
-    scale: float,
-    limit: int,
-    penalty: str,
-    delta: float,
-    reduction: str,
-    both_directions: bool,
-) -> Any:
-    """~L(R, A), or L_d where `both_directions` is true.
+def _in_blocks(name: str, student: Any, teacher: Any, scale: float, penalty: _Penalty, limit: int) -> Any:
+    """The attention loss `name` of each sample, `(B,)`, in blocks of at most `limit` queries.
 
     A block is pooled, penalised and differentiated at once, so that neither weights nor pooled vectors
     are kept. Compilers leave the gradient out where nobody asks for it.
-
-    Args:
-        student: float32 `(B, Na, d)`, paper symbol A.
-        teacher: float32 `(B, Nr, d)`, paper symbol R. Its gradient is 0.
-        scale: paper symbol alpha.
-        limit: int > 0, queries a block at most.
-        penalty, delta, reduction: see `feature_loss`.
-        both_directions: adds ~L(A, R).
-
-    Returns:
-        float32 scalar, differentiable once.
-
-    Source: Tran et al. 2019, eq. 7-9. Deviations: "mean" is ours.
     """
 
-    @ops.custom_gradient
-    def distance(student: Any, teacher: Any) -> Any:
-        total = ops.zeros((), "float32"), ops.zeros_like(student)
-        for of_student in (False, True)[: 1 + both_directions]:
-            total = _add_direction(
-                total, student, teacher, of_student, scale, limit, penalty, delta, reduction
-            )
+    def distance(student: Any, teacher: Any) -> tuple[Any, Callable[[Any], Any]]:
+        total = ops.zeros(ops.shape(student)[:1], "float32"), ops.zeros_like(student)
+        total = _add_direction(total, student, teacher, teacher, scale, penalty, limit)
+        if name == "bidirectional":
+            total = _add_direction(total, student, teacher, student, scale, penalty, limit)
         value, to_student = total
 
-        def gradient(*arguments: Any, upstream: Any = None) -> Any:
-            # torch gives the inputs, and `upstream` by name; the other backends `upstream` alone.
-            upstream = arguments[0] if upstream is None else upstream
-            return upstream * to_student, ops.zeros_like(teacher)
+        def gradient(upstream: Any) -> tuple[Any, Any]:
+            # (B,) → (B, 1, 1)
+            return ops.expand_dims(upstream, (1, 2)) * to_student, ops.zeros_like(teacher)
 
         return value, gradient
 
-    return distance(student, teacher)
+    return with_gradient(distance)(student, teacher)
 
 
 def _add_direction(
     total: tuple[Any, Any],
     student: Any,
     teacher: Any,
-    of_student: bool,
+    queries: Any,
     scale: float,
+    penalty: _Penalty,
     limit: int,
-    penalty: str,
-    delta: float,
-    reduction: str,
 ) -> tuple[Any, Any]:
-    """`total`, a loss and its gradient in A, with ~L(A, R) added where `of_student`, ~L(R, A) elsewhere."""
-    queries = student if of_student else teacher
-    weight = 1.0 if reduction == "sum" else 1.0 / elements_of_a_sample(queries)
-    share = weight / ops.cast(ops.shape(queries)[0], "float32")
+    """`total`, a loss `(B,)` and its gradient in A, with ~L(R, A) added, or ~L(A, R) where A asks."""
+    weight = 1.0 if penalty.reduction == "sum" else 1.0 / _elements_of_a_sample(queries)
 
     def step(total: tuple[Any, Any], begin: Any, size: Any, fresh: Any) -> tuple[Any, Any]:
         value, to_student = total
@@ -183,12 +256,12 @@ def _add_direction(
         in_student = pooling_weights(dot_products(block, student), scale)
         in_teacher = pooling_weights(dot_products(block, teacher), scale)
         difference = ops.matmul(in_student, student) - ops.matmul(in_teacher, teacher)
-        penalties = fresh * penalize(difference, penalty, delta)
-        value = value + weight * reduce_penalties(penalties, "sum")
-        upstream = share * fresh * penalty_slope(difference, penalty, delta)
+        penalties = fresh * penalty.of(difference)
+        value = value + weight * _elements_of_a_sample(penalties) * _mean_of_samples(penalties)
+        upstream = weight * fresh * penalty.slope(difference)
         to_products = gradient_to_products(in_student, student, upstream, scale)
         to_student = to_student + gradient_to_keys(in_student, to_products, block, upstream)
-        if of_student:
+        if queries is student:
             through_teacher = gradient_to_products(in_teacher, teacher, -upstream, scale)
             to_block = ops.matmul(to_products, student) + ops.matmul(through_teacher, teacher)
             to_student = add_block(to_student, begin, to_block)
@@ -197,40 +270,32 @@ def _add_direction(
     return fold_blocks(step, total, queries, limit)
 
 
-# What a difference between two maps costs: squared (paper eq. 8, 9) or Huber's (§4.2).
-
-
-PENALTIES = ("huber", "squared")
-REDUCTIONS = ("mean", "sum")
-
-
-def penalize(difference: Any, penalty: str, delta: float) -> Any:
-    """x², or 0.5·x² within delta and delta·(|x| − 0.5·delta) beyond, for each element."""
-    if penalty == "squared":
-        return ops.square(difference)
-    size = ops.abs(difference)
-    quadratic = ops.minimum(size, delta)
-    return 0.5 * ops.square(quadratic) + delta * (size - quadratic)
-
-
-def penalty_slope(difference: Any, penalty: str, delta: float) -> Any:
-    """The derivative of `penalize`."""
-    return 2.0 * difference if penalty == "squared" else ops.clip(difference, -delta, delta)
-
-
-def reduce_penalties(penalties: Any, reduction: str) -> Any:
-    """Mean over everything, or sum over positions and channels averaged over the batch.
-
-    Args:
-        penalties: float32 `(B, N, d)`.
-        reduction: "mean" or "sum".
-    """
+def _mean_of_samples(values: Any) -> Any:
+    """`(B, N, d)` → `(B,)`."""
     # Channels first: XLA adds ten million values up one by one on a CPU, and loses 3e-4 of their sum.
-    mean = ops.mean(ops.mean(penalties, axis=-1))
-    return mean if reduction == "mean" else mean * elements_of_a_sample(penalties)
+    return ops.mean(ops.mean(values, axis=-1), axis=-1)
 
 
-def elements_of_a_sample(values: Any) -> Any:
+def _elements_of_a_sample(values: Any) -> Any:
     """N · d of `(B, N, d)`, as float32."""
     _, positions, channels = ops.shape(values)
     return ops.cast(positions, "float32") * ops.cast(channels, "float32")
+
+
+def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"`{argument}` should be one of {', '.join(choices)}. Received: {value!r}.")
+
+
+def _check_penalty(penalty: str, delta: float) -> None:
+    _check_choice("penalty", penalty, PENALTIES)
+    if not delta > 0:
+        raise ValueError(f"`delta` should be positive. Received: {delta}.")
+
+
+def _check_same_positions(student: Any, teacher: Any) -> None:
+    if student[1] != teacher[1] and None not in (student[1], teacher[1]):
+        raise ValueError(
+            f"The direct loss compares maps position by position and needs equal shapes. Received: "
+            f"{tuple(student)} and {tuple(teacher)}."
+        )

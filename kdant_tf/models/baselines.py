@@ -1,4 +1,8 @@
-"""TSN-RGB (Wang et al. 2016): a 2-D network sees one frame of each segment; their logits are averaged."""
+"""The baselines that see frame by frame: TSN-RGB (Wang et al. 2016), and an MLP on ResNet-152 (paper §4.4).
+
+Both stand on a two-dimensional network of keras.applications, and have the outputs of `build_i3d`: a dict of
+"logits" and one map.
+"""
 
 import itertools
 from collections.abc import Callable
@@ -6,6 +10,147 @@ from typing import Any, NamedTuple
 
 import keras
 from keras import applications, layers, ops
+
+# The two layers of `build_frame_mlp`: what is frozen, and what learns.
+STEM = "frame_features"
+HEAD = "mlp"
+
+
+class _Backbone(NamedTuple):
+    """`inputs`: "caffe" is BGR less ImageNet's mean, "tf" is RGB in [-1, 1]."""
+
+    build: Callable[..., keras.Model]
+    inputs: str
+
+
+BACKBONES = {
+    "ResNet50": _Backbone(applications.ResNet50, "caffe"),
+    "ResNet101": _Backbone(applications.ResNet101, "caffe"),
+    "ResNet152": _Backbone(applications.ResNet152, "caffe"),
+    "MobileNetV2": _Backbone(applications.MobileNetV2, "tf"),
+}
+# Means of ImageNet's blue, green and red, in [0, 255].
+_MEAN_BGR = (103.939, 116.779, 123.68)
+
+
+def build_tsn(
+    num_classes: int,
+    input_shape: tuple[int, int, int, int] = (8, 224, 224, 3),
+    backbone: str = "ResNet50",
+    segments: int = 3,
+    dropout: float = 0.5,
+    batch_norm_momentum: float | None = None,
+    seed: int | None = None,
+) -> keras.Model:
+    """TSN-RGB: a 2-D network sees one frame of each segment of a clip, and their logits are averaged.
+
+    Args:
+        num_classes: int >= 1.
+        input_shape: (T, H, W, 3).
+        backbone: a key of `kdant_tf.models.baselines.BACKBONES`; its weights begin random.
+        segments: TSN's K.
+        dropout: share dropped before the last layer, while training.
+        batch_norm_momentum: of the moving statistics; None keeps the backbone's own.
+        seed: of the dropout and the drawn frames.
+
+    Returns:
+        keras.Model from float `(B, T, H, W, 3)` in [-1, 1] to a dict: "logits" float32
+        `(B, num_classes)`, the mean over segments, and "frames" `(B, K, h, w, d)`, the backbone's maps.
+
+    Raises:
+        ValueError: an unknown backbone, or more segments than frames.
+
+    Example:
+        >>> network = build_tsn(5, (8, 32, 32, 3), backbone="MobileNetV2", segments=2)
+        >>> {name: output.shape for name, output in network.output.items()}
+        {'logits': (None, 5), 'frames': (None, 2, 1, 1, 1280)}
+
+    Source: Wang et al. 2016; Tran et al. 2019, Table 3. Deviations: ResNet-50 in place of
+    BN-Inception, which keras.applications does not have; all batch normalisations learn.
+    """
+    _check_segments(segments, input_shape[0])
+    clip = layers.Input(input_shape, name="clip")
+    chosen = SegmentFrames(segments, seed, name="segments")(clip)
+    network = build_backbone(backbone, input_shape[1:], batch_norm_momentum=batch_norm_momentum)
+    maps = network(fold_frames(chosen))
+    x = layers.GlobalAveragePooling2D(name="pool")(maps)
+    x = layers.Dropout(dropout, seed=seed, name="dropout")(x)
+    x = layers.Dense(num_classes, dtype="float32", name="Logits")(x)
+    # (B·K, classes) → (B, K, classes) → (B, classes)
+    logits = ops.mean(ops.reshape(x, (-1, segments, num_classes)), axis=1)
+    frames = ops.reshape(maps, (-1, segments, *maps.shape[1:]))
+    return keras.Model(clip, {"logits": logits, "frames": frames}, name="tsn")
+
+
+def build_frame_mlp(
+    num_classes: int,
+    input_shape: tuple[int, int, int, int] = (8, 224, 224, 3),
+    backbone: str = "ResNet152",
+    hidden: int = 1024,
+    dropout: float = 0.5,
+    seed: int | None = None,
+) -> keras.Model:
+    """A frozen 2-D network a frame, and an MLP that learns; scores are averaged over frames (paper §4.4).
+
+    The two parts are the layers STEM, `(B, T, H, W, 3)` → `(B, T, d)`, and HEAD, from there to the
+    outputs; training can run the head alone on features that were computed once.
+
+    Args:
+        num_classes: int >= 1.
+        input_shape: (T, H, W, 3).
+        backbone: a key of `kdant_tf.models.baselines.BACKBONES`; its weights begin random.
+        hidden: units of the MLP's hidden layer.
+        dropout: share dropped before the last layer, while training.
+        seed: of the dropout.
+
+    Returns:
+        keras.Model from float `(B, T, H, W, 3)` in [-1, 1] to a dict: "logits" float32
+        `(B, num_classes)`, whose softmax is the mean of the frames' probabilities, and "hidden"
+        `(B, T, hidden)`, the hidden layer's map.
+
+    Raises:
+        ValueError: an unknown backbone.
+
+    Source: Tran et al. 2019, §4.4. Deviations: the paper does not give the MLP's size.
+    """
+    clip = layers.Input(input_shape, name="clip")
+    stem = _build_stem(input_shape, backbone)
+    head = _build_head(num_classes, stem.output.shape[1:], hidden, dropout, seed)
+    return keras.Model(clip, head(stem(clip)), name="frame_mlp")
+
+
+def build_backbone(
+    name: str,
+    frame_shape: tuple[int, int, int],
+    weights: str | None = None,
+    batch_norm_momentum: float | None = None,
+) -> keras.Model:
+    """A backbone of BACKBONES without its head, from RGB frames in [-1, 1].
+
+    Args:
+        name: a key of BACKBONES.
+        frame_shape: (H, W, 3).
+        weights: "imagenet", downloaded by Keras into its cache, or None for random ones.
+        batch_norm_momentum: of the moving statistics; None keeps the backbone's own.
+
+    Returns:
+        keras.Model `name` from float `(N, H, W, 3)` to the last map, float `(N, h, w, d)`.
+
+    Raises:
+        ValueError: an unknown name, or channels other than 3.
+    """
+    if name not in BACKBONES:
+        raise ValueError(f"`name` should be one of {', '.join(BACKBONES)}. Received: {name!r}.")
+    if frame_shape[-1] != 3:
+        raise ValueError(f"{name} sees RGB frames of 3 channels. Received shape: {frame_shape}.")
+    frames = layers.Input(frame_shape, name="frames")
+    backbone = BACKBONES[name].build(include_top=False, weights=weights, input_shape=frame_shape)
+    if batch_norm_momentum is not None:
+        for layer in backbone.layers:
+            if isinstance(layer, layers.BatchNormalization):
+                layer.momentum = batch_norm_momentum
+    x = _to_caffe(frames) if BACKBONES[name].inputs == "caffe" else frames
+    return keras.Model(frames, backbone(x), name=name)
 
 
 @keras.saving.register_keras_serializable(package="kdant")
@@ -62,48 +207,9 @@ class SegmentFrames(keras.layers.Layer):
         return {**super().get_config(), "segments": self.segments, "seed": self.seed}
 
 
-def build_tsn(
-    num_classes: int,
-    input_shape: tuple[int, int, int, int] = (8, 224, 224, 3),
-    backbone: str = "ResNet50",
-    segments: int = 3,
-    dropout: float = 0.5,
-    batch_norm_momentum: float | None = None,
-    seed: int | None = None,
-) -> keras.Model:
-    """TSN-RGB as a functional model with the outputs of `build_i3d`: "logits" and one map, "frames".
-
-    Args:
-        num_classes: int >= 1.
-        input_shape: (T, H, W, 3).
-        backbone: a key of `kdant_tf.models.baselines.BACKBONES`; its weights begin random.
-        segments: TSN's K.
-        dropout: share dropped before the last layer, while training.
-        batch_norm_momentum: of the moving statistics; None keeps the backbone's own.
-        seed: of the dropout and the drawn frames.
-
-    Returns:
-        keras.Model from float `(B, T, H, W, 3)` in [-1, 1] to a dict: "logits" float32
-        `(B, num_classes)`, the mean over segments, and "frames" `(B, K, h, w, d)`, the backbone's maps.
-
-    Raises:
-        ValueError: an unknown backbone, or more segments than frames.
-
-    Source: Wang et al. 2016; Tran et al. 2019, Table 3. Deviations: ResNet-50 in place of
-    BN-Inception, which keras.applications does not have; all batch normalisations learn.
-    """
-    _check_segments(segments, input_shape[0])
-    clip = layers.Input(input_shape, name="clip")
-    chosen = SegmentFrames(segments, seed, name="segments")(clip)
-    network = build_backbone(backbone, input_shape[1:], batch_norm_momentum=batch_norm_momentum)
-    maps = network(fold_frames(chosen))
-    x = layers.GlobalAveragePooling2D(name="pool")(maps)
-    x = layers.Dropout(dropout, seed=seed, name="dropout")(x)
-    x = layers.Dense(num_classes, dtype="float32", name="Logits")(x)
-    # (B·K, classes) → (B, K, classes) → (B, classes)
-    logits = ops.mean(ops.reshape(x, (-1, segments, num_classes)), axis=1)
-    frames = ops.reshape(maps, (-1, segments, *maps.shape[1:]))
-    return keras.Model(clip, {"logits": logits, "frames": frames}, name="tsn")
+def fold_frames(clip: Any) -> Any:
+    """`(B, T, H, W, C)` → `(B·T, H, W, C)`."""
+    return ops.reshape(clip, (-1, *clip.shape[2:]))
 
 
 def _check_segments(segments: int, frames: int | None) -> None:
@@ -112,50 +218,6 @@ def _check_segments(segments: int, frames: int | None) -> None:
             f"`segments` should be at least 1 and at most the clip's frames. Received: {segments} segments, "
             f"{frames} frames."
         )
-
-
-# ResNet-152 features a frame with an MLP on top, scores averaged over frames (paper §4.4).
-
-
-STEM = "frame_features"
-HEAD = "mlp"
-
-
-def build_frame_mlp(
-    num_classes: int,
-    input_shape: tuple[int, int, int, int] = (8, 224, 224, 3),
-    backbone: str = "ResNet152",
-    hidden: int = 1024,
-    dropout: float = 0.5,
-    seed: int | None = None,
-) -> keras.Model:
-    """A frozen 2-D network a frame, and an MLP that learns.
-
-    The two parts are the layers STEM, `(B, T, H, W, 3)` → `(B, T, d)`, and HEAD, from there to the
-    outputs; training can run the head alone on features that were computed once.
-
-    Args:
-        num_classes: int >= 1.
-        input_shape: (T, H, W, 3).
-        backbone: a key of `kdant_tf.models.baselines.BACKBONES`; its weights begin random.
-        hidden: units of the MLP's hidden layer.
-        dropout: share dropped before the last layer, while training.
-        seed: of the dropout.
-
-    Returns:
-        keras.Model from float `(B, T, H, W, 3)` in [-1, 1] to a dict: "logits" float32
-        `(B, num_classes)`, whose softmax is the mean of the frames' probabilities, and "hidden"
-        `(B, T, hidden)`, the hidden layer's map.
-
-    Raises:
-        ValueError: an unknown backbone.
-
-    Source: Tran et al. 2019, §4.4. Deviations: the paper does not give the MLP's size.
-    """
-    clip = layers.Input(input_shape, name="clip")
-    stem = _build_stem(input_shape, backbone)
-    head = _build_head(num_classes, stem.output.shape[1:], hidden, dropout, seed)
-    return keras.Model(clip, head(stem(clip)), name="frame_mlp")
 
 
 def _build_stem(input_shape: tuple[int, int, int, int], backbone: str) -> keras.Model:
@@ -182,65 +244,6 @@ def _build_head(
 def _mean_of_probabilities(scores: Any) -> Any:
     """Logits `(B, T, classes)` a frame → `(B, classes)`, the logarithm of the mean softmax."""
     return ops.logsumexp(ops.log_softmax(scores, axis=-1), axis=1) - ops.log(float(scores.shape[1]))
-
-
-# Two-dimensional networks of keras.applications, for the baselines that see frame by frame.
-
-
-class _Backbone(NamedTuple):
-    """`inputs`: "caffe" is BGR less ImageNet's mean, "tf" is RGB in [-1, 1]."""
-
-    build: Callable[..., keras.Model]
-    inputs: str
-
-
-BACKBONES = {
-    "ResNet50": _Backbone(applications.ResNet50, "caffe"),
-    "ResNet101": _Backbone(applications.ResNet101, "caffe"),
-    "ResNet152": _Backbone(applications.ResNet152, "caffe"),
-    "MobileNetV2": _Backbone(applications.MobileNetV2, "tf"),
-}
-# Means of ImageNet's blue, green and red, in [0, 255].
-_MEAN_BGR = (103.939, 116.779, 123.68)
-
-
-def build_backbone(
-    name: str,
-    frame_shape: tuple[int, int, int],
-    weights: str | None = None,
-    batch_norm_momentum: float | None = None,
-) -> keras.Model:
-    """A backbone of BACKBONES without its head, from RGB frames in [-1, 1].
-
-    Args:
-        name: a key of BACKBONES.
-        frame_shape: (H, W, 3).
-        weights: "imagenet", downloaded by Keras into its cache, or None for random ones.
-        batch_norm_momentum: of the moving statistics; None keeps the backbone's own.
-
-    Returns:
-        keras.Model `name` from float `(N, H, W, 3)` to the last map, float `(N, h, w, d)`.
-
-    Raises:
-        ValueError: an unknown name, or channels other than 3.
-    """
-    if name not in BACKBONES:
-        raise ValueError(f"`name` should be one of {', '.join(BACKBONES)}. Received: {name!r}.")
-    if frame_shape[-1] != 3:
-        raise ValueError(f"{name} sees RGB frames of 3 channels. Received shape: {frame_shape}.")
-    frames = layers.Input(frame_shape, name="frames")
-    backbone = BACKBONES[name].build(include_top=False, weights=weights, input_shape=frame_shape)
-    if batch_norm_momentum is not None:
-        for layer in backbone.layers:
-            if isinstance(layer, layers.BatchNormalization):
-                layer.momentum = batch_norm_momentum
-    x = _to_caffe(frames) if BACKBONES[name].inputs == "caffe" else frames
-    return keras.Model(frames, backbone(x), name=name)
-
-
-def fold_frames(clip: Any) -> Any:
-    """`(B, T, H, W, C)` → `(B·T, H, W, C)`."""
-    return ops.reshape(clip, (-1, *clip.shape[2:]))
 
 
 def _to_caffe(frames: Any) -> Any:

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import layers
 
+from kdant_tf.private_apis import nodes_of
+
 _LINEAR = (layers.Conv1D, layers.Conv2D, layers.Conv3D, layers.DepthwiseConv2D, layers.Dense)
 
 
@@ -37,7 +39,7 @@ def fold_batch_norm(network: keras.Model) -> keras.Model:
 def _find_foldable(network: keras.Model) -> dict[int, keras.layers.BatchNormalization]:
     """id of a linear layer → the normalisation that alone sees its output; each is called once."""
     models = list(_models_in(network, set()))
-    nodes = [node for model in models for depth in model._nodes_by_depth.values() for node in depth]
+    nodes = [node for model in models for node in nodes_of(model)]
     makers = {id(tensor): node.operation for node in nodes for tensor in node.outputs}
     calls = Counter(id(node.operation) for node in nodes)
     readers = Counter(id(tensor) for node in nodes for tensor in node.input_tensors)
@@ -55,15 +57,15 @@ def _find_foldable(network: keras.Model) -> dict[int, keras.layers.BatchNormaliz
     return found
 
 
-def _models_in(model: keras.Model, seen: set[int]) -> Iterator[keras.Model]:
+def _models_in(model: keras.Model, found: set[int]) -> Iterator[keras.Model]:
     """`model` and the networks within it, each once."""
-    if id(model) in seen:
+    if id(model) in found:
         return
-    seen.add(id(model))
+    found.add(id(model))
     yield model
     for layer in model.layers:
         if isinstance(layer, keras.Model):
-            yield from _models_in(layer, seen)
+            yield from _models_in(layer, found)
 
 
 def _is_linear(layer: Any) -> bool:

@@ -4,12 +4,14 @@ Endpoint names, channels, strides, padding and batch normalisation are DeepMind'
 its scope in DeepMind's checkpoints with dots for slashes: "Mixed_4f.Branch_0.Conv3d_0a_1x1.conv_3d".
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import keras
 from keras import layers, ops
 
 BATCH_NORM_EPSILON = 1e-3
+_FIRST = "Conv3d_1a_7x7"
 
 
 class _Mixed(NamedTuple):
@@ -33,7 +35,7 @@ class _Pool(NamedTuple):
 
 
 _STAGES: dict[str, _Mixed | _Conv | _Pool] = {
-    "Conv3d_1a_7x7": _Conv(64, 7, 2),
+    _FIRST: _Conv(64, 7, 2),
     "MaxPool3d_2a_3x3": _Pool((1, 3, 3), (1, 2, 2)),
     "Conv3d_2b_1x1": _Conv(64, 1),
     "Conv3d_2c_3x3": _Conv(192, 3),
@@ -51,13 +53,15 @@ _STAGES: dict[str, _Mixed | _Conv | _Pool] = {
     "Mixed_5c": _Mixed(384, (192, 384), (48, 128), 128),
 }
 ENDPOINTS = tuple(_STAGES)
+# Name of the part of a cut I3D that gives the logits.
+HEAD = "head"
 
 
 def build_i3d(
     num_classes: int,
     input_shape: tuple[int | None, ...] = (8, 224, 224, 3),
     width: float = 1.0,
-    endpoints: tuple[str, ...] = ("Mixed_4f",),
+    endpoints: Sequence[str] = ("Mixed_4f",),
     dropout: float = 0.5,
     batch_norm_momentum: float = 0.9,
     seed: int | None = None,
@@ -68,7 +72,7 @@ def build_i3d(
         num_classes: int >= 1.
         input_shape: (T, H, W, C); C is 3 for RGB, 2 for flow. H and W may be None, T may not.
         width: float > 0, multiplies every channel count but the last; 1.0 is the published network.
-        endpoints: names from ENDPOINTS to give out beside the logits.
+        endpoints: names from ENDPOINTS to give out beside the logits; () for the logits alone.
         dropout: share dropped before the last layer, while training.
         batch_norm_momentum: of the moving statistics. DeepMind's 0.999 needs thousands of steps.
         seed: of the dropout.
@@ -76,9 +80,18 @@ def build_i3d(
     Returns:
         keras.Model from float `(B, T, H, W, C)` in [-1, 1] to a dict: "logits" float32
         `(B, num_classes)` and one entry an endpoint. 8x224x224 gives Mixed_4f of `(B, 2, 14, 14, 832)`.
+        Without endpoints it gives no dict but the logits, as `fit(clips, labels)` wants them.
 
     Raises:
         ValueError: an unknown endpoint, T of None, or an argument out of range.
+
+    Example:
+        >>> network = build_i3d(21, (8, 112, 112, 3), width=0.125)
+        >>> {name: output.shape for name, output in network.output.items()}
+        {'Mixed_4f': (None, 2, 7, 7, 104), 'logits': (None, 21)}
+        >>> classifier = build_i3d(21, (8, 112, 112, 3), width=0.125, endpoints=())
+        >>> classifier.output.shape
+        (None, 21)
 
     Source: Tran et al. 2019, §4.2; Carreira and Zisserman 2017. Deviations: the last pooling spans the whole
     map in space, and in time no more than it has, so that other sizes than 224 and clips of 8 frames
@@ -94,7 +107,7 @@ def build_i3d(
         if name in endpoints:
             outputs[name] = x
     outputs["logits"] = _add_head(x, num_classes, dropout, seed)
-    return keras.Model(clip, outputs, name="i3d")
+    return keras.Model(clip, outputs if endpoints else outputs["logits"], name="i3d")
 
 
 def split_i3d(model: keras.Model, endpoint: str = "MaxPool3d_4a_3x3") -> tuple[keras.Model, keras.Model]:
@@ -116,15 +129,16 @@ def split_i3d(model: keras.Model, endpoint: str = "MaxPool3d_4a_3x3") -> tuple[k
     Source: Tran et al. 2019, §4.3. Deviations: none.
     """
     later = ENDPOINTS[ENDPOINTS.index(endpoint) + 1 :] if endpoint in ENDPOINTS else ()
-    if endpoint not in ENDPOINTS or not {*model.output} <= {*later, "logits"}:
+    outputs = model.output if isinstance(model.output, dict) else ("logits",)
+    if endpoint not in ENDPOINTS or not {*outputs} <= {*later, "logits"}:
         raise ValueError(
             f"`endpoint` should be one of {', '.join(ENDPOINTS)}, and come before the network's outputs "
-            f"{', '.join(model.output)}. Received: {endpoint!r}."
+            f"{', '.join(outputs)}. Received: {endpoint!r}."
         )
     middle = endpoint_layer(model, endpoint).output
     channels = model.input.shape[-1]
     stem = keras.Model(model.input, middle, name="stem")
-    head = keras.Model(middle, model.output, name="head")
+    head = keras.Model(middle, model.output, name=HEAD)
     return (
         _with_input(stem, (None, None, None, channels)),
         _with_input(head, (middle.shape[1], None, None, middle.shape[-1])),
@@ -146,6 +160,15 @@ def endpoint_channels(endpoint: str, width: float = 1.0) -> int:
         return _widened(stage.channels, width)
     branches = (stage.branch_0, stage.branch_1[1], stage.branch_2[1], stage.branch_3)
     return sum(_widened(channels, width) for channels in branches)
+
+
+def width_of(model: keras.Model) -> float | None:
+    """`width` that an I3D or its stem was built with, as its first channels have it; None of others."""
+    name = f"{_FIRST}.conv_3d"
+    if name not in {layer.name for layer in model.layers}:
+        return None
+    width: float = model.get_layer(name).filters / endpoint_channels(_FIRST)
+    return width
 
 
 def _widened(channels: int, width: float) -> int:
@@ -215,7 +238,7 @@ def _add_head(x: Any, num_classes: int, dropout: float, seed: int | None) -> Any
 
 
 def _check_arguments(
-    num_classes: int, input_shape: tuple[int | None, ...], width: float, endpoints: tuple[str, ...]
+    num_classes: int, input_shape: tuple[int | None, ...], width: float, endpoints: Sequence[str]
 ) -> None:
     unknown = [name for name in endpoints if name not in ENDPOINTS]
     if unknown:

@@ -9,16 +9,13 @@ from typing import NamedTuple
 import keras
 
 from kdant_tf.config import TrainConfig
-from kdant_tf.models.i3d import build_i3d, split_i3d
+from kdant_tf.models.i3d import HEAD, build_i3d, split_i3d, width_of
 from kdant_tf.models.networks import LOGITS, build_network, load_saved
 from kdant_tf.models.weights import WeightsError, initialize
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, load_run
 from tf_records.schema import CHANNELS
 
 ENDPOINT = "MaxPool3d_4a_3x3"
-HEAD = "head"
-_FIRST_LAYER = "Conv3d_1a_7x7.conv_3d"
-_PUBLISHED_CHANNELS = 64
 
 
 class Stem(NamedTuple):
@@ -51,7 +48,8 @@ def load_stem(init: str, *, modality: str, clip_frames: int) -> Stem:
         network = build_i3d(2, (clip_frames, None, None, channels))
         initialize(network, init, modality=modality)
     stem, _ = split_i3d(keras.Model(network.input, {LOGITS: network.output[LOGITS]}), ENDPOINT)
-    width = network.get_layer(_FIRST_LAYER).filters / _PUBLISHED_CHANNELS
+    width = width_of(stem)
+    assert width is not None  # It is of an I3D.
     return Stem(stem, init, width, _digest(stem))
 
 
@@ -88,8 +86,7 @@ def build_head(
 
 def _load_i3d(path: Path, channels: int) -> keras.Model:
     network = load_saved(path if path.suffix == ".keras" else load_run(path).model_path)
-    names = {layer.name for layer in network.layers}
-    if not {_FIRST_LAYER, ENDPOINT} <= names:
+    if width_of(network) is None or ENDPOINT not in {layer.name for layer in network.layers}:
         raise WeightsError(
             f"{path} should hold a whole I3D, whose stem makes the features. Received: network "
             f"{network.name!r}."
@@ -109,7 +106,8 @@ def _is_head(init: str | None) -> bool:
     path = Path(init) if init.endswith(".keras") else Path(init) / MODEL_NAME
     try:
         with zipfile.ZipFile(path) as archive:
-            return json.loads(archive.read("config.json"))["config"]["name"] == HEAD
+            name: object = json.loads(archive.read("config.json"))["config"]["name"]
+            return name == HEAD
     except (OSError, zipfile.BadZipFile, ValueError, KeyError, TypeError):
         return False  # Whatever is wrong with the file, loading it says so.
 

@@ -16,11 +16,13 @@ from kdant_tf.config import INITS, ConfigError, TrainConfig
 from kdant_tf.models.baselines import BACKBONES, build_frame_mlp, build_tsn
 from kdant_tf.models.i3d import ENDPOINTS, build_i3d, endpoint_layer
 from kdant_tf.models.weights import first_line
+from kdant_tf.private_apis import call_that_made, layers_within
 from kdant_tf.runs import Run
 from tf_records.errors import KdantError, RunError
 from tf_records.schema import RGB
 
 LOGITS = "logits"
+FLOAT32 = "float32"
 
 
 class NetworkError(KdantError):
@@ -96,6 +98,7 @@ def build_network(
 
 def feature_map_name(network: keras.Model) -> str:
     """Name of a network's one output beside "logits"."""
+    name: str
     (name,) = (name for name in network.output if name != LOGITS)
     return name
 
@@ -111,7 +114,7 @@ def load_network(run: Run) -> keras.Model:
     return load_saved(run.model_path)
 
 
-def load_saved(path: Path) -> keras.Model:
+def load_saved(path: str | Path) -> keras.Model:
     """A network that Keras saved as `path`; it computes in float32, also where it was trained in less.
 
     Raises:
@@ -137,6 +140,25 @@ def load_teacher(run: Run, student: TrainConfig) -> keras.Model:
     return keras.Model(network.input, outputs, name=network.name)
 
 
+def set_precision(network: keras.Model, precision: str) -> None:
+    """Lets the layers of one network compute in `precision`; its weights stay float32.
+
+    No global policy is set, which other networks would inherit. The last layer with weights before the
+    logits, and what follows it, compute in float32 whatever the precision.
+
+    Args:
+        network: functional, with an output "logits".
+        precision: name of a Keras policy: "float32", "mixed_bfloat16" or "mixed_float16".
+    """
+    for layer in layers_within(network):
+        layer.dtype_policy = precision
+    if precision == FLOAT32:
+        return
+    for layer in _layers_of_logits(network.output[LOGITS]):
+        for part in layers_within(layer, include_self=True):
+            part.dtype_policy = FLOAT32
+
+
 def import_own(model: str) -> Callable[..., keras.Model] | None:
     """The function that "package.module:function" names, or None where `model` is one of kdant's own.
 
@@ -152,12 +174,13 @@ def import_own(model: str) -> Callable[..., keras.Model] | None:
     if here not in sys.path:
         sys.path.append(here)
     try:
-        return getattr(importlib.import_module(module), name)
+        function: Callable[..., keras.Model] = getattr(importlib.import_module(module), name)
     except Exception as error:  # A module may fail with anything while it is imported.
         raise NetworkError(
             f"Network {model!r} cannot be imported: {first_line(error)}. Give MODULE:FUNCTION, the "
             f"module installed or in the current folder."
         ) from error
+    return function
 
 
 def _build_own(model: str, num_classes: int, input_shape: tuple[int, int, int, int]) -> keras.Model:
@@ -211,35 +234,9 @@ def _problem_of(network: object, num_classes: int, input_shape: tuple[int, int, 
     return None
 
 
-# Mixed precision for one network, with no global policy that others would inherit.
-
-
-FLOAT32 = "float32"
-_LOGITS = "logits"
-
-
-def set_precision(network: keras.Model, precision: str) -> None:
-    """Lets the layers of a network compute in `precision`; its weights stay float32.
-
-    The last layer with weights before the logits, and what follows it, compute in float32 whatever the
-    precision.
-
-    Args:
-        network: functional, with an output "logits".
-        precision: name of a Keras policy: "float32", "mixed_bfloat16" or "mixed_float16".
-    """
-    for layer in network._flatten_layers(include_self=False):
-        layer.dtype_policy = precision
-    if precision == FLOAT32:
-        return
-    for layer in _layers_of_logits(network.output[_LOGITS]):
-        for part in layer._flatten_layers():
-            part.dtype_policy = FLOAT32
-
-
 def _layers_of_logits(tensor: Any) -> Iterator[keras.layers.Layer]:
     """The layers between `tensor` and the nearest weights before it, with the layer that has these."""
-    operation, node, index = tensor._keras_history
+    operation, inputs, index = call_that_made(tensor)
     if isinstance(operation, keras.Model) and hasattr(operation, "outputs"):
         yield from _layers_of_logits(operation.outputs[index])
         return
@@ -247,5 +244,5 @@ def _layers_of_logits(tensor: Any) -> Iterator[keras.layers.Layer]:
     if is_layer:
         yield operation
     if not (is_layer and operation.weights):
-        for before in operation._inbound_nodes[node].input_tensors:
+        for before in inputs:
             yield from _layers_of_logits(before)

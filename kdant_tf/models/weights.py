@@ -1,8 +1,8 @@
-"""Weights that come from elsewhere: DeepMind's I3D checkpoints, and networks saved by Keras.
+"""First weights of a network: DeepMind's I3D checkpoints, Keras' backbones, and networks saved by Keras.
 
-All of them are assigned by name, after every name and shape was compared: a network is loaded as a
-whole or not at all. Layers whose name begins with "Logits" are the head; it is loaded where the
-number of classes agrees, and stays as it is where it does not.
+`initialize` takes what `--init random|kinetics|imagenet|PATH` names. Weights are assigned by name, after
+every name and shape was compared: a network is loaded as a whole or not at all. Layers whose name begins
+with "Logits" are the head; it is loaded where the number of classes agrees, and stays as it is where not.
 """
 
 import contextlib
@@ -17,20 +17,63 @@ import numpy as np
 from absl import logging
 
 from kdant_tf.models.baselines import BACKBONES, STEM, build_backbone
+from kdant_tf.models.i3d import width_of
 from kdant_tf.runs import CONFIG_NAME, load_run
 from tf_records.errors import KdantError
 
-HEAD = "Logits"
-_FIRST_LAYER = "Conv3d_1a_7x7.conv_3d"
-_FIRST_CHANNELS = 64
+_HEAD = "Logits"
 _SCOPE = re.compile(r"^(?:RGB|Flow)/inception_i3d/")
 _CHECKPOINT_FILE = re.compile(r"\.(?:index|meta|data-\d{5}-of-\d{5})$")
 # Sonnet's names in DeepMind's checkpoints, where they are not Keras'.
 _SONNET_NAMES = {"kernel": "w", "bias": "b"}
+# DeepMind's own repository, at the commit whose files these are.
+REPOSITORY_URL = (
+    "https://github.com/google-deepmind/kinetics-i3d/raw/0667e889a5904b4dc122e0ded4c332f49f8df42c"
+)
+_INDEX_SHA256 = {
+    "rgb_imagenet": "f4bfd6f4af485f276c68333d3eca3697b691bb647f0167a03fe021147ca7f8eb",
+    "flow_imagenet": "71594ac5f63cb0eb58512a13b56097dc0368d09e5959dffcc6e7a45b19832366",
+}
 
 
 class WeightsError(KdantError):
     """Weights that are missing, damaged, or of another network."""
+
+
+def initialize(network: keras.Model, init: str | None, *, modality: str) -> None:
+    """Loads first weights into a network of `build_network`.
+
+    Args:
+        network: whose head stays random where the number of classes differs.
+        init: "random"; "kinetics", DeepMind's I3D from ImageNet and Kinetics; "imagenet", Keras'
+            backbones; or the path of a DeepMind checkpoint, a run folder or a .keras file. None is
+            "imagenet" for a network with a frozen backbone, "random" for others.
+        modality: of the records, "rgb" or "flow"; says which of DeepMind's networks.
+
+    Raises:
+        WeightsError: weights that cannot be fetched or read, or are of another network.
+    """
+    if init is None:
+        init = "imagenet" if _frozen_stem(network) is not None else "random"
+    if init == "random":
+        return
+    if init == "imagenet":
+        _load_imagenet(network)
+        return
+    if init == "kinetics":
+        check_published_width(network)
+        with_head = load_deepmind_checkpoint(network, fetch_kinetics_checkpoint(modality))
+    elif not Path(init).exists() and not Path(f"{init}.index").exists():
+        raise WeightsError(
+            f"`--init` should be random, kinetics, imagenet or a path that exists. Received: {init!r}."
+        )
+    elif (Path(init) / CONFIG_NAME).is_file():
+        with_head = load_keras_weights(network, load_run(init).model_path)
+    elif init.endswith(".keras"):
+        with_head = load_keras_weights(network, Path(init))
+    else:
+        with_head = load_deepmind_checkpoint(network, init)
+    logging.info("Loaded %s, %s its head.", init, "with" if with_head else "without")
 
 
 def load_deepmind_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -> bool:
@@ -58,7 +101,7 @@ def load_deepmind_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -
     return assign_weights(variables, _read_checkpoint(prefix), prefix)
 
 
-def load_keras_weights(model: keras.Model, path: Path) -> bool:
+def load_keras_weights(model: keras.Model, path: str | os.PathLike[str]) -> bool:
     """Copies the weights of a network that Keras saved as `path` (.keras) into `model`, by name.
 
     Returns:
@@ -73,6 +116,23 @@ def load_keras_weights(model: keras.Model, path: Path) -> bool:
         raise WeightsError(f"{path} cannot be read as a Keras model: {first_line(error)}.") from error
     arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in _by_path(source).items()}
     return assign_weights(_by_path(model), arrays, path)
+
+
+def fetch_kinetics_checkpoint(modality: str) -> str:
+    """Prefix of DeepMind's checkpoint in the Keras cache, downloaded on first use.
+
+    Args:
+        modality: "rgb" or "flow".
+
+    Raises:
+        WeightsError: it cannot be downloaded (says what to do without a network).
+    """
+    name = f"{modality}_imagenet"
+    paths = [
+        _download(name, "index", _INDEX_SHA256[name]),
+        _download(name, "data-00000-of-00001", None),
+    ]
+    return paths[0].removesuffix(".index")
 
 
 def assign_weights(
@@ -93,7 +153,7 @@ def assign_weights(
         WeightsError: a variable is missing, left over or misshapen (names it and both shapes).
     """
     own_head, given_head = (
-        {name for name in names if name.startswith(HEAD)} for names in (variables, arrays)
+        {name for name in names if name.startswith(_HEAD)} for names in (variables, arrays)
     )
     with_head = bool(given_head) and all(
         variables[name].shape[-1:] == arrays[name].shape[-1:] for name in own_head & given_head
@@ -139,20 +199,58 @@ def find_checkpoint(path: str | os.PathLike[str]) -> str:
 
 def check_published_width(model: keras.Model) -> None:
     """Raises a WeightsError where `model` is no I3D of width 1.0, which all of DeepMind's are."""
-    names = {layer.name for layer in model.layers}
-    if _FIRST_LAYER not in names:
+    width = width_of(model)
+    if width is None:
         raise WeightsError(f"A checkpoint of DeepMind's fits I3D only. Received: network {model.name!r}.")
-    channels = model.get_layer(_FIRST_LAYER).filters
-    if channels != _FIRST_CHANNELS:
+    if width != 1:
         raise WeightsError(
-            f"DeepMind's weights fit I3D at width 1.0, whose first layer has {_FIRST_CHANNELS} channels. "
-            f"Received a network with {channels}. Use --width 1."
+            f"DeepMind's weights fit I3D at width 1.0. Received a network of width {width:g}. Use --width 1."
         )
 
 
 def first_line(error: BaseException) -> str:
     """What an error says, in one line without the full stop."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+
+
+def _load_imagenet(network: keras.Model) -> None:
+    stem = _frozen_stem(network)
+    backbones = [layer for layer in (stem or network).layers if layer.name in BACKBONES]
+    if len(backbones) != 1:
+        raise WeightsError(
+            f"`--init imagenet` is for networks with one ImageNet backbone, as tsn and frame-mlp have. "
+            f"Received: network {network.name!r} with {len(backbones)}."
+        )
+    backbone = backbones[0]
+    advice = "Copy the file into ~/.keras/models on this machine, or give --init random"
+    with _downloading(f"ImageNet weights of {backbone.name}", advice):
+        trained = build_backbone(backbone.name, backbone.input.shape[1:], weights="imagenet")
+    backbone.set_weights(trained.get_weights())
+
+
+def _frozen_stem(network: keras.Model) -> keras.Model | None:
+    return next((layer for layer in network.layers if layer.name == STEM), None)
+
+
+def _download(name: str, part: str, sha256: str | None) -> str:
+    url = f"{REPOSITORY_URL}/data/checkpoints/{name}/model.ckpt.{part}"
+    advice = (
+        "On a machine with a network, fetch model.ckpt.index and model.ckpt.data-00000-of-00001 from there "
+        "and give their folder as --init"
+    )
+    with _downloading(f"DeepMind's {name} weights", advice):
+        return str(keras.utils.get_file(f"{name}.ckpt.{part}", url, cache_subdir="kdant", file_hash=sha256))
+
+
+@contextlib.contextmanager
+def _downloading(what: str, advice: str) -> Iterator[None]:
+    """Keras' progress on stderr, its failures as a WeightsError."""
+    with contextlib.redirect_stdout(sys.stderr):
+        try:
+            yield
+        # get_file raises bare Exception where the network fails.
+        except Exception as error:
+            raise WeightsError(f"{what} could not be downloaded: {first_line(error)}. {advice}.") from error
 
 
 def _read_checkpoint(prefix: str) -> dict[str, np.ndarray]:
@@ -201,109 +299,3 @@ def _fitted(name: str, value: np.ndarray, shape: tuple[int, ...], where: object)
 
 def _and_others(names: set[str]) -> str:
     return f" and {len(names) - 1} others" if len(names) > 1 else ""
-
-
-# Where a network's first weights come from: `--init random|kinetics|imagenet|PATH`.
-
-
-# DeepMind's own repository, at the commit whose files these are.
-REPOSITORY_URL = (
-    "https://github.com/google-deepmind/kinetics-i3d/raw/0667e889a5904b4dc122e0ded4c332f49f8df42c"
-)
-_INDEX_SHA256 = {
-    "rgb_imagenet": "f4bfd6f4af485f276c68333d3eca3697b691bb647f0167a03fe021147ca7f8eb",
-    "flow_imagenet": "71594ac5f63cb0eb58512a13b56097dc0368d09e5959dffcc6e7a45b19832366",
-}
-
-
-def initialize(network: keras.Model, init: str | None, *, modality: str) -> None:
-    """Loads first weights into a network of `build_network`.
-
-    Args:
-        network: whose head stays random where the number of classes differs.
-        init: "random"; "kinetics", DeepMind's I3D from ImageNet and Kinetics; "imagenet", Keras'
-            backbones; or the path of a DeepMind checkpoint, a run folder or a .keras file. None is
-            "imagenet" for a network with a frozen backbone, "random" for others.
-        modality: of the records, "rgb" or "flow"; says which of DeepMind's networks.
-
-    Raises:
-        WeightsError: weights that cannot be fetched or read, or are of another network.
-    """
-    if init is None:
-        init = "imagenet" if _frozen_stem(network) is not None else "random"
-    if init == "random":
-        return
-    if init == "imagenet":
-        _load_imagenet(network)
-        return
-    if init == "kinetics":
-        check_published_width(network)
-        with_head = load_deepmind_checkpoint(network, fetch_kinetics_checkpoint(modality))
-    elif not Path(init).exists() and not Path(f"{init}.index").exists():
-        raise WeightsError(
-            f"`--init` should be random, kinetics, imagenet or a path that exists. Received: {init!r}."
-        )
-    elif (Path(init) / CONFIG_NAME).is_file():
-        with_head = load_keras_weights(network, load_run(init).model_path)
-    elif init.endswith(".keras"):
-        with_head = load_keras_weights(network, Path(init))
-    else:
-        with_head = load_deepmind_checkpoint(network, init)
-    logging.info("Loaded %s, %s its head.", init, "with" if with_head else "without")
-
-
-def fetch_kinetics_checkpoint(modality: str) -> str:
-    """Prefix of DeepMind's checkpoint in the Keras cache, downloaded on first use.
-
-    Args:
-        modality: "rgb" or "flow".
-
-    Raises:
-        WeightsError: it cannot be downloaded (says what to do without a network).
-    """
-    name = f"{modality}_imagenet"
-    paths = [
-        _download(name, "index", _INDEX_SHA256[name]),
-        _download(name, "data-00000-of-00001", None),
-    ]
-    return paths[0].removesuffix(".index")
-
-
-def _download(name: str, part: str, sha256: str | None) -> str:
-    url = f"{REPOSITORY_URL}/data/checkpoints/{name}/model.ckpt.{part}"
-    advice = (
-        "On a machine with a network, fetch model.ckpt.index and model.ckpt.data-00000-of-00001 from there "
-        "and give their folder as --init"
-    )
-    with _downloading(f"DeepMind's {name} weights", advice):
-        return str(keras.utils.get_file(f"{name}.ckpt.{part}", url, cache_subdir="kdant", file_hash=sha256))
-
-
-def _load_imagenet(network: keras.Model) -> None:
-    stem = _frozen_stem(network)
-    backbones = [layer for layer in (stem or network).layers if layer.name in BACKBONES]
-    if len(backbones) != 1:
-        raise WeightsError(
-            f"`--init imagenet` is for networks with one ImageNet backbone, as tsn and frame-mlp have. "
-            f"Received: network {network.name!r} with {len(backbones)}."
-        )
-    backbone = backbones[0]
-    advice = "Copy the file into ~/.keras/models on this machine, or give --init random"
-    with _downloading(f"ImageNet weights of {backbone.name}", advice):
-        trained = build_backbone(backbone.name, backbone.input.shape[1:], weights="imagenet")
-    backbone.set_weights(trained.get_weights())
-
-
-def _frozen_stem(network: keras.Model) -> keras.Model | None:
-    return next((layer for layer in network.layers if layer.name == STEM), None)
-
-
-@contextlib.contextmanager
-def _downloading(what: str, advice: str) -> Iterator[None]:
-    """Keras' progress on stderr, its failures as a WeightsError."""
-    with contextlib.redirect_stdout(sys.stderr):
-        try:
-            yield
-        # get_file raises bare Exception where the network fails.
-        except Exception as error:
-            raise WeightsError(f"{what} could not be downloaded: {first_line(error)}. {advice}.") from error

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from kdant_tf.private_apis import freeze_function
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, flow_from, load_run
 from kdant_tf.serving import ENCODED, RAW
 from tf_records.errors import KdantError, RunError
@@ -265,9 +266,7 @@ def _call(owner: object, signature: Callable[..., Any], **inputs: tf.Tensor) -> 
 
 def _freeze(signature: Any) -> Callable[..., Any]:
     """The signature with its weights as constants of the graph."""
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    frozen, names = convert_variables_to_constants_v2(signature), sorted(signature.structured_outputs)
+    frozen, names = freeze_function(signature), sorted(signature.structured_outputs)
     return lambda **inputs: dict(zip(names, frozen(**inputs), strict=True))
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kdant_tf.config import FEATURE_LOSS_NAMES, STUDENT, TEACHER, resolve_config
+from kdant_tf.config import STUDENT, TEACHER, resolve_config
+from kdant_tf.losses import FEATURE_LOSS_NAMES
 from kdant_tf.studies.results import ResultTable, TableCell, summarize
 from kdant_tf.studies.study_folder import count_cores
 from kdant_tf.studies.study_plan import (

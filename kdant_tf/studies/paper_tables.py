@@ -7,7 +7,8 @@ No TensorFlow here.
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from kdant_tf.config import FEATURE_LOSS_NAMES, STUDENT, TEACHER
+from kdant_tf.config import STUDENT, TEACHER
+from kdant_tf.losses import FEATURE_LOSS_NAMES
 from kdant_tf.studies.study_plan import (
     TINY,
     Network,

@@ -15,6 +15,7 @@ from kdant_tf.models.baselines import HEAD, STEM
 from kdant_tf.models.i3d_stem import build_head
 from kdant_tf.models.networks import build_network, load_teacher, set_precision
 from kdant_tf.models.weights import initialize
+from kdant_tf.private_apis import layers_within, own_state_of
 from kdant_tf.runs import manifest_sha256
 from kdant_tf.training.distiller import Distiller, choose_xla, make_optimizer
 from kdant_tf.training.job import Job
@@ -238,7 +239,7 @@ def agree_on_statistics(network: keras.Model, strategy: tf.distribute.Strategy) 
 
 
 def _find_batch_norms(network: keras.Model) -> BatchNorms:
-    layers = network._flatten_layers(include_self=False)
+    layers = layers_within(network)
     return tuple(
         each for each in layers if isinstance(each, keras.layers.BatchNormalization) and each.trainable
     )
@@ -246,6 +247,6 @@ def _find_batch_norms(network: keras.Model) -> BatchNorms:
 
 def _find_statistics(network: keras.Model) -> list[keras.Variable]:
     """What layers that learn keep beside their weights, but for whole numbers, such as dropout's seeds."""
-    layers = [each for each in network._flatten_layers(include_self=False) if each.trainable]
-    found = {id(each): each for layer in layers for each in layer._non_trainable_variables}
+    layers = [each for each in layers_within(network) if each.trainable]
+    found = {id(each): each for layer in layers for each in own_state_of(layer)}
     return [each for each in found.values() if "float" in each.dtype]

@@ -13,6 +13,7 @@ from kdant_tf.layers.attention_pooling import compile_with_xla
 from kdant_tf.losses import features as feature_losses
 from kdant_tf.losses.classification import classification_loss
 from kdant_tf.models.networks import LOGITS, feature_map_name
+from kdant_tf.private_apis import layers_within
 from tf_records.errors import KdantError
 
 # From `--xla` to what of a step XLA compiles.
@@ -142,7 +143,7 @@ class Distiller(keras.Model):
     def _compile_gradients(self) -> Callable[..., Any]:
         """`_compute_gradients`, as a function of its own where that pays; sums over replicas stay outside."""
         compute = self._compute_gradients
-        if any(getattr(layer, "synchronized", False) for layer in self.student._flatten_layers()):
+        if any(getattr(layer, "synchronized", False) for layer in layers_within(self.student)):
             return compute  # Synchronised batch norm asks the other replicas within.
         if self.xla == STEP:
             return compile_with_xla(compute)  # On one device the loop compiles the rest as well.

@@ -16,8 +16,8 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tensorflow.python.eager import context
 
+from kdant_tf import private_apis
 from kdant_tf.version import __version__
 from tf_records.errors import KdantError
 
@@ -115,7 +115,9 @@ def _multiworker_strategy(
         num_accelerators={"GPU": count} if kind == "GPU" else {},
         rpc_layer="grpc",
     )
-    _configure_heartbeats(cluster)
+    private_apis.configure_coordination_service(
+        cluster.jobs, register_timeout_s=START_TIMEOUT_S, heartbeat_timeout_s=HEARTBEAT_TIMEOUT_S
+    )
     try:
         return tf.distribute.MultiWorkerMirroredStrategy(resolver)
     except RuntimeError as error:
@@ -128,20 +130,6 @@ def _multiworker_strategy(
             f"Not all of the workers {', '.join(addresses)} came within {START_TIMEOUT_S // 60} minutes. "
             f"Start the same command on each, and let them reach each other's ports."
         ) from error
-
-
-def _configure_heartbeats(cluster: Cluster) -> None:
-    """Sets when a silent worker is given up, for which TensorFlow has no public option."""
-    jobs = tf.compat.v1.ConfigProto().experimental.coordination_config.coordinated_job_list
-    for job, hosts in cluster.jobs.items():
-        jobs.add(name=job, num_tasks=len(hosts))
-    context.context().configure_coordination_service(
-        service_type="standalone",
-        service_leader=f"/job:{next(iter(cluster.jobs))}/replica:0/task:0",
-        cluster_register_timeout_in_ms=START_TIMEOUT_S * 1000,
-        heartbeat_timeout_in_ms=HEARTBEAT_TIMEOUT_S * 1000,
-        coordinated_jobs=list(jobs),
-    )
 
 
 def _make_logical_cpus(count: int) -> None:
@@ -293,12 +281,12 @@ class WorkerError(KdantError):
 def count_workers(strategy: tf.distribute.Strategy) -> int:
     """Processes that train together."""
     several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-    return strategy.extended._num_workers if several else 1
+    return private_apis.count_workers(strategy) if several else 1
 
 
 def worker_number(strategy: tf.distribute.Strategy) -> int:
     """This process's number among the workers, from 0; the chief's is 0."""
-    return strategy.extended._id_in_cluster if count_workers(strategy) > 1 else 0
+    return private_apis.worker_number(strategy) if count_workers(strategy) > 1 else 0
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:

@@ -18,7 +18,8 @@ from kdant_tf.layers.attention_pooling import (
     attention_pool,
     bidirectional_attention_pool,
 )
-from kdant_tf.losses.features import PENALTIES, REDUCTIONS, feature_loss
+from kdant_tf.losses import PENALTIES, REDUCTIONS
+from kdant_tf.losses.features import feature_loss
 
 # Few sizes: JAX compiles each operation once a shape.
 SHAPES = {

@@ -7,8 +7,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kdant_tf.losses import FEATURE_LOSS_NAMES, PENALTIES, REDUCTIONS
 from kdant_tf.losses.classification import classification_loss
-from kdant_tf.losses.features import FEATURE_LOSSES, PENALTIES, REDUCTIONS, feature_loss
+from kdant_tf.losses.features import feature_loss
 
 
 def random_map(seed: int, *shape: int, scale: float = 2.0) -> np.ndarray:
@@ -25,7 +26,7 @@ def random_probabilities(seed: int, samples: int, classes: int) -> np.ndarray:
 @pytest.mark.parametrize("alpha", [None, 0.3])
 @pytest.mark.parametrize("reduction", REDUCTIONS)
 @pytest.mark.parametrize("penalty", PENALTIES)
-@pytest.mark.parametrize("name", FEATURE_LOSSES)
+@pytest.mark.parametrize("name", FEATURE_LOSS_NAMES)
 def test_feature_loss_is_its_equation(name, penalty, reduction, alpha, delta):
     student, teacher = random_map(1, 2, 2, 2, 3, 5), random_map(2, 2, 2, 2, 3, 5)
     expected = reference.feature_loss(name, student, teacher, alpha, penalty, delta, reduction)

@@ -6,7 +6,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from kdant_tf.layers.attention_pooling import attention_pool, bidirectional_attention_pool
-from kdant_tf.losses.features import PENALTIES, REDUCTIONS, feature_loss
+from kdant_tf.losses import PENALTIES, REDUCTIONS
+from kdant_tf.losses.features import feature_loss
 
 SEEDS = st.integers(0, 2**32 - 1)
 CHUNKS = st.sampled_from([0, 1, 2, 100])

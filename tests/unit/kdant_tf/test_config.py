@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdant_tf.config import (
-    FEATURE_LOSS_NAMES,
     STUDENT,
     TEACHER,
     ConfigError,
@@ -20,6 +19,7 @@ from kdant_tf.config import (
     preset_names,
     resolve_config,
 )
+from kdant_tf.losses import FEATURE_LOSS_NAMES
 from tf_records.errors import KdantError
 
 

@@ -1,4 +1,4 @@
-"""Properties of attention pooling (DESIGN.md section 5), and the layer as a Keras citizen."""
+"""Properties of attention pooling (paper §3.2), and the layer as a Keras citizen."""
 
 import keras
 import numpy as np

@@ -15,7 +15,8 @@ from kdant_tf.layers.attention_pooling import (
     fold_blocks,
     take_block,
 )
-from kdant_tf.losses.features import PENALTIES, REDUCTIONS, feature_loss
+from kdant_tf.losses import PENALTIES, REDUCTIONS
+from kdant_tf.losses.features import feature_loss
 from kdant_tf.training.strategy import make_strategy
 
 CHUNKS = st.integers(1, 9)

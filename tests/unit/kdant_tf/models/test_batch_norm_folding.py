@@ -8,12 +8,13 @@ from keras import layers
 from kdant_tf.models.baselines import build_frame_mlp, build_tsn
 from kdant_tf.models.batch_norm_folding import fold_batch_norm
 from kdant_tf.models.i3d import build_i3d, split_i3d
+from kdant_tf.private_apis import layers_within, nodes_of
 
 
 def with_statistics(network: keras.Model) -> keras.Model:
     """Weights as after a training: no mean is 0, no variance 1."""
     generator = np.random.default_rng(0)
-    for layer in network._flatten_layers():
+    for layer in layers_within(network):
         if isinstance(layer, layers.BatchNormalization):
             layer.set_weights([generator.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
     return network
@@ -21,7 +22,7 @@ def with_statistics(network: keras.Model) -> keras.Model:
 
 def norms_in(network: keras.Model) -> list[str]:
     """Normalisations that are called."""
-    nodes = [node for depth in network._nodes_by_depth.values() for node in depth]
+    nodes = nodes_of(network)
     here = [n.operation.name for n in nodes if isinstance(n.operation, layers.BatchNormalization)]
     inner = {id(node.operation): node.operation for node in nodes if isinstance(node.operation, keras.Model)}
     return sorted([*here, *(name for model in inner.values() for name in norms_in(model))])

@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from kdant_tf.config import SMALLEST_CROP
 from kdant_tf.models.i3d import ENDPOINTS, build_i3d
+from tf_records.reader import MAP_STRIDE
 
 DEEPMIND = Path(__file__).resolve().parents[5] / "shared" / "data" / "i3d"
 PARTS = {"kernel": "w", "bias": "b"}
@@ -134,6 +136,23 @@ def test_height_and_width_may_be_unknown():
     network = build_i3d(3, (4, None, None, 3), width=0.0625)
     for size in (32, 47):
         assert network(random_clips(1, 4, size, 33, 3))["logits"].shape == (1, 3)
+
+
+def test_strides_are_those_that_settings_and_records_are_checked_by(published):
+    """Configuration and records are read without Keras, and so hold the two numbers themselves."""
+    assert 224 // published.output["Mixed_5c"].shape[-2] == SMALLEST_CROP
+    assert 224 // published.output["MaxPool3d_4a_3x3"].shape[-2] == MAP_STRIDE
+
+
+@pytest.mark.parametrize("endpoints", [(), []])
+def test_without_endpoints_it_gives_logits_that_fit_takes(endpoints):
+    network = build_i3d(3, (4, 32, 32, 3), width=0.0625, endpoints=endpoints)
+    assert network.output.shape == (None, 3)
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    network.compile("sgd", loss, metrics=["accuracy"])
+    history = network.fit(random_clips(4, 4, 32, 32, 3), np.array([0, 1, 2, 0]), verbose=0).history
+    assert set(history) == {"accuracy", "loss"}
+    assert np.isfinite(history["loss"]).all()
 
 
 def test_dropout_acts_only_in_training(small):

@@ -45,6 +45,12 @@ def test_the_last_endpoint_is_legal_where_no_map_is_given_out(network, clip, exp
     np.testing.assert_array_equal(head(stem(clip))["logits"], expected["logits"])
 
 
+def test_a_network_of_logits_alone_is_cut_too(clip):
+    classifier = build_i3d(4, CLIP, width=0.0625, endpoints=())
+    stem, head = split_i3d(classifier, "Mixed_5c")
+    np.testing.assert_array_equal(head(stem(clip)), classifier(clip))
+
+
 def test_the_papers_stem_makes_its_map_of_32_frames():
     """32x256x456 → 8x16x29x480 (§4.3), of a network that was built for other clips."""
     stem, head = split_i3d(build_i3d(2, (32, 224, 224, 3)))

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kdant_tf.models.baselines import SegmentFrames, build_tsn
+from kdant_tf.private_apis import layers_within
 
 CLIP = (8, 32, 32, 3)
 
@@ -125,11 +126,7 @@ def test_a_saved_network_gives_the_same_logits_and_keeps_its_momentum(tiny, clip
     loaded = keras.saving.load_model(tmp_path / "network.keras")
     for name, value in tiny(clip).items():
         np.testing.assert_array_equal(loaded(clip)[name], value)
-    (norm,) = (
-        layer
-        for layer in loaded._flatten_layers(recursive=True)
-        if isinstance(layer, keras.layers.BatchNormalization)
-    )
+    (norm,) = (layer for layer in layers_within(loaded) if isinstance(layer, keras.layers.BatchNormalization))
     assert norm.momentum == 0.5
 
 

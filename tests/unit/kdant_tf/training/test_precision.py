@@ -18,6 +18,7 @@ from kdant_tf.evaluation.evaluate import predict
 from kdant_tf.models.baselines import build_frame_mlp, build_tsn
 from kdant_tf.models.i3d import build_i3d
 from kdant_tf.models.networks import load_network, load_saved, set_precision
+from kdant_tf.private_apis import layers_within
 from kdant_tf.runs import load_run
 from kdant_tf.serving.export import export_run
 from kdant_tf.training.distiller import STEP, Distiller, make_optimizer
@@ -113,7 +114,7 @@ def test_a_network_trained_in_mixed_precision_is_used_in_float32(finished_run: P
     network.save(run.model_path)
 
     loaded = load_network(run)
-    assert {layer.compute_dtype for layer in loaded._flatten_layers()} == {"float32"}
+    assert {layer.compute_dtype for layer in layers_within(loaded)} == {"float32"}
     for path, values in weights_of(loaded).items():
         np.testing.assert_array_equal(values, before[path])
     np.testing.assert_array_equal(predict(loaded, [batch], 2).probabilities, expected)
