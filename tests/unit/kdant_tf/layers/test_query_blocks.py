@@ -15,7 +15,6 @@ from kdant_tf.layers.attention_pooling import (
     fold_blocks,
     take_block,
 )
-from kdant_tf.losses import PENALTIES, REDUCTIONS
 from kdant_tf.losses.features import feature_loss
 from kdant_tf.training.strategy import make_strategy
 
@@ -68,31 +67,6 @@ def test_pooling_in_blocks_has_the_values_and_gradients_of_the_whole(seed, queri
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-4)
     for received, whole in zip(gradients, expected_gradients, strict=True):
         assert_same(received.numpy(), whole.numpy())
-
-
-@given(
-    seed=st.integers(0, 2**32 - 1),
-    observed=st.integers(1, 7),
-    future=st.integers(1, 7),
-    name=st.sampled_from(["unidirectional", "bidirectional"]),
-    penalty=st.sampled_from(PENALTIES),
-    reduction=st.sampled_from(REDUCTIONS),
-    chunk=CHUNKS,
-)
-def test_loss_in_blocks_has_the_value_and_gradient_of_the_whole(
-    seed, observed, future, name, penalty, reduction, chunk
-):
-    maps = random_map(seed, 2, observed, 3), random_map(seed + 1, 2, future, 3)
-
-    def loss(chunk):
-        return gradients_of(
-            lambda a, r: feature_loss(name, a, r, penalty=penalty, reduction=reduction, chunk=chunk), *maps
-        )
-
-    (value, (to_student, to_teacher)), (expected, (whole, _)) = loss(chunk), loss(0)
-    assert_same(float(value), float(expected))
-    assert_same(to_student.numpy(), whole.numpy())
-    assert to_teacher is None
 
 
 def test_maps_of_1024_positions_are_pooled_in_blocks_unless_chunk_says_otherwise():
