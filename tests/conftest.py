@@ -151,6 +151,31 @@ def tiny_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     return folder
 
 
+@pytest.fixture(scope="session")
+def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version folder of the tiny run."""
+    from kdant_tf.serving.export import export_run
+
+    return export_run(tiny_run, tmp_path_factory.mktemp("exported") / "served").folder
+
+
+@pytest.fixture(scope="session")
+def _loaded(exported: Path) -> Any:
+    # `make test-beam` has neither gRPC's messages nor a use for them.
+    from model_server import ServedModel
+
+    return ServedModel(exported)
+
+
+@pytest.fixture
+def served(_loaded: Any) -> Iterator[Any]:
+    """The exported model as a server has it, with nothing going wrong yet: a `ServedModel`."""
+    yield _loaded
+    _loaded.faults.clear()
+    _loaded.asked.clear()
+    _loaded.gate.set()
+
+
 def build_tiny_backbone(*, include_top: bool, weights: str | None, input_shape: tuple[int, ...]) -> Any:
     """Stands in for a network of keras.applications; its ImageNet weights are 0.01 everywhere."""
     import keras

@@ -1,7 +1,9 @@
-"""What an exported version says of itself to people: model_card.md."""
+"""What an exported version says of itself to people: model_card.md. No TensorFlow."""
+
+from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from kdant_tf.evaluation.predictions import (
     EvaluatedRun,
@@ -11,7 +13,9 @@ from kdant_tf.evaluation.predictions import (
     read_evaluated,
 )
 from kdant_tf.runs import Run, flow_from
-from kdant_tf.serving.signatures import Stream
+
+if TYPE_CHECKING:
+    from kdant_tf.serving.signatures import Stream
 
 CARD_NAME = "model_card.md"
 _NAMES = {"rgb": "RGB", "flow": "optical flow"}
@@ -22,7 +26,7 @@ def write_card(streams: Sequence[Stream], config: Mapping[str, Any]) -> str:
 
     Args:
         streams: RGB first.
-        config: see `kdant_tf.serving.export.describe_export`.
+        config: what config.json of the version says.
 
     Raises:
         RunError: a run's evaluation.json cannot be read.

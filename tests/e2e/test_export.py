@@ -17,9 +17,7 @@ from click.testing import CliRunner, Result
 from kdant_cli.main import main
 from test_bad_input import refuse
 
-from kdant_tf.models.networks import load_network
 from kdant_tf.runs import load_run
-from tf_records.augment import crop_centrally
 
 FRAMES = 8
 CLASSES = ["fall", "grow", "rise", "shrink"]
@@ -62,63 +60,6 @@ def ask(served: Path) -> Callable[..., dict[str, np.ndarray]]:
         return {name: value.numpy() for name, value in loaded.signatures[signature](**tensors).items()}
 
     return call
-
-
-def test_every_signature_says_what_the_run_says(tiny_run: Path, ask: Callable) -> None:
-    clips = random_clips(2)
-    inputs = tf.reshape(crop_centrally(clips.reshape(-1, 48, 72, 3), 32), (2, FRAMES, 32, 32, 3))
-    outputs = load_network(load_run(tiny_run))(inputs, training=False)
-    expected = tf.nn.softmax(outputs["logits"]).numpy()
-    named = [ask("serving_default", clips=clips), ask("encoded", frames=encode(clips))]
-    for answer in named:
-        np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
-        order = np.argsort(-answer["probabilities"], axis=1)
-        texts = [[text.decode() for text in row] for row in answer["top_k_classes"]]
-        assert texts == [[CLASSES[index] for index in row] for row in order]
-        np.testing.assert_array_equal(
-            answer["top_k_probabilities"], np.take_along_axis(answer["probabilities"], order, axis=1)
-        )
-    answer = ask("features", clips=clips)
-    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
-    pooled = tf.reduce_mean(outputs["map"], axis=(1, 2, 3))
-    np.testing.assert_allclose(answer["features"], pooled, rtol=1e-4, atol=1e-6)
-
-
-def test_frames_of_one_clip_may_have_any_sizes_and_kinds(ask: Callable) -> None:
-    frames = encode(random_clips(1))
-    frames[0, 2] = tf.io.encode_jpeg(random_clips(1, 90, 50)[0, 0]).numpy()
-    frames[0, 5] = tf.io.encode_png(random_clips(1, 1, 1, 1)[0, 0]).numpy()
-    np.testing.assert_allclose(ask("encoded", frames=frames)["probabilities"].sum(), 1, rtol=1e-5)
-
-
-@pytest.mark.parametrize("damage", [b"", b"BM", None])
-def test_a_damaged_frame_is_named_and_the_model_lives(ask: Callable, damage: bytes | None) -> None:
-    good = encode(random_clips(3), tf.io.encode_jpeg)
-    bad = good.copy()
-    bad[1, 6] = bad[1, 6][:300] if damage is None else damage
-    with pytest.raises(tf.errors.InvalidArgumentError, match="Frame 6 of clip 1 should be a JPEG or PNG"):
-        ask("encoded", frames=bad)
-    bad[:] = bad[1, 6]
-    with pytest.raises(tf.errors.InvalidArgumentError, match="Frame 0 of clip 0 should be"):
-        ask("encoded", frames=bad)
-    assert ask("encoded", frames=good)["probabilities"].shape == (3, len(CLASSES))
-
-
-@pytest.mark.parametrize(
-    "shape", [(1, 7, 9, 9, 3), (8, 9, 9, 3), (0, 8, 9, 9, 3), (1, 8, 0, 9, 3), (1, 8, 9, 9, 2), (1,) * 6]
-)
-def test_clips_of_another_shape(ask: Callable, shape: tuple[int, ...]) -> None:
-    for signature in ("serving_default", "features"):
-        with pytest.raises(tf.errors.InvalidArgumentError) as error:
-            ask(signature, clips=np.zeros(shape, np.uint8))
-        assert "`clips` should be uint8 of shape (B, 8, H, W, 3)" in str(error.value)
-        assert f"Received shape: [{' '.join(map(str, shape))}]" in str(error.value)
-
-
-@pytest.mark.parametrize("shape", [(1, 7), (8,), (0, 8), (1, 8, 2)])
-def test_frames_of_another_shape(ask: Callable, shape: tuple[int, ...]) -> None:
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"`frames` should be strings.* shape \(B, 8\)"):
-        ask("encoded", frames=np.full(shape, b"", dtype=object))
 
 
 def test_it_runs_where_neither_kdant_nor_keras_is_installed(served: Path, ask: Callable) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from model_server import RestServer, StatusError
 from ruamel.yaml import YAML
 
 REPOSITORY = Path(__file__).resolve().parents[3]
@@ -78,3 +79,19 @@ def test_without_an_engine_the_targets_say_so_and_succeed(tmp_path, target):
         check=True,
     )
     assert made.stdout == "No Docker engine answers here: nothing to do.\n"
+
+
+def test_the_health_check_asks_for_the_model(service, served):
+    probe = service["healthcheck"]["test"][1:]
+    server = RestServer(served)
+    server.start()
+
+    def check() -> int:
+        command = [part.replace("/8501", f"/{server.port}") for part in probe]
+        return subprocess.run(command, capture_output=True, check=False).returncode
+
+    assert check() == 0
+    served.faults.append(StatusError(5, "Servable not found for request: Latest(kdant)"))
+    assert check() != 0
+    server.stop()
+    assert check() != 0

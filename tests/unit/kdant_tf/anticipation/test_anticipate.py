@@ -1,6 +1,7 @@
 """Frames come at the model's rate whatever the video's own, and a window holds the frames it should."""
 
 import dataclasses
+import doctest
 import tracemalloc
 from collections.abc import Iterator
 from contextlib import closing
@@ -11,12 +12,21 @@ import av
 import numpy as np
 import pytest
 from brightness_video import encode_brightness, number_of
+from PIL import Image
 from video_frames import clock_frames
 
-from kdant_tf.anticipation.anticipate import MAX_PAUSE_S, Anticipation, Resampler, SlidingWindow, anticipate
+from kdant_tf.anticipation import anticipate as anticipating
+from kdant_tf.anticipation.anticipate import (
+    MAX_PAUSE_S,
+    Anticipation,
+    Resampler,
+    SlidingWindow,
+    anticipate,
+    predict,
+)
 from kdant_tf.anticipation.sources import TimedFrame, Timeline, open_source
 from kdant_tf.serving.model import AnticipationModel
-from tf_records.errors import VideoError
+from tf_records.errors import KdantError, RunError, VideoError
 from tf_records.flow import compute_flow, describe_flow, flow_to_bytes
 from tf_records.schema import ClipSpec
 from tf_records.video import open_video
@@ -209,3 +219,48 @@ def test_flow_leads_from_the_tick_before_as_in_records(modality: str) -> None:
     np.testing.assert_array_equal(clips[1][..., -2:], np.stack(flows))
     if modality == "rgb,flow":
         np.testing.assert_array_equal(clips[0][1, ..., 0], grey[1])
+
+
+def test_predict_takes_a_path_a_folder_or_a_model_and_gives_typed_predictions(
+    coded: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recorder = Recorder()
+    monkeypatch.setattr(anticipating, "load_model", lambda folder: recorder.model)
+    predictions = list(predict(coded["25"], tmp_path / "student"))
+    assert [each.time_s for each in predictions] == [3 / 30, 11 / 30, 18 / 30, 26 / 30, 33 / 30, 41 / 30]
+    first = predictions[0]
+    assert (first.classes, first.top(1)) == (("a", "b"), [("b", 0.75)])
+    assert first.probabilities.dtype == np.float32
+    assert (first.expected_s, first.dropped) == (0.5, 0)
+    assert first.latency_s > 0
+    assert len(list(predict(str(coded["25"]), recorder.model, stride_s=0.5))) == 3
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for number in range(12):
+        Image.new("RGB", (64, 48), (number, 0, 0)).save(frames / f"{number}.png")
+    assert [each.time_s for each in predict(frames, recorder.model, source_fps=10.0)] == [
+        0.1,
+        11 / 30,
+        0.6,
+        26 / 30,
+        1.1,
+    ]
+    assert next(predict(frames, recorder.model, fps=15.0)).time_s == 3 / 15
+
+
+def test_what_predict_refuses_before_it_is_iterated_over(tmp_path: Path, coded: dict[str, Path]) -> None:
+    with pytest.raises(VideoError, match="No such file"):
+        predict(tmp_path / "none.mp4", tmp_path / "student")
+    with pytest.raises(RunError, match="does not exist"):
+        predict(coded["25"], tmp_path / "student")
+    with pytest.raises(KdantError, match="--flow-algorithm"):
+        predict(coded["25"], Recorder(modality="flow").model)
+
+
+def test_a_stride_that_goes_nowhere(coded: dict[str, Path]) -> None:
+    with pytest.raises(KdantError, match="`stride_s` should be above 0"):
+        next(predict(coded["25"], Recorder().model, stride_s=0))
+
+
+def test_the_example_in_the_docstring() -> None:
+    assert doctest.testmod(anticipating) == (0, 2)

@@ -1,30 +1,34 @@
 """A run and what was exported of it answer a clip alike; what is neither is refused."""
 
 import dataclasses
+import doctest
+import io
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from kdant_tf.runs import load_run
+from kdant_tf.serving import model as module
 from kdant_tf.serving.export import export_run
-from kdant_tf.serving.model import AnticipationModel, load_model
+from kdant_tf.serving.model import AnticipationModel, load_model, make_inputs
 from tf_records.errors import KdantError, RunError
 from tf_records.schema import ClipSpec
 
 
 @pytest.fixture(scope="module")
-def exported(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def exported(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with version 1, of a run as if it were a student's at 32 frames a second."""
-    run = dataclasses.replace(load_run(finished_run), role="student", fps=32.0)
+    run = dataclasses.replace(load_run(tiny_run), role="student", fps=32.0)
     return export_run(run, tmp_path_factory.mktemp("exported")).folder.parent
 
 
 @pytest.fixture(scope="module")
-def model(finished_run: Path) -> AnticipationModel:
-    return load_model(finished_run)
+def model(tiny_run: Path) -> AnticipationModel:
+    return load_model(tiny_run)
 
 
 @pytest.mark.parametrize("size", [(64, 85), (1, 1), (33, 32)], ids=str)
@@ -85,7 +89,7 @@ def test_two_streams_have_five_channels() -> None:
     assert model.probabilities(np.zeros((1, 4, 8, 8, 5), np.uint8)).shape == (1, 2)
 
 
-def test_folders_that_hold_no_model(exported: Path, finished_run: Path, tmp_path: Path) -> None:
+def test_folders_that_hold_no_model(exported: Path, tiny_run: Path, tmp_path: Path) -> None:
     def refuse(path: Path) -> str:
         with pytest.raises(RunError) as caught:
             load_model(path)
@@ -101,6 +105,26 @@ def test_folders_that_hold_no_model(exported: Path, finished_run: Path, tmp_path
     (tmp_path / "1" / "config.json").unlink()
     assert "has no config.json" in refuse(tmp_path)
     run = tmp_path / "run"
-    shutil.copytree(finished_run, run)
+    shutil.copytree(tiny_run, run)
     (run / "model.keras").write_bytes(b"nonsense")
     assert "model.keras cannot be read" in refuse(run)
+
+
+def decode(frames: np.ndarray) -> np.ndarray:
+    return np.array([np.asarray(Image.open(io.BytesIO(data))) for data in frames.flat])
+
+
+def test_frames_are_encoded_without_loss():
+    clips = np.random.default_rng(0).integers(0, 256, (1, 2, 20, 30, 5), dtype=np.uint8)
+    inputs = make_inputs(clips, "rgb,flow", "encoded")
+    np.testing.assert_array_equal(decode(inputs["frames"][0]), clips[0, ..., :3])
+    assert inputs["flow_frames"].shape == (1, 2, 2)
+    np.testing.assert_array_equal(
+        decode(inputs["flow_frames"][0, 1]), np.moveaxis(clips[0, 1, ..., 3:], -1, 0)
+    )
+    assert set(make_inputs(clips, "rgb,flow", "serving_default")) == {"clips", "flow_clips"}
+    assert make_inputs(clips[..., 3:], "flow", "encoded")["frames"].shape == (1, 2, 2)
+
+
+def test_the_example_in_the_docstring() -> None:
+    assert doctest.testmod(module) == (0, 4)

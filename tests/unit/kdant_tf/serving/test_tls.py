@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trustme
-from click.testing import CliRunner
-from kdant_cli.main import main
 from model_server import GrpcServer, RestServer, ServedModel
 
 from kdant_tf.serving.client import connect
@@ -72,16 +70,3 @@ def test_a_server_that_speaks_no_tls(kind, served, exported, ca_file):
 def test_a_file_without_certificates(server, exported, tmp_path):
     (tmp_path / "ca.pem").write_text("none")
     assert "ca.pem, it holds none." in reach(server, exported, ca_file=tmp_path / "ca.pem")
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        (["--tls"], "--tls goes with --server HOST:PORT"),
-        (["--server", "localhost:1", "--ca-file", __file__], "--ca-file goes with --tls"),
-    ],
-)
-def test_options_that_do_nothing_are_refused(options, said, exported, tmp_path):
-    result = CliRunner().invoke(main, ["benchmark", str(exported), *options])
-    assert result.exit_code == 2
-    assert said in result.output

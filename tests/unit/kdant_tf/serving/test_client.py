@@ -1,9 +1,7 @@
 """REST and gRPC clients against a local server of TensorFlow Serving's protocol, and against others."""
 
 import dataclasses
-import io
 import json
-import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,15 +11,12 @@ import grpc
 import numpy as np
 import pytest
 from model_server import GrpcServer, RestServer, ServedModel, StatusError
-from PIL import Image
-from ruamel.yaml import YAML
 
 from kdant_tf.serving.client import check_answer, connect, make_client, read_description
-from kdant_tf.serving.model import AnticipationModel, encode_frames, load_model, make_inputs
+from kdant_tf.serving.model import AnticipationModel, encode_frames, load_model
 from kdant_tf.serving.server import Server, ServerError, UnavailableError
 from tf_records.errors import KdantError, RunError
 
-COMPOSE = Path(__file__).resolve().parents[2] / "docker" / "serving" / "compose.yaml"
 INTERNAL, RESOURCE_EXHAUSTED, UNAVAILABLE = 13, 8, 14
 
 
@@ -211,35 +206,3 @@ def test_a_description_is_an_exported_folder_a_version_or_its_config(exported, t
 def test_an_answer_of_another_model(outputs):
     with pytest.raises(ServerError, match=r"probabilities of shape \(2, 4\)\. Received: .*Does it serve"):
         check_answer(outputs, (2, 4), Server(host="a", port=1))
-
-
-def decode(frames: np.ndarray) -> np.ndarray:
-    return np.array([np.asarray(Image.open(io.BytesIO(data))) for data in frames.flat])
-
-
-def test_frames_are_encoded_without_loss():
-    clips = np.concatenate([draw_clips(1, 2, 20, 30), draw_clips(1, 2, 20, 30)[..., 1:]], axis=-1)
-    inputs = make_inputs(clips, "rgb,flow", "encoded")
-    np.testing.assert_array_equal(decode(inputs["frames"][0]), clips[0, ..., :3])
-    assert inputs["flow_frames"].shape == (1, 2, 2)
-    np.testing.assert_array_equal(
-        decode(inputs["flow_frames"][0, 1]), np.moveaxis(clips[0, 1, ..., 3:], -1, 0)
-    )
-    assert set(make_inputs(clips, "rgb,flow", "serving_default")) == {"clips", "flow_clips"}
-    assert make_inputs(clips[..., 3:], "flow", "encoded")["frames"].shape == (1, 2, 2)
-
-
-def test_the_health_check_of_the_compose_file(served):
-    probe = YAML(typ="safe").load(COMPOSE)["services"]["serving"]["healthcheck"]["test"][1:]
-    server = RestServer(served)
-    server.start()
-
-    def check() -> int:
-        command = [part.replace("/8501", f"/{server.port}") for part in probe]
-        return subprocess.run(command, capture_output=True, check=False).returncode
-
-    assert check() == 0
-    served.faults.append(StatusError(5, "Servable not found for request: Latest(kdant)"))
-    assert check() != 0
-    server.stop()
-    assert check() != 0

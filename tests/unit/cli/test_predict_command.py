@@ -1,0 +1,131 @@
+"""kdant predict with a model that answers at once: what is printed of it, and what is refused."""
+
+import dataclasses
+import json
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from kdant_cli.predict import predict
+from PIL import Image
+
+from kdant_tf.serving import model as models
+from kdant_tf.serving.model import AnticipationModel
+from tf_records.schema import ClipSpec
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> dict[str, AnticipationModel]:
+    """What every --model is loaded as, under "model"."""
+    held = {
+        "model": AnticipationModel(
+            name="constant",
+            classes=("clap", "golf"),
+            clip=ClipSpec(clip_frames=4, offset_frames=15),
+            modality="rgb",
+            short_side=32,
+            fps=30.0,
+            anticipates=True,
+            infer=lambda clips: np.tile(np.float32([0.25, 0.75]), (len(clips), 1)),
+        )
+    }
+    monkeypatch.setattr(models, "load_model", lambda folder: held["model"])
+    return held
+
+
+@pytest.fixture(scope="module")
+def video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """15 grey frames at 30 a second."""
+    path = tmp_path_factory.mktemp("video") / "grey.mp4"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate=30)
+        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        for number in range(15):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48, 3), 100, np.uint8), format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 30)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+def run(*args: object, code: int = 0, **settings: Any) -> Result:
+    result = CliRunner(**settings).invoke(predict, [*map(str, args), "--model", "student"])
+    assert result.exit_code == code, (result.stdout, result.stderr)
+    return result
+
+
+pytestmark = pytest.mark.usefixtures("model")
+
+
+def test_a_json_line_for_each_time(video: Path) -> None:
+    lines = [json.loads(line) for line in run(video, "--json-lines", "--top", 1).stdout.splitlines()]
+    assert [line["time_s"] for line in lines] == [0.1, 0.3667]
+    assert lines[0] == {
+        "source": str(video),
+        "time_s": 0.1,
+        "expected_s": 0.5,
+        "expected": [{"class": "golf", "probability": 0.75}],
+    }
+
+
+def test_plain_lines_and_what_computing_costs(video: Path) -> None:
+    result = run(video, "--threshold", 0.5, "--latency")
+    title, first, second, *table = result.stdout.splitlines()
+    assert title == f"{video}: last frame seen → when what is expected begins"
+    assert first.split() == ["0.10", "s", "→", "0.50", "s", "golf", "75.0", "%"]
+    assert second.split()[:2] == ["0.37", "s"]
+    assert "2, and 0 dropped" in "".join(table)
+    assert "0.400 s" in "".join(table)
+
+
+def test_a_table_that_moves_on_a_terminal(video: Path) -> None:
+    printed = run(video, env={"FORCE_COLOR": "1", "COLUMNS": "100"}).stdout
+    assert "0.37 s" in printed
+    assert "golf 75.0 %" in printed
+
+
+def test_a_model_that_knows_no_rate_takes_the_videos_and_says_so(
+    video: Path, model: dict[str, AnticipationModel]
+) -> None:
+    model["model"] = dataclasses.replace(model["model"], fps=None)
+    result = run(video, "--json-lines")
+    assert f"so that of {video} is taken: 30. Another one: --fps." in result.stderr
+    assert [json.loads(line)["time_s"] for line in result.stdout.splitlines()] == [0.1, 0.3667]
+    half = run(video, "--json-lines", "--fps", 15).stdout.splitlines()
+    assert json.loads(half[0])["time_s"] == 0.2
+
+
+def test_a_model_of_flow_has_to_be_told_which(video: Path, model: dict[str, AnticipationModel]) -> None:
+    model["model"] = dataclasses.replace(model["model"], modality="flow")
+    assert "--flow-algorithm tvl1, dis or farneback" in run(video, code=1).stderr
+    assert len(run(video, "--json-lines", "--flow-algorithm", "farneback").stdout.splitlines()) == 2
+
+
+def test_one_source_that_fails_does_not_keep_the_others(video: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "frame_1.png")
+    result = run(tmp_path, video, "--json-lines", code=1)
+    assert len(result.stdout.splitlines()) == 2
+    assert "has 1 frames at 30 a second" in result.stderr
+    assert "1 of 2 sources could not be gone through" in result.stderr
+
+
+def test_an_overlay_is_drawn_of_one_source(video: Path, tmp_path: Path) -> None:
+    out = tmp_path / "over.mp4"
+    assert f"Drew {out}" in run(video, "--json-lines", "--overlay", out).stderr
+    with av.open(str(out)) as container:
+        assert container.streams.video[0].frames == 15
+    assert "--overlay is for one source" in run(video, video, "--overlay", out, code=2).stderr
+    assert "--overlay is for one source" in run("rtsp://127.0.0.1:9/a", "--overlay", out, code=2).stderr
+
+
+@pytest.mark.parametrize(
+    "options",
+    [("--stride-s", "0"), ("--top", "0"), ("--threshold", "2"), ("--fps", "0"), ("--grpc",)],
+    ids=" ".join,
+)
+def test_wrong_usage(video: Path, options: tuple[str, ...]) -> None:
+    run(video, *options, code=2)
