@@ -30,8 +30,8 @@ from kdant_tf.runs import (
 )
 from kdant_tf.training.assembly import Assembly, plain_batch_norm
 from kdant_tf.training.job import Job
-from kdant_tf.visualization.curves import heat_map_pixels, plot_curves
-from kdant_tf.visualization.heat_maps import first_clips, heat_map_rows
+from kdant_tf.visualization.curves import plot_curves
+from kdant_tf.visualization.heat_maps import first_clips, heat_map_pixels, heat_map_rows
 from tf_records.files import atomic_path, write_text_atomically
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records, iterate_batches

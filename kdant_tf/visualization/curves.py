@@ -1,13 +1,11 @@
-"""Pictures of a training: its curves, and where its networks look (Figure 3)."""
+"""Curves: of a training against the epoch, and of accuracy against how much of a video a network sees."""
 
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -22,7 +20,8 @@ _CURVES = {
 }
 # Beside it, dashed, where epochs were validated.
 _VALIDATED = {"classification_loss": "validation_loss", "accuracy": "validation_accuracy"}
-_UNIT_SQUARE = (0, 1, 0, 1)
+# What accuracy is drawn against: the name in evaluation.json → in words.
+AGAINST = {"share": "share of the video seen", "tau": "seconds from the clip's end to the action"}
 
 
 def plot_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:
@@ -83,73 +82,6 @@ def _draw_rate_steps(axis: Axes, rows: Sequence[Mapping[str, float]], color: str
             axis.text(
                 epoch, 0.98, text, rotation=90, va="top", ha="right", fontsize=7, color="0.4", transform=place
             )
-
-
-def activation_magnitude(feature_map: np.ndarray) -> np.ndarray:
-    """Length of the feature vector at each place, averaged over time (§4.2, Figure 3).
-
-    Args:
-        feature_map: float `(T, H, W, d)`.
-
-    Returns:
-        float `(H, W)`.
-    """
-    return np.linalg.norm(feature_map, axis=-1).mean(axis=0)
-
-
-def heat_map_pixels(rows: Sequence[Mapping[str, Any]]) -> np.ndarray:
-    """A row a sample: the frame shown and, over it, each network's activation magnitude.
-
-    The redder, the larger, as in Figure 3. Each map is scaled to its own range: it shows where, not
-    how much.
-
-    Args:
-        rows: dicts with "title", and "panels": name → (frame float `(H, W, 3)` in [0, 1],
-            magnitude `(h, w)` or None for the bare frame).
-
-    Returns:
-        uint8 `(height, width, 3)`.
-    """
-    canvas = FigureCanvasAgg(_heat_map_figure(rows))
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]
-
-
-def _heat_map_figure(rows: Sequence[Mapping[str, Any]]) -> Figure:
-    columns = len(rows[0]["panels"])
-    figure = Figure(figsize=(2.2 * columns, 2.4 * len(rows) + 0.3), layout="constrained")
-    axes = figure.subplots(len(rows), columns, squeeze=False)
-    for row_axes, row in zip(axes, rows, strict=True):
-        for axis, (name, (frame, magnitude)) in zip(row_axes, row["panels"].items(), strict=True):
-            axis.imshow(frame if magnitude is None else _grey(frame), extent=_UNIT_SQUARE)
-            if magnitude is not None:
-                axis.imshow(_red(magnitude), extent=_UNIT_SQUARE, interpolation="bilinear")
-            axis.set(xticks=[], yticks=[])
-            if row is rows[0]:
-                axis.set_title(name, fontsize=9)
-        row_axes[0].set_ylabel(row["title"], fontsize=9)
-    return figure
-
-
-def _grey(frame: np.ndarray) -> np.ndarray:
-    return np.repeat(frame.mean(axis=-1, keepdims=True), 3, axis=-1)
-
-
-def _red(magnitude: np.ndarray) -> np.ndarray:
-    """`(h, w)` → RGBA `(h, w, 4)`: pure red, the more opaque the larger."""
-    span = np.ptp(magnitude)
-    share = (magnitude - magnitude.min()) / span if span > 0 else np.zeros_like(magnitude)
-    red = np.broadcast_to((0.9, 0.0, 0.0), (*magnitude.shape, 3))
-    return np.concatenate([red, 0.8 * share[..., None]], axis=-1)
-
-
-# Accuracy against how much of each video a network sees, or how long before the action it has to say.
-#
-# No TensorFlow here.
-
-
-# Names in evaluation.json of what accuracy is drawn against, and in words.
-AGAINST = {"share": "share of the video seen", "tau": "seconds from the clip's end to the action"}
 
 
 def plot_accuracy_against(

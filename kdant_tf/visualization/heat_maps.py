@@ -1,4 +1,6 @@
-"""Figure 3: what each network holds active in the same clip, beside what R sees in the action."""
+"""Figure 3: how long each network's feature vectors are at each place of the same clip."""
+
+from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,41 +10,95 @@ from typing import Any
 import keras
 import matplotlib
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
 from kdant_tf.models.networks import feature_map_name
-from kdant_tf.visualization.curves import activation_magnitude
-from kdant_tf.visualization.style import GREY, fit_note, save, shorten, wrap
+from kdant_tf.visualization.style import GREY, fit_note, save, shorten, to_pixels, wrap
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records, iterate_batches
+
+# Lightness rises all the way, so that it can be read in grey too.
+_COLOURS = matplotlib.colormaps["inferno"]
+_UNIT_SQUARE = (0, 1, 0, 1)
+# Inches: a picture's side, the gap beside it, the room for its title, for the row's title, and for the colour bar.
+_SIDE, _GAP, _TITLE, _LEFT, _BAR = 1.75, 0.12, 0.42, 0.4, 0.95
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class HeatMap:
+    """A frame, and how active a network is at each place of it.
+
+    Args:
+        frame: RGB `(S, S, 3)` in [0, 1].
+        magnitude: `activation_magnitude` `(H, W)` to draw over it, or None for the bare frame.
+        title: above it, such as what the network predicts.
+        wrong: the prediction is wrong; the border is dashed then.
+    """
+
+    frame: np.ndarray
+    magnitude: np.ndarray | None = None
+    title: str = ""
+    wrong: bool = False
+
+
+def activation_magnitude(feature_map: np.ndarray) -> np.ndarray:
+    """Length of the feature vector at each place, averaged over time (§4.2, Figure 3).
+
+    Args:
+        feature_map: float `(T, H, W, d)`.
+
+    Returns:
+        float `(H, W)`.
+    """
+    magnitude: np.ndarray = np.linalg.norm(feature_map, axis=-1).mean(axis=0)
+    return magnitude
+
+
+def plot_heat_maps(rows: Mapping[str, Mapping[str, HeatMap]], path: Path, *, note: str = "") -> Path:
+    """A row a sample, a column a network; one colour scale for each row.
+
+    It goes from the smallest to the largest value in the row, so that networks compare in amount too. A
+    ring stands at the largest of each map. A wrong prediction has a cross and a dashed border.
+
+    Args:
+        rows: title → name of the column → heat map, with the same columns in each row.
+        path: PNG to write.
+        note: below all.
+
+    Returns:
+        `path`.
+    """
+    return save(_draw_rows(rows, note), path)
+
+
+def heat_map_pixels(rows: Mapping[str, Mapping[str, HeatMap]]) -> np.ndarray:
+    """The same picture in memory, such as for TensorBoard: uint8 `(height, width, 3)`."""
+    return to_pixels(_draw_rows(rows, ""))
 
 
 def heat_map_rows(
     titles: Sequence[str],
-    shown: tuple[str, np.ndarray],
+    bare: tuple[str, np.ndarray],
     columns: Mapping[str, tuple[np.ndarray, keras.Model]],
-) -> list[dict[str, Any]]:
+) -> dict[str, dict[str, HeatMap]]:
     """Rows for `heat_map_pixels`, one a clip.
 
     Args:
-        titles: of the rows.
-        shown: name and clips of the first column, which shows them bare.
+        titles: of the rows, each another one.
+        bare: name and clips `(N, T, S, S, C)` of the first column, which has no network.
         columns: name → clips, and the network that sees them, with a map in space.
     """
-    name, clips = shown
-    panels: dict[str, Any] = {name: [_bare_panel(clip) for clip in clips]}
+    name, clips = bare
+    rows = {title: {name: _bare_heat_map(clip)} for title, clip in zip(titles, clips, strict=True)}
     for name, (clips, network) in columns.items():
         maps = keras.ops.convert_to_numpy(network(clips, training=False)[feature_map_name(network)])
-        frames = [_middle_frame(clip) for clip in clips]
-        panels[name] = [
-            (frame, activation_magnitude(m.astype("float32"))) for frame, m in zip(frames, maps, strict=True)
-        ]
-    return [
-        {"title": title, "panels": {name: cells[i] for name, cells in panels.items()}}
-        for i, title in enumerate(titles)
-    ]
+        for row, clip, feature_map in zip(rows.values(), clips, maps, strict=True):
+            magnitude = activation_magnitude(feature_map.astype("float32"))
+            row[name] = HeatMap(frame=_middle_frame(clip), magnitude=magnitude)
+    return rows
 
 
 def first_clips(
@@ -76,9 +132,11 @@ def first_clips(
     return clips
 
 
-def _bare_panel(clip: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """The middle frame; of features, which show none, how large they are."""
-    return _middle_frame(clip), None if clip.shape[-1] <= 3 else activation_magnitude(clip)
+def _bare_heat_map(clip: np.ndarray) -> HeatMap:
+    """The middle frame; of features, which have none, their magnitude."""
+    return HeatMap(
+        frame=_middle_frame(clip), magnitude=None if clip.shape[-1] <= 3 else activation_magnitude(clip)
+    )
 
 
 def _middle_frame(clip: np.ndarray) -> np.ndarray:
@@ -89,117 +147,69 @@ def _middle_frame(clip: np.ndarray) -> np.ndarray:
     return np.pad(frame, ((0, 0), (0, 0), (0, 3 - frame.shape[-1])), constant_values=0.5)
 
 
-# Figure 3: how long the feature vectors of each network are at each place of the same clip.
-
-
-# Also told apart where all is grey: lightness rises all the way.
-_COLOURS = matplotlib.colormaps["inferno"]
-_UNIT_SQUARE = (0, 1, 0, 1)
-_SIDE, _TITLE, _BAR = 1.75, 0.42, 0.95
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Panel:
-    """One picture of a row.
-
-    Args:
-        frame: RGB `(S, S, 3)` in [0, 1].
-        magnitude: `(H, W)` to draw over it, or None for the bare frame.
-        title: above it, such as what the network says.
-        wrong: what it says is wrong; the picture's border is dashed then.
-    """
-
-    frame: np.ndarray
-    magnitude: np.ndarray | None = None
-    title: str = ""
-    wrong: bool = False
-
-
-def plot_magnitudes(rows: Mapping[str, Mapping[str, Panel]], path: Path, *, note: str = "") -> Path:
-    """A row a sample, a column a network; one colour scale for each row.
-
-    It goes from the smallest to the largest value in the row, so that networks compare in amount too. A
-    ring stands at the largest of each map. What a network says wrongly has a cross and a dashed border.
-
-    Args:
-        rows: title → name of the column → panel, with the same columns in each row.
-        path: PNG to write.
-        note: below all.
-
-    Returns:
-        `path`.
-    """
+def _draw_rows(rows: Mapping[str, Mapping[str, HeatMap]], note: str) -> Figure:
     names = {name: wrap(shorten(name, 48), 24) for name in next(iter(rows.values()))}
-    width = len(names) * (_SIDE + 0.12) + 0.45 + _BAR
+    width = len(names) * (_SIDE + _GAP) + _LEFT + 0.05 + _BAR
     lines = fit_note(note, width - 0.6)
     bottom = 0.1 + (0.16 * (2 + lines.count("\n")) if note else 0)
     top = 0.13 + 0.16 * max(2, *(1 + name.count("\n") for name in names.values()))
-    height = _SIDE + _TITLE
-    total = top + len(rows) * height + bottom
+    total = top + len(rows) * (_SIDE + _TITLE) + bottom
     figure = Figure(figsize=(width, total))
-    for i, (title, row) in enumerate(rows.items()):
-        scale = shared_scale([*row.values()])
-        for j, (name, panel) in enumerate(row.items()):
-            left = 0.4 + j * (_SIDE + 0.12)
-            low = total - top - i * height - _TITLE - _SIDE + 0.12
-            axis = figure.add_axes((left / width, low / total, _SIDE / width, _SIDE / total))
-            _draw(axis, panel, scale)
-            if i == 0:
-                figure.text(
-                    (left + _SIDE / 2) / width,
-                    1 - 0.5 * top / total,
-                    names[name],
-                    ha="center",
-                    va="center",
-                    fontsize=9,
-                    fontweight="bold",
-                )
-            if j == 0:
-                axis.set_ylabel(shorten(title, 24), fontsize=9.5)
+    lefts = {name: _LEFT + column * (_SIDE + _GAP) for column, name in enumerate(names)}
+    for name, left in lefts.items():
+        place = ((left + _SIDE / 2) / width, 1 - 0.5 * top / total)
+        figure.text(*place, names[name], ha="center", va="center", fontsize=9, fontweight="bold")
+    for number, (title, row) in enumerate(rows.items()):
+        low = total - top - number * (_SIDE + _TITLE) - _TITLE - _SIDE + 0.12
+        scale = _shared_scale([*row.values()])
+        axes = [
+            figure.add_axes((lefts[name] / width, low / total, _SIDE / width, _SIDE / total)) for name in row
+        ]
+        for axis, heat_map in zip(axes, row.values(), strict=True):
+            _draw_heat_map(axis, heat_map, scale)
+        axes[0].set_ylabel(shorten(title, 24), fontsize=9.5)
         bar = ((width - _BAR + 0.1) / width, low / total, 0.13 / width, _SIDE / total)
         _draw_bar(figure.add_axes(bar), scale)
-    figure.text(0.4 / width, (bottom - 0.04) / total, lines, fontsize=8, color=GREY, va="top")
-    return save(figure, path)
+    figure.text(_LEFT / width, (bottom - 0.04) / total, lines, fontsize=8, color=GREY, va="top")
+    return figure
 
 
-def shared_scale(panels: Sequence[Panel]) -> Normalize:
-    """From the smallest to the largest magnitude of all panels."""
-    drawn = [panel.magnitude for panel in panels if panel.magnitude is not None]
+def _shared_scale(heat_maps: Sequence[HeatMap]) -> Normalize:
+    """From the smallest to the largest magnitude of a row."""
+    drawn = [each.magnitude for each in heat_maps if each.magnitude is not None]
     low, high = min(float(each.min()) for each in drawn), max(float(each.max()) for each in drawn)
     return Normalize(low, high if high > low else low + 1)
 
 
-def _draw(axis: Any, panel: Panel, scale: Normalize) -> None:
+def _draw_heat_map(axis: Axes, heat_map: HeatMap, scale: Normalize) -> None:
     axis.set(xticks=[], yticks=[])
-    axis.set_title(panel.title, fontsize=8.5, pad=3)
-    if panel.magnitude is None:
-        axis.imshow(panel.frame, extent=_UNIT_SQUARE)
+    axis.set_title(heat_map.title, fontsize=8.5, pad=3)
+    if heat_map.magnitude is None:
+        axis.imshow(heat_map.frame, extent=_UNIT_SQUARE)
     else:
-        grey = 0.15 + 0.85 * panel.frame.mean(axis=-1)
+        grey = 0.15 + 0.85 * heat_map.frame.mean(axis=-1)
         axis.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=_UNIT_SQUARE)
-        axis.imshow(
-            panel.magnitude,
-            cmap=_COLOURS,
-            norm=scale,
-            alpha=0.62,
-            extent=_UNIT_SQUARE,
-            interpolation="bilinear",
-        )
-        rows, columns = panel.magnitude.shape
-        y, x = np.unravel_index(np.argmax(panel.magnitude), panel.magnitude.shape)
-        place = ((x + 0.5) / columns, 1 - (y + 0.5) / rows)
-        for size, colour in ((9, "black"), (7, "white")):
-            axis.plot(*place, "o", ms=size, mfc="none", mec=colour, mew=1.3)
+        style: dict[str, Any] = {"cmap": _COLOURS, "norm": scale, "alpha": 0.62}
+        axis.imshow(heat_map.magnitude, extent=_UNIT_SQUARE, interpolation="bilinear", **style)
+        _draw_ring(axis, heat_map.magnitude)
         axis.set(xlim=(0, 1), ylim=(0, 1))
     for spine in axis.spines.values():
         spine.set(
             color="black",
-            linewidth=1.6 if panel.wrong else 0.8,
-            linestyle=(0, (3, 2)) if panel.wrong else "-",
+            linewidth=1.6 if heat_map.wrong else 0.8,
+            linestyle=(0, (3, 2)) if heat_map.wrong else "-",
         )
 
 
-def _draw_bar(axis: Any, scale: Normalize) -> None:
+def _draw_ring(axis: Axes, magnitude: np.ndarray) -> None:
+    """Around the largest."""
+    rows, columns = magnitude.shape
+    y, x = np.unravel_index(np.argmax(magnitude), magnitude.shape)
+    for size, colour in ((9, "black"), (7, "white")):
+        axis.plot((x + 0.5) / columns, 1 - (y + 0.5) / rows, "o", ms=size, mfc="none", mec=colour, mew=1.3)
+
+
+def _draw_bar(axis: Axes, scale: Normalize) -> None:
     bar = axis.figure.colorbar(ScalarMappable(scale, _COLOURS), cax=axis, alpha=0.75)
     bar.set_label("length of the vector", fontsize=8)
     axis.tick_params(labelsize=8)

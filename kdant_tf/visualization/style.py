@@ -1,9 +1,10 @@
-"""What all pictures share: colours that colour-blind people tell apart, marks, and files that are whole."""
+"""What all pictures share: colours that colour-blind people can distinguish, markers, names, and saving."""
 
 import itertools
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -17,11 +18,11 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">")
 DASHES = ("-", "--", "-.", ":")
 GREY = "#666666"
 DPI = 110
-RIGHT, WRONG = "✓", "✗"
+CORRECT, WRONG = "✓", "✗"
 
 
 def mark_of(number: int) -> tuple[str, str]:
-    """Colour and marker of the number-th class or network; as pairs they repeat after 40."""
+    """Colour and marker of the number-th class or network, counted from 0; as pairs they repeat after 40."""
     return OKABE_ITO[number % len(OKABE_ITO)], MARKERS[number % len(MARKERS)]
 
 
@@ -49,10 +50,10 @@ def fit_note(text: str, inches: float) -> str:
     return wrap(text, max(20, int(16.5 * inches)))
 
 
-def verdict(classes: Sequence[str], probabilities: np.ndarray, label: int) -> str:
-    """What a network says of a sample: a tick or a cross, its first class, and the probability of that."""
+def describe_prediction(classes: Sequence[str], probabilities: np.ndarray, label: int) -> str:
+    """A tick or a cross, the most probable class, and its probability: "✓ golf 0.93"."""
     first = int(np.argmax(probabilities))
-    mark = RIGHT if first == label else WRONG
+    mark = CORRECT if first == label else WRONG
     return f"{mark} {shorten(classes[first])} {probabilities[first]:.2f}"
 
 
@@ -76,6 +77,14 @@ def save(figure: Figure, path: Path) -> Path:
     with atomic_path(path) as temporary:
         figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
     return path
+
+
+def to_pixels(figure: Figure) -> np.ndarray:
+    """A figure as it would be saved: uint8 `(height, width, 3)`."""
+    figure.set_dpi(DPI)
+    canvas: Any = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 def unique_names(paths: Sequence[Path]) -> Mapping[Path, str]:
