@@ -114,9 +114,9 @@ def evaluate(
         else:
             result = evaluation.evaluate_run(runs[0], opened, view=view, **same)
     if pictures:
-        from kdant_tf.visualization.visualize import draw_beside
+        from kdant_tf.visualization.visualize import draw_evaluation
 
-        draw_beside(runs[0], opened, split)
+        draw_evaluation(runs[0], opened, split)
     if shares:
         title = f"{run} on the first part of each video of {records} ({split})"
         _print_curve(title, "share", [percent(point.x) for point in curve], curve, as_json)

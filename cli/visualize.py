@@ -5,12 +5,11 @@ from typing import Any
 
 import click
 
+from kdant_tf.visualization import PICTURES, PROJECTIONS
 from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
 from .command import FOLDER, NAMES, KdantCommand, NameList, json_option, records_option
-
-PICTURES = ("heat-maps", "drift", "confusion", "per-class", "reliability", "earliness", "curves", "features")
 
 
 @click.command("visualize", cls=KdantCommand, short_help="Draw where networks look and what they confuse.")
@@ -43,7 +42,7 @@ PICTURES = ("heat-maps", "drift", "confusion", "per-class", "reliability", "earl
 )
 @click.option(
     "--projection",
-    type=click.Choice(["pca", "tsne"]),
+    type=click.Choice(PROJECTIONS),
     default="pca",
     show_default=True,
     help="Of the pooled features; tsne needs the extra plots.",
@@ -68,28 +67,21 @@ def visualize(
 
     loaded = [load_run(folder) for folder in runs]
     start_tensorflow()
-    from kdant_tf.visualization.visualize import Choice
+    from kdant_tf.visualization.visualize import PictureOptions
     from kdant_tf.visualization.visualize import visualize as draw
-    from tf_records.records import Records
 
     from .output import CountProgress, print_json, print_table
 
-    opened = Records.open(records, split=options["split"])
     with CountProgress("evaluating windows", None) as progress:
-        drawn, left_out = draw(
-            loaded,
-            opened,
-            out,
-            Choice(**options | {"pictures": options["pictures"] or None}),
-            overwrite=overwrite,
-            on_batch=progress.advance,
+        drawn, omitted = draw(
+            loaded, records, out, PictureOptions(**options), overwrite=overwrite, on_batch=progress.advance
         )
-    for each in left_out:
+    for each in omitted:
         click.echo(f"Left out {each.kind}: {each.reason}", err=True)
     if as_json:
         files = [{"path": str(each.path), "picture": each.kind, "of": each.of} for each in drawn]
         print_json(
-            {"files": files, "left_out": [{"picture": each.kind, "reason": each.reason} for each in left_out]}
+            {"files": files, "left_out": [{"picture": each.kind, "reason": each.reason} for each in omitted]}
         )
         return
     rows = [(each.kind, "" if each.of is None else each.of, each.path.name) for each in drawn]

@@ -13,7 +13,7 @@ from kdant_tf.models.networks import load_network
 from kdant_tf.runs import Run, inherited_settings, load_run
 from kdant_tf.serving.export import export_run
 from kdant_tf.training.train import train
-from kdant_tf.visualization.visualize import Choice, visualize
+from kdant_tf.visualization.visualize import visualize
 from tf_records.files import claim_folder
 from tf_records.plan import BuildOptions
 from tf_records.records import Records
@@ -79,7 +79,7 @@ def run_demo(
     evaluations = {name: evaluate_run(run, records, network=networks[name]) for name, run in runs.items()}
     pictures = out / "pictures"
     loaded = {run.folder: networks[name] for name, run in runs.items()}
-    visualize(list(runs.values()), records, pictures, Choice(), networks=loaded)
+    visualize(list(runs.values()), records, pictures, networks=loaded)
     return DemoResult(
         evaluations=evaluations,
         chance=1 / len(records.manifest.classes),

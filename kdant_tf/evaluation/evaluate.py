@@ -148,7 +148,7 @@ def evaluate_run(
         worst = min((each for each in result.per_class if each.samples), key=lambda each: each.top1)
         mistaken = result.predictions.ids[~result.predictions.correct()]
     """
-    run, records = _open(run, records, split)
+    (run,), records = read_inputs([run], records, split)
     view = default_view(run) if view is None else _check_view(view)
     predictions = predict_run(run, records, view=view, split=split, network=network, on_batch=on_batch)
     save_predictions(run.folder / PREDICTIONS_NAME, f"{view}/{split}", predictions)
@@ -178,13 +178,13 @@ def evaluate_streams(
     Raises:
         RunError: records that do not fit a run, or runs with other samples or classes.
     """
-    opened = [_open(run, records, split) for run in runs]
-    (first, records), *_ = opened
+    opened, records = read_inputs(runs, records, split)
+    first = opened[0]
     view = default_view(first) if view is None else _check_view(view)
-    streams = [predict_run(run, records, view=view, split=split, on_batch=on_batch) for run, _ in opened]
+    streams = [predict_run(run, records, view=view, split=split, on_batch=on_batch) for run in opened]
     fused = fuse(streams, weights)
     result = _summarize(first, records, fused, view, split)
-    fusion = {"runs": [str(run.folder) for run, _ in opened], "weights": list(weights)}
+    fusion = {"runs": [str(run.folder) for run in opened], "weights": list(weights)}
     record_evaluation(first, f"{view}, fused", {**result.to_dict(), "fusion": fusion})
     return result
 
@@ -207,7 +207,7 @@ def evaluate_observed_shares(
     Raises:
         RunError: the records' future segments are not whole videos, or do not fit the run.
     """
-    run, records = _open(run, records, split)
+    (run,), records = read_inputs([run], records, split)
     if "observed_fraction" not in records.manifest.options:
         raise RunError(
             f"Accuracy against the observed share needs records whose test samples are whole videos, as "
@@ -243,7 +243,7 @@ def evaluate_anticipation_times(
     Raises:
         RunError: the records keep no, or too few, frames for that, or do not fit the run.
     """
-    run, records = _open(run, records, split)
+    (run,), records = read_inputs([run], records, split)
     longest_s = records.manifest.longest_anticipation_s
     if longest_s is None or max(taus_s) > longest_s:
         raise RunError(
@@ -274,10 +274,12 @@ def _keep_curve(
     return points
 
 
-def _open(run: RunOrFolder, records: RecordsOrFolder, split: str) -> tuple[Run, Records]:
-    """Reads what was given as a folder."""
+def read_inputs(
+    runs: Sequence[RunOrFolder], records: RecordsOrFolder, split: str
+) -> tuple[list[Run], Records]:
+    """Reads what was given as folders."""
     return (
-        run if isinstance(run, Run) else load_run(run),
+        [run if isinstance(run, Run) else load_run(run) for run in runs],
         records if isinstance(records, Records) else Records.open(records, split=split),
     )
 

@@ -1,4 +1,7 @@
-"""Networks that a page shows side by side, since they saw the same samples. No TensorFlow here."""
+"""What a page is about: runs or a study, and their networks in groups of the same samples.
+
+No TensorFlow here.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,76 @@ from tf_records.errors import RunError
 from tf_records.manifest import load_manifest
 from tf_records.remote_path import RecordPath
 
+# That a page compares.
 MOST_NETWORKS = 8
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ReportedRuns:
+    """The runs that a page is about, and what they were evaluated on.
+
+    Args:
+        title: of the page.
+        runs: name on the page → run.
+        networks: these runs on the segments that they were evaluated on.
+        study: its folder; None for runs that were given one by one.
+        tables: of the study → what study.json says of each.
+    """
+
+    title: str
+    runs: Mapping[str, Run]
+    networks: Sequence[EvaluatedRun]
+    study: Path | None = None
+    tables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def load_reported_runs(folders: Sequence[Path]) -> ReportedRuns:
+    """Reads run folders, or one study's folder.
+
+    Raises:
+        RunError: no run or study, a run that has not finished or was not evaluated, a study without finished
+            runs, or a study beside others.
+    """
+    studies = [folder for folder in folders if (folder / STUDY_NAME).is_file()]
+    if studies and len(folders) > 1:
+        raise RunError(
+            f"A page is about runs or about one study. Received {len(folders)} folders, of which "
+            f"{studies[0]} is a study. Give it alone."
+        )
+    return _load_study(studies[0]) if studies else _load_runs(folders)
+
+
+def _load_runs(folders: Sequence[Path]) -> ReportedRuns:
+    if len({folder.resolve() for folder in folders}) < len(folders):
+        raise RunError(f"Each run should be given once. Received: {', '.join(map(str, folders))}.")
+    runs = {str(folder): load_run(folder) for folder in folders}
+    networks: list[EvaluatedRun] = []
+    for name, run in runs.items():
+        found = read_evaluated(run, name)
+        if not found:
+            raise RunError(
+                f"Run {run.folder} was not evaluated yet. Evaluate it first: {evaluate_command(run.folder)}."
+            )
+        networks += found
+    title = f"Run {folders[0]}" if len(folders) == 1 else f"{len(folders)} runs"
+    return ReportedRuns(title=title, runs=runs, networks=networks)
+
+
+def _load_study(folder: Path) -> ReportedRuns:
+    tables = StudyFile(folder).fields["tables"]
+    try:
+        names = list(dict.fromkeys(run["name"] for about in tables.values() for run in about["runs"]))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise RunError(f"{folder / STUDY_NAME} cannot be read: {error!r}. Run the study again.") from error
+    finished = [name for name in names if (run_folder(folder, name) / MODEL_NAME).is_file()]
+    if not finished:
+        raise RunError(
+            f"Study {folder} has no finished run yet. Go on with it: kdant reproduce … --out {folder} "
+            f"--resume."
+        )
+    runs = {name: load_run(run_folder(folder, name)) for name in finished}
+    networks = [each for name, run in runs.items() for each in read_evaluated(run, name)]
+    return ReportedRuns(title=f"Study {folder}", runs=runs, networks=networks, study=folder, tables=tables)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,18 +119,18 @@ class Group:
 
     @property
     def predictions(self) -> dict[str, Predictions]:
-        """Title → what the network said."""
+        """Title → predictions."""
         return {each.title: each.predictions for each in self.networks if each.predictions is not None}
 
     @property
-    def judge(self) -> EvaluatedRun:
-        """By whose answers samples are chosen: the last student of the paper's loss, or the last student."""
+    def main(self) -> EvaluatedRun:
+        """Its predictions choose the samples: the last student of the paper's loss, or the last student."""
         students = [each for each in self.networks if each.run.role == "student"]
         proposed = [each for each in students if each.run.config.feature_loss == "bidirectional"]
         return (proposed or students or list(self.networks))[-1]
 
 
-def group_networks(subject: Subject, records: Sequence[RecordPath]) -> list[Group]:
+def group_networks(reported: ReportedRuns, records: Sequence[RecordPath]) -> list[Group]:
     """A group for each record folder, or one group without records; none where no predictions are kept.
 
     Of a study, the runs of the first seed stand for all.
@@ -67,9 +139,9 @@ def group_networks(subject: Subject, records: Sequence[RecordPath]) -> list[Grou
         RunError: records that do not fit, or of which no predictions are kept.
     """
     if records:
-        return [_fit(subject, folder) for folder in records]
-    networks = [each for each in subject.networks if each.predictions is not None]
-    if subject.study is not None and networks:
+        return [_fit(reported, folder) for folder in records]
+    networks = [each for each in reported.networks if each.predictions is not None]
+    if reported.study is not None and networks:
         networks = _first_seed(
             [each for each in networks if each.run.records_sha256 == networks[0].run.records_sha256]
         )
@@ -77,16 +149,16 @@ def group_networks(subject: Subject, records: Sequence[RecordPath]) -> list[Grou
     return [Group(networks=networks[:MOST_NETWORKS], records=None)] if networks else []
 
 
-def _fit(subject: Subject, folder: RecordPath) -> Group:
+def _fit(reported: ReportedRuns, folder: RecordPath) -> Group:
     manifest = load_manifest(folder)
     sha256 = manifest_sha256(folder)
-    own = [each for each in subject.networks if each.run.records_sha256 == sha256]
-    if subject.study is not None and not own:
+    own = [each for each in reported.networks if each.run.records_sha256 == sha256]
+    if reported.study is not None and not own:
         raise RunError(
-            f"No evaluated run of study {subject.study} is of records {folder}. Give the records that "
-            f"it was made with; {subject.study / 'study.json'} names them."
+            f"No evaluated run of study {reported.study} is of records {folder}. Give the records that "
+            f"it was made with; {reported.study / 'study.json'} names them."
         )
-    own = _first_seed(own) if subject.study is not None else own or list(subject.networks)
+    own = _first_seed(own) if reported.study is not None else own or list(reported.networks)
     for each in own:
         each.run.check_records(manifest, folder)
     networks = [each for each in own if each.predictions is not None]
@@ -118,7 +190,7 @@ def _first_seed(networks: Sequence[EvaluatedRun]) -> list[EvaluatedRun]:
 
 
 def _same_samples(networks: Sequence[EvaluatedRun]) -> list[EvaluatedRun]:
-    """Those that saw the samples of the first one, with the same classes."""
+    """Those with predictions of the same samples as the first one's, of the same classes."""
     return [
         each
         for each in networks
@@ -128,74 +200,3 @@ def _same_samples(networks: Sequence[EvaluatedRun]) -> list[EvaluatedRun]:
         and np.array_equal(each.predictions.ids, networks[0].predictions.ids)
         and np.array_equal(each.predictions.labels, networks[0].predictions.labels)
     ]
-
-
-# What a page is about: runs, or the finished runs of a study. No TensorFlow here.
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Subject:
-    """Runs and what they were evaluated on.
-
-    Args:
-        title: of the page.
-        runs: name on the page → run.
-        networks: these runs on the segments that they were evaluated on.
-        study: its folder; None for runs that were given one by one.
-        tables: of the study → what study.json says of each.
-    """
-
-    title: str
-    runs: Mapping[str, Run]
-    networks: Sequence[EvaluatedRun]
-    study: Path | None = None
-    tables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def load_subject(folders: Sequence[Path]) -> Subject:
-    """Reads run folders, or one study's folder.
-
-    Raises:
-        RunError: no run or study, a run that has not finished or was not evaluated, a study without finished
-            runs, or a study beside others.
-    """
-    studies = [folder for folder in folders if (folder / STUDY_NAME).is_file()]
-    if studies and len(folders) > 1:
-        raise RunError(
-            f"A page is about runs or about one study. Received {len(folders)} folders, of which "
-            f"{studies[0]} is a study. Give it alone."
-        )
-    return _load_study(studies[0]) if studies else _load_runs(folders)
-
-
-def _load_runs(folders: Sequence[Path]) -> Subject:
-    if len({folder.resolve() for folder in folders}) < len(folders):
-        raise RunError(f"Each run should be given once. Received: {', '.join(map(str, folders))}.")
-    runs = {str(folder): load_run(folder) for folder in folders}
-    networks: list[EvaluatedRun] = []
-    for name, run in runs.items():
-        found = read_evaluated(run, name)
-        if not found:
-            raise RunError(
-                f"Run {run.folder} was not evaluated yet. Evaluate it first: {evaluate_command(run.folder)}."
-            )
-        networks += found
-    title = f"Run {folders[0]}" if len(folders) == 1 else f"{len(folders)} runs"
-    return Subject(title=title, runs=runs, networks=networks)
-
-
-def _load_study(folder: Path) -> Subject:
-    tables = StudyFile(folder).fields["tables"]
-    try:
-        names = list(dict.fromkeys(run["name"] for about in tables.values() for run in about["runs"]))
-    except (KeyError, TypeError, AttributeError) as error:
-        raise RunError(f"{folder / STUDY_NAME} cannot be read: {error!r}. Run the study again.") from error
-    finished = [name for name in names if (run_folder(folder, name) / MODEL_NAME).is_file()]
-    if not finished:
-        raise RunError(
-            f"Study {folder} has no finished run yet. Go on with it: kdant reproduce … --out {folder} "
-            f"--resume."
-        )
-    runs = {name: load_run(run_folder(folder, name)) for name in finished}
-    networks = [each for name, run in runs.items() for each in read_evaluated(run, name)]
-    return Subject(title=f"Study {folder}", runs=runs, networks=networks, study=folder, tables=tables)

@@ -1,4 +1,4 @@
-"""From a Page to one HTML file."""
+"""A page: the parts it consists of, as plain text and pictures, and the one HTML file made of them."""
 
 from __future__ import annotations
 
@@ -17,38 +17,15 @@ from PIL import Image
 from tf_records.files import write_text_atomically
 
 _FOLDER = Path(__file__).parent
-
-
-def write_page(page: Page, path: Path) -> int:
-    """Writes a page, whole or not at all; returns its size in bytes."""
-    text = render_page(page)
-    write_text_atomically(path, text)
-    return len(text.encode("utf-8"))
-
-
-def render_page(page: Page) -> str:
-    """HTML that fetches nothing: style, script and pictures are inside. The same page gives the same text."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_FOLDER),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    style, script = (Markup((_FOLDER / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
-    return environment.get_template("page.html.j2").render(page=page, style=style, script=script)
-
-
-# What a page consists of, before it is HTML: plain text, which the templates escape.
+_QUALITY = 90
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class TableCell:
     """Of a table.
 
     Args:
-        text: shown.
+        text: as the page has it.
         key: number to sort by in place of the text; None sorts last in a column of numbers.
     """
 
@@ -70,19 +47,12 @@ class Table:
     kind: ClassVar[str] = "table"
     caption: str
     columns: Sequence[str]
-    rows: Sequence[Sequence[Cell]]
+    rows: Sequence[Sequence[TableCell]]
     note: str = ""
 
     def is_numeric(self, column: int) -> bool:
         """Whether its cells have numbers to sort by."""
         return any(row[column].key is not None for row in self.rows)
-
-
-def interval_cell(value: float, low: float, high: float) -> Cell:
-    """A difference of accuracies with its interval, in percentage points."""
-    # Adding zero makes a zero of what was rounded to minus zero.
-    shown = [round(100 * part, 1) + 0.0 for part in (value, low, high)]
-    return Cell(text="{:+.1f} ({:+.1f} to {:+.1f})".format(*shown), key=value)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,16 +76,16 @@ class Picture:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Guess:
-    """A class that a network named: with its probability, and whether it is the label."""
+    """A class that a network finds probable, and whether it is the label."""
 
     name: str
     probability: float
-    right: bool
+    correct: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """A sample's two clips side by side, and what each network said.
+    """A sample's two clips side by side, and the most probable classes by each network.
 
     Args:
         label: name of its class.
@@ -124,7 +94,7 @@ class Clip:
         width, height: in pixels.
         frames: of each clip.
         times: of the clips in the video, in words.
-        said: network → its most probable classes, most probable first.
+        guesses: network → its most probable classes, most probable first.
     """
 
     label: str
@@ -135,7 +105,7 @@ class Clip:
     height: int
     frames: int
     times: str
-    said: dict[str, tuple[Guess, ...]]
+    guesses: dict[str, tuple[Guess, ...]]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -178,10 +148,32 @@ class Page:
         )
 
 
-# Pictures as data URIs, so that the page needs no other file. No TensorFlow here.
+def write_page(page: Page, path: Path) -> int:
+    """Writes a page, whole or not at all; returns its size in bytes."""
+    text = render_page(page)
+    write_text_atomically(path, text)
+    return len(text.encode("utf-8"))
 
 
-_QUALITY = 90
+def render_page(page: Page) -> str:
+    """HTML that fetches nothing: style, script and pictures are inside. The same page gives the same text."""
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    style, script = (Markup((_FOLDER / name).read_text(encoding="utf-8")) for name in ("page.css", "page.js"))
+    return environment.get_template("page.html.j2").render(page=page, style=style, script=script)
+
+
+def interval_cell(value: float, low: float, high: float) -> TableCell:
+    """A difference of accuracies with its interval, in percentage points."""
+    # Adding zero makes a zero of what was rounded to minus zero.
+    points = [round(100 * part, 1) + 0.0 for part in (value, low, high)]
+    return TableCell(text="{:+.1f} ({:+.1f} to {:+.1f})".format(*points), key=value)
 
 
 def draw_inline(draw: Callable[[Path], object], *, alt: str, caption: str, frames: bool = False) -> Picture:

@@ -1,4 +1,4 @@
-"""Pictures of what networks learned and say, from their run folders. No TensorFlow here."""
+"""The pictures of a page that need no records: training, classes, confidence, curves. No TensorFlow here."""
 
 import shutil
 from collections.abc import Mapping, Sequence
@@ -53,28 +53,28 @@ def training_picture(runs: Mapping[str, Run]) -> Picture | None:
 
 
 def confusion_pictures(group: Group) -> list[Picture]:
-    """What the network that samples are chosen by confuses, or each of up to three."""
-    said = group.predictions
-    if len(said) > _CONFUSIONS:
-        said = {group.judge.title: said[group.judge.title]}
+    """Of each network where there are up to three, else of the main one."""
+    drawn = group.predictions
+    if len(drawn) > _CONFUSIONS:
+        drawn = {group.main.title: drawn[group.main.title]}
     return [
         draw_inline(
             partial(plot_confusion, title, predictions, group.classes),
             alt=f"Confusion matrix of {title}. {_describe_confusion(predictions, group.classes)}",
             caption=f"Labels against first classes of {title}.",
         )
-        for title, predictions in said.items()
+        for title, predictions in drawn.items()
     ]
 
 
 def _describe_confusion(predictions: Predictions, classes: tuple[str, ...]) -> str:
     counts = confusion_matrix(predictions.probabilities, predictions.labels)
-    right = int(np.trace(counts))
+    correct = int(np.trace(counts))
     np.fill_diagonal(counts, 0)
     label, named = np.unravel_index(int(np.argmax(counts)), counts.shape)
     most = int(counts[label, named])
     worst = f" Most often, {most} times, {classes[label]} is taken for {classes[named]}." if most else ""
-    return f"{right} of {len(predictions.labels)} samples lie on the diagonal.{worst}"
+    return f"{correct} of {len(predictions.labels)} samples lie on the diagonal.{worst}"
 
 
 def class_picture(group: Group) -> Picture:
@@ -101,9 +101,6 @@ def reliability_picture(group: Group) -> Picture:
     )
 
 
-# Accuracy against how much a network saw, as pictures and tables. No TensorFlow here.
-
-
 def curve_blocks(networks: Sequence[EvaluatedRun]) -> list[Table | Picture]:
     """A picture and a table where `evaluate --observe` was asked for, and where `--tau` was."""
     blocks: list[Table | Picture] = []
@@ -111,11 +108,11 @@ def curve_blocks(networks: Sequence[EvaluatedRun]) -> list[Table | Picture]:
         curves = {each.name: read_curve(each.run, name) for each in networks}
         if curves := {run: points for run, points in curves.items() if points}:
             chance = 1 / max(len(each.run.classes) for each in networks)
-            blocks += [_draw(name, curves, chance), curve_table(name, curves)]
+            blocks += [_curve_picture(name, curves, chance), curve_table(name, curves)]
     return blocks
 
 
-def _draw(name: str, curves: Mapping[str, Sequence[CurvePoint]], chance: float) -> Picture:
+def _curve_picture(name: str, curves: Mapping[str, Sequence[CurvePoint]], chance: float) -> Picture:
     ends = [
         f"{network}: {100 * points[0].top1.value:.1f} % at {points[0].x:g}, "
         f"{100 * points[-1].top1.value:.1f} % at {points[-1].x:g}"

@@ -1,9 +1,10 @@
-"""One page about runs or a study."""
+"""One HTML page about runs or a study."""
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from kdant_tf.report.group import MOST_NETWORKS, Group, Subject, group_networks, load_subject
+from kdant_tf.report.group import MOST_NETWORKS, Group, ReportedRuns, group_networks, load_reported_runs
 from kdant_tf.report.page import Page, Picture, Section, Table, write_page
 from kdant_tf.report.plots import (
     class_picture,
@@ -24,7 +25,7 @@ from kdant_tf.report.tables import (
 from kdant_tf.runs import Run
 from kdant_tf.version import __version__
 from tf_records.errors import KdantError
-from tf_records.remote_path import RecordPath
+from tf_records.remote_path import RecordPath, record_path
 
 _LEAD = (
     "How well networks name an action before it happens, what they say of single videos, and what they were "
@@ -37,7 +38,11 @@ _NO_RECORDS = (
 
 
 def write_report(
-    folders: Sequence[Path], out: Path, *, records: Sequence[RecordPath] = (), overwrite: bool = False
+    folders: Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
+    *,
+    records: Sequence[str | os.PathLike[str]] = (),
+    overwrite: bool = False,
 ) -> tuple[int, int]:
     """Writes a page about runs or a study. The same input gives the same bytes.
 
@@ -52,13 +57,15 @@ def write_report(
         Its size in bytes, and the number of samples that it shows.
 
     Raises:
-        RunError: see `load_subject` and `group_networks`.
+        RunError: see `load_reported_runs` and `group_networks`.
         RecordError: records that are none, or damaged.
         KdantError: `out` is there already, or cannot be written.
     """
-    _check_out(out, overwrite=overwrite)
-    page = compose(load_subject(folders), records)
-    return write_page(page, out), page.clips
+    path = Path(out)
+    _check_out(path, overwrite=overwrite)
+    reported = load_reported_runs([Path(folder) for folder in folders])
+    page = compose(reported, [record_path(folder) for folder in records])
+    return write_page(page, path), page.clips
 
 
 def _check_out(out: Path, *, overwrite: bool) -> None:
@@ -69,43 +76,43 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
         raise KdantError(f"File {out} is there already. Choose another, or add --overwrite to replace it.")
 
 
-def compose(subject: Subject, records: Sequence[RecordPath]) -> Page:
+def compose(reported: ReportedRuns, records: Sequence[RecordPath]) -> Page:
     """All sections of the page."""
-    groups = group_networks(subject, records)
+    groups = group_networks(reported, records)
     sections = [
-        _results(subject),
-        *_seen(groups),
+        _results(reported),
+        *_samples(groups),
         *(_classes(group, number, len(groups)) for number, group in enumerate(groups)),
-        _training(groups[0].runs if groups else dict(list(subject.runs.items())[:MOST_NETWORKS])),
+        _training(groups[0].runs if groups else dict(list(reported.runs.items())[:MOST_NETWORKS])),
         Section(
             id="settings",
             title="Settings",
-            blocks=[*about_tables(subject.tables), *setting_tables(subject.runs)],
+            blocks=[*about_tables(reported.tables), *setting_tables(reported.runs)],
         ),
     ]
-    return Page(title=subject.title, lead=_LEAD, sections=sections, version=__version__)
+    return Page(title=reported.title, lead=_LEAD, sections=sections, version=__version__)
 
 
-def _results(subject: Subject) -> Section:
+def _results(reported: ReportedRuns) -> Section:
     blocks: list[Table | Picture] = []
-    if subject.study is not None:
-        blocks += [*study_pictures(subject.study), *study_blocks(subject.study, subject.tables)]
-    if subject.networks:
-        blocks.append(result_table(subject.networks))
-    difference = None if subject.study is not None else difference_table(subject.networks)
+    if reported.study is not None:
+        blocks += [*study_pictures(reported.study), *study_blocks(reported.study, reported.tables)]
+    if reported.networks:
+        blocks.append(result_table(reported.networks))
+    difference = None if reported.study is not None else difference_table(reported.networks)
     blocks += [] if difference is None else [difference]
-    blocks += curve_blocks(subject.networks)
+    blocks += curve_blocks(reported.networks)
     text = () if blocks else ("No run of this study was evaluated, and it has no table yet.",)
     return Section(id="results", title="Results", blocks=blocks, text=text)
 
 
-def _seen(groups: Sequence[Group]) -> list[Section]:
+def _samples(groups: Sequence[Group]) -> list[Section]:
     sections: list[Section] = []
     for number, group in enumerate(groups):
         if group.records is not None:
-            from kdant_tf.report.samples import seen_sections  # imports TensorFlow
+            from kdant_tf.report.samples import sample_sections  # imports TensorFlow
 
-            sections += seen_sections(group, group.records, number, len(groups))
+            sections += sample_sections(group, group.records, number, len(groups))
     return sections or [Section(id="samples", title="Samples", blocks=(), text=(_NO_RECORDS,))]
 
 

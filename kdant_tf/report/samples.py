@@ -1,6 +1,9 @@
-"""What needs the records: clips, where networks look, and where the teacher's features went."""
+"""The parts of a page that need records: clips of samples, and where networks look on them."""
+
+from __future__ import annotations
 
 import io
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,22 +15,36 @@ from kdant_tf.evaluation.predictions import Predictions, evaluate_command
 from kdant_tf.report.group import Group, refuse_records
 from kdant_tf.report.page import Clip, Gallery, Guess, Picture, Section, data_uri, draw_inline
 from kdant_tf.visualization.embeddings import draw_features
-from kdant_tf.visualization.run_view import PictureError, Sample, ShownRun, read_samples
+from kdant_tf.visualization.run_view import ClipPair, PictureError, RunView, read_clip_pairs
 from kdant_tf.visualization.visualize import draw_drift, draw_heat_maps
 from tf_records.records import Records
 from tf_records.remote_path import RecordPath
 from tf_records.schema import FUTURE, OBSERVED
 
+GUESSES = 3
+HEIGHT = 112
+MOST_FRAMES = 16
+SAMPLES = 6
 _HEAT_MAPS, _DRIFTS = 3, 1
+# The last frame stays, so that the loop jumps about once a second and not four times.
+_HOLD_MS = 700
+_GAP, _GAP_GREY = 6, 128
+_QUALITY = 70
+# A function that writes into a path, the text in place of the picture, and what stands below it.
+_Drawing = tuple[Callable[[Path], object], str, str]
 
 
-def seen_sections(group: Group, folder: RecordPath, number: int, of: int) -> list[Section]:
+def sample_sections(group: Group, folder: RecordPath, number: int, of: int) -> list[Section]:
     """The samples of a record folder, and the pictures over them.
 
     Args:
         group: networks evaluated on the records.
-        folder: of these records, of frames, or of features, which show nothing.
+        folder: of these records, of frames, or of features, which have none to draw.
         number, of: of the record folder among those of the page, from 0.
+
+    Raises:
+        RunError: the predictions are of other records.
+        RecordError: the records are damaged.
     """
     records = Records.open(folder, split=group.split)
     names = ("samples", "looks") if of == 1 else (f"samples-{number + 1}", f"looks-{number + 1}")
@@ -35,138 +52,154 @@ def seen_sections(group: Group, folder: RecordPath, number: int, of: int) -> lis
     if records.manifest.features is not None:
         nothing = f"{records.folder} holds features, not frames: there is nothing to look at."
         return [Section(id=names[0], title=f"Samples{where}", blocks=(), text=(nothing,))]
-    judge = group.judge
-    assert judge.predictions is not None  # a group has no others
-    best, wrong = choose_best(judge.predictions), choose_wrong(judge.predictions)
-    samples = read_samples(records, group.split, [*best, *wrong])
-    check_ids(group, samples)
-    right, missed = samples[: len(best)], samples[len(best) :]
+    main = group.main
+    assert main.predictions is not None  # a group has no others
+    best, worst = choose_best(main.predictions), choose_wrong(main.predictions)
+    pairs = read_clip_pairs(records, group.split, [*best, *worst])
+    check_ids(group, pairs)
+    correct, wrong = pairs[: len(best)], pairs[len(best) :]
     galleries = (
-        _gallery(group, "Surest and right", f"Where {judge.title}, is right, class by class.", right),
-        _gallery(group, "Sure and wrong", f"Where {judge.title}, is wrong, the surest first.", missed),
+        _gallery(group, "Surest and right", f"Where {main.title}, is right, class by class.", correct),
+        _gallery(group, "Sure and wrong", f"Where {main.title}, is wrong, the surest first.", wrong),
     )
-    pictures, text = _pictures(group, records, right, missed)
+    pictures, text = _draw_pictures(group, records, correct, wrong)
+    loops = (
+        "Each clip loops; its last frame stays a while. Below it: what each network said first, "
+        "second and third, with probabilities."
+    )
+    blocks = [gallery for gallery in galleries if gallery.clips]
     return [
-        Section(
-            id=names[0],
-            title=f"Samples{where}",
-            blocks=[gallery for gallery in galleries if gallery.clips],
-            text=(
-                "Each clip loops; its last frame stays a while. Below it: what each network said first, "
-                "second and third, with probabilities.",
-            ),
-        ),
+        Section(id=names[0], title=f"Samples{where}", blocks=blocks, text=(loops,)),
         Section(id=names[1], title=f"Where networks look{where}", blocks=pictures, text=text),
     ]
 
 
-def _gallery(group: Group, title: str, text: str, samples: Sequence[Sample]) -> Gallery:
-    return Gallery(title=title, text=text, clips=[make_clip(group, sample) for sample in samples])
+def _gallery(group: Group, title: str, text: str, pairs: Sequence[ClipPair]) -> Gallery:
+    return Gallery(title=title, text=text, clips=[make_clip(group, pair) for pair in pairs])
 
 
-def _pictures(
-    group: Group, records: Records, right: Sequence[Sample], missed: Sequence[Sample]
+def _draw_pictures(
+    group: Group, records: Records, correct: Sequence[ClipPair], wrong: Sequence[ClipPair]
 ) -> tuple[list[Picture], list[str]]:
     """Pictures, and for those that are left out the reason."""
-    seeing = {each.name for each in group.networks if each.view == OBSERVED}
-    shown = [ShownRun(name, run, records, group.split) for name, run in group.runs.items()]
-    drawn: list[Picture] = []
+    on_observed = {each.name for each in group.networks if each.view == OBSERVED}
+    views = [RunView(name, run, records, group.split) for name, run in group.runs.items()]
+    pictures: list[Picture] = []
     text: list[str] = []
-    for each in shown:
-        if each.name not in seeing:
-            advice = evaluate_command(each.run.folder, str(records.folder))
+    for each in views:
+        if each.name not in on_observed:
+            command = evaluate_command(each.run.folder, str(records.folder))
             text.append(
-                f"Not over the observed clip: {each.name}. Evaluate it there: {advice} --view {OBSERVED}."
+                f"Not over the observed clip: {each.name}. Evaluate it there: {command} --view {OBSERVED}."
             )
-    mapped = [each for each in shown if each.name in seeing]
-    chosen = [*right[:_HEAT_MAPS], *missed[:_HEAT_MAPS]]
-    labels = ", ".join(group.classes[sample.label] for sample in chosen)
-    wanted: list[tuple[Callable[[Path], object], str, str]] = []
-    if mapped:
-        wanted.append(
-            (
-                partial(draw_heat_maps, mapped, chosen, group.classes),
-                f"Frames of {len(chosen)} samples ({labels}), each with the length of the feature vectors of "
-                f"{', '.join(each.name for each in mapped)} over it.",
-                "Figure 3 of the paper: how long each network's feature vectors are at each place.",
-            )
-        )
-    for sample in [*right[:_DRIFTS], *missed[:_DRIFTS]]:
-        wanted.append(
-            (
-                partial(draw_drift, shown, sample, group.classes),
-                f"The teacher's strongest feature vectors in the future clip of a video of "
-                f"{group.classes[sample.label]}, linked to the places of the observed clip that each student "
-                f"holds them at.",
-                "Where did it go: the attention that the feature loss compares.",
-            )
-        )
-    for draw, alt, caption in wanted:
+    drawings = [_drift(group, views, pair) for pair in (*correct[:_DRIFTS], *wrong[:_DRIFTS])]
+    if mapped := [each for each in views if each.name in on_observed]:
+        drawings.insert(0, _heat_maps(group, mapped, [*correct[:_HEAT_MAPS], *wrong[:_HEAT_MAPS]]))
+    for draw, alt, caption in drawings:
         try:
-            drawn.append(draw_inline(draw, alt=alt, caption=caption, frames=True))
+            pictures.append(draw_inline(draw, alt=alt, caption=caption, frames=True))
         except PictureError as error:
             text.append(f"Left out: {error}")
-    drawn.append(_features(group, shown))
-    return drawn, list(dict.fromkeys(text))
+    return [*pictures, _features(group, views)], list(dict.fromkeys(text))
 
 
-def _features(group: Group, shown: Sequence[ShownRun]) -> Picture:
-    sides = {name: [each.name for each in shown if each.view == name] for name in (OBSERVED, FUTURE)}
-    seeing = "; ".join(f"the {name} clips by {', '.join(names)}" for name, names in sides.items() if names)
-    return draw_inline(
-        partial(draw_features, shown, group.classes),
-        alt=f"Samples of {group.split} as points, one colour and marker a class, a panel a network.",
-        caption=f"How features part the classes, pooled over the map and projected: of {seeing}.",
+def _heat_maps(group: Group, views: Sequence[RunView], pairs: Sequence[ClipPair]) -> _Drawing:
+    labels = ", ".join(group.classes[pair.label] for pair in pairs)
+    return (
+        partial(draw_heat_maps, views, pairs, group.classes),
+        f"Frames of {len(pairs)} samples ({labels}), each with the length of the feature vectors of "
+        f"{', '.join(each.name for each in views)} over it.",
+        "Figure 3 of the paper: how long each network's feature vectors are at each place.",
     )
 
 
-# Samples as looping clips, with what each network said of them.
+def _drift(group: Group, views: Sequence[RunView], pair: ClipPair) -> _Drawing:
+    return (
+        partial(draw_drift, views, pair, group.classes),
+        f"The teacher's strongest feature vectors in the future clip of a video of "
+        f"{group.classes[pair.label]}, linked to the places of the observed clip that each student "
+        f"holds them at.",
+        "Where did it go: the attention that the feature loss compares.",
+    )
 
 
-GUESSES = 3
+def _features(group: Group, views: Sequence[RunView]) -> Picture:
+    names = {segment: [each.name for each in views if each.view == segment] for segment in (OBSERVED, FUTURE)}
+    clips = "; ".join(f"the {segment} clips by {', '.join(own)}" for segment, own in names.items() if own)
+    return draw_inline(
+        partial(draw_features, views, group.classes),
+        alt=f"Samples of {group.split} as points, one colour and marker a class, a panel a network.",
+        caption=f"How features part the classes, pooled over the map and projected: of {clips}.",
+    )
 
 
-def make_clip(group: Group, sample: Sample) -> Clip:
+def choose_best(predictions: Predictions, count: int = SAMPLES) -> list[int]:
+    """Samples that the network is correct about and most sure of, one of each class in turn.
+
+    Returns:
+        Their numbers in `predictions`, most probable first.
+    """
+    confidence = predictions.probabilities.max(axis=1)
+    correct = np.flatnonzero(predictions.correct())
+    correct = correct[np.argsort(-confidence[correct], kind="stable")]
+    counts: Counter[int] = Counter()
+    turns = []
+    for label in predictions.labels[correct].tolist():
+        turns.append(counts[label])
+        counts[label] += 1
+    chosen = correct[np.argsort(turns, kind="stable")][:count] if turns else correct
+    return sorted(chosen.tolist(), key=lambda number: (-confidence[number], number))
+
+
+def choose_wrong(predictions: Predictions, count: int = SAMPLES) -> list[int]:
+    """Samples that the network is wrong about, most sure of its class first."""
+    confidence = predictions.probabilities.max(axis=1)
+    wrong = np.flatnonzero(~predictions.correct())
+    numbers: list[int] = wrong[np.argsort(-confidence[wrong], kind="stable")][:count].tolist()
+    return numbers
+
+
+def check_ids(group: Group, pairs: Sequence[ClipPair]) -> None:
+    """Refuses predictions of other records than the clips were read from."""
+    # All networks of a group have predictions of the same samples.
+    kept = next(iter(group.predictions.values())).ids
+    for pair in pairs:
+        if kept[pair.number] != pair.id:
+            raise refuse_records(
+                group, f"sample {pair.number} is {kept[pair.number]} there and {pair.id} here"
+            )
+
+
+def make_clip(group: Group, pair: ClipPair) -> Clip:
     """A sample's two clips, and the most probable classes by each network.
 
     Raises:
         RunError: the predictions are of other records.
     """
-    frames = side_by_side(sample.frames(OBSERVED), sample.frames(FUTURE))
-    said = {
-        title: top_guesses(predictions, sample.number, group.classes)
+    frames = side_by_side(pair.frames(OBSERVED), pair.frames(FUTURE))
+    guesses = {
+        title: top_guesses(predictions, pair.number, group.classes)
         for title, predictions in group.predictions.items()
     }
     return Clip(
-        label=group.classes[sample.label],
-        id=sample.id,
+        label=group.classes[pair.label],
+        id=pair.id,
         still=data_uri("image/webp", encode_still(frames[0])),
-        moving=data_uri("image/webp", encode_moving(frames, _seconds(sample.times_s[OBSERVED]))),
+        moving=data_uri("image/webp", encode_moving(frames, _seconds(pair.times_s[OBSERVED]))),
         width=frames[0].width,
         height=frames[0].height,
         frames=len(frames),
-        times=f"observed {_span(sample.times_s[OBSERVED])}, future {_span(sample.times_s[FUTURE])}",
-        said=said,
+        times=f"observed {_span(pair.times_s[OBSERVED])}, future {_span(pair.times_s[FUTURE])}",
+        guesses=guesses,
     )
 
 
-def check_ids(group: Group, samples: Sequence[Sample]) -> None:
-    """Refuses predictions of other records than the samples were read from."""
-    # All networks of a group saw the same samples.
-    kept = next(iter(group.predictions.values())).ids
-    for sample in samples:
-        if kept[sample.number] != sample.id:
-            raise refuse_records(
-                group, f"sample {sample.number} is {kept[sample.number]} there and {sample.id} here"
-            )
-
-
-def top_guesses(predictions: Predictions, place: int, classes: Sequence[str]) -> tuple[Guess, ...]:
+def top_guesses(predictions: Predictions, number: int, classes: Sequence[str]) -> tuple[Guess, ...]:
     """The most probable classes of a sample, three at most."""
-    probabilities = predictions.probabilities[place]
+    probabilities = predictions.probabilities[number]
     order = np.argsort(-probabilities, kind="stable")[:GUESSES]
     return tuple(
-        Guess(name=classes[i], probability=float(probabilities[i]), right=i == predictions.labels[place])
+        Guess(name=classes[i], probability=float(probabilities[i]), correct=i == predictions.labels[number])
         for i in order.tolist()
     )
 
@@ -179,17 +212,6 @@ def _seconds(times_s: np.ndarray) -> float:
 
 def _span(times_s: np.ndarray) -> str:
     return f"{times_s[0]:.2f} to {times_s[-1]:.2f} s"
-
-
-# A pair of clips as one looping picture.
-
-
-HEIGHT = 112
-MOST_FRAMES = 16
-# The last frame stays, so that the loop jumps about once a second and not four times.
-_HOLD_MS = 700
-_GAP, _GAP_GREY = 6, 128
-_QUALITY = 70
 
 
 def side_by_side(observed: np.ndarray, future: np.ndarray) -> list[Image.Image]:
@@ -240,35 +262,3 @@ def encode_moving(frames: Sequence[Image.Image], seconds: float) -> bytes:
         method=4,
     )
     return file.getvalue()
-
-
-# Which samples a page shows. No TensorFlow here.
-
-
-SAMPLES = 6
-
-
-def choose_best(predictions: Predictions, count: int = SAMPLES) -> list[int]:
-    """Samples that the network is right and most sure of, one of each class in turn.
-
-    Returns:
-        Their places in `predictions`, most probable first.
-    """
-    sure = predictions.probabilities.max(axis=1)
-    right = np.flatnonzero(predictions.correct())
-    right = right[np.argsort(-sure[right], kind="stable")]
-    turns: dict[int, int] = {}
-    rounds = []
-    for place in right.tolist():
-        label = int(predictions.labels[place])
-        rounds.append(turns.get(label, 0))
-        turns[label] = rounds[-1] + 1
-    chosen = right[np.argsort(rounds, kind="stable")][:count] if rounds else right
-    return sorted(chosen.tolist(), key=lambda place: (-sure[place], place))
-
-
-def choose_wrong(predictions: Predictions, count: int = SAMPLES) -> list[int]:
-    """Samples that the network is wrong about, most sure of its class first."""
-    sure = predictions.probabilities.max(axis=1)
-    wrong = np.flatnonzero(~predictions.correct())
-    return wrong[np.argsort(-sure[wrong], kind="stable")][:count].tolist()

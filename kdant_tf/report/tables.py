@@ -1,4 +1,7 @@
-"""How well networks do, as tables. No TensorFlow here."""
+"""The tables of a page: results of networks, their settings, and those that a study wrote.
+
+No TensorFlow here.
+"""
 
 import csv
 import json
@@ -11,14 +14,16 @@ import numpy as np
 
 from kdant_tf.evaluation.metrics import CurvePoint, compare_paired
 from kdant_tf.evaluation.predictions import EvaluatedRun, Predictions, flatten_settings, read_config
-from kdant_tf.report.page import Cell, Picture, Table, draw_inline, interval_cell
+from kdant_tf.report.page import Picture, Table, TableCell, draw_inline, interval_cell
 from kdant_tf.runs import Run
 from kdant_tf.visualization.confusion import Bar, plot_results
 from kdant_tf.visualization.curves import AGAINST
 from tf_records.errors import RunError
 
 _ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class accuracy"}
-_NOTHING = Cell(text="")
+# Of a study's CSV; the caption has them.
+_COLUMNS_ASIDE = ("study", "scale")
+_EMPTY = TableCell(text="")
 
 
 def result_table(networks: Sequence[EvaluatedRun]) -> Table:
@@ -34,19 +39,19 @@ def result_table(networks: Sequence[EvaluatedRun]) -> Table:
     )
 
 
-def _result_row(each: EvaluatedRun) -> list[Cell]:
+def _result_row(each: EvaluatedRun) -> list[TableCell]:
     result = each.result
     nll, videos = result.get("negative_log_likelihood"), result.get("videos")
     return [
-        Cell(text=each.name),
-        Cell(text=each.view),
-        Cell(text=str(result["split"])),
+        TableCell(text=each.name),
+        TableCell(text=each.view),
+        TableCell(text=str(result["split"])),
         *(_with_interval(result.get(name), result.get(f"{name}_interval")) for name in _ACCURACIES),
         _percent(result.get("mean_top5_recall")),
-        _NOTHING if nll is None else Cell(text=f"{nll:.3f}", key=nll),
+        _EMPTY if nll is None else TableCell(text=f"{nll:.3f}", key=nll),
         _percent(result.get("expected_calibration_error")),
-        Cell(text=str(result["samples"]), key=result["samples"]),
-        _NOTHING if videos is None else Cell(text=str(videos), key=videos),
+        TableCell(text=str(result["samples"]), key=result["samples"]),
+        _EMPTY if videos is None else TableCell(text=str(videos), key=videos),
         _percent(1 / len(each.run.classes)),
     ]
 
@@ -59,9 +64,9 @@ def difference_table(networks: Sequence[EvaluatedRun]) -> Table | None:
         return None
     reference, before = (plain or with_predictions)[0]
     rows = [
-        _difference_row(each, before, seen)
-        for each, seen in with_predictions
-        if each is not reference and _same_samples(before, seen)
+        _difference_row(each, before, after)
+        for each, after in with_predictions
+        if each is not reference and _same_samples(before, after)
     ]
     if not rows:
         return None
@@ -82,15 +87,15 @@ def _same_samples(one: Predictions, other: Predictions) -> bool:
     return np.array_equal(one.ids, other.ids) and np.array_equal(one.labels, other.labels)
 
 
-def _difference_row(each: EvaluatedRun, before: Predictions, seen: Predictions) -> list[Cell]:
-    paired = compare_paired(before.correct(), seen.correct(), seen.videos)
-    gained = paired.difference
+def _difference_row(each: EvaluatedRun, before: Predictions, after: Predictions) -> list[TableCell]:
+    paired = compare_paired(before.correct(), after.correct(), after.videos)
+    difference = paired.difference
     return [
-        Cell(text=each.title),
-        interval_cell(gained.value, gained.low, gained.high),
-        Cell(text=f"{paired.p_value:.3g}", key=paired.p_value),
-        Cell(text=str(paired.only_second), key=paired.only_second),
-        Cell(text=str(paired.only_first), key=paired.only_first),
+        TableCell(text=each.title),
+        interval_cell(difference.value, difference.low, difference.high),
+        TableCell(text=f"{paired.p_value:.3g}", key=paired.p_value),
+        TableCell(text=str(paired.only_second), key=paired.only_second),
+        TableCell(text=str(paired.only_first), key=paired.only_first),
     ]
 
 
@@ -106,7 +111,7 @@ def class_table(networks: Sequence[EvaluatedRun]) -> Table | None:
         samples = max(entry["samples"] for entry in entries)
         if samples:
             cells = [_percent(entry["top1"]) for entry in entries]
-            rows.append([Cell(text=name), Cell(text=str(samples), key=samples), *cells])
+            rows.append([TableCell(text=name), TableCell(text=str(samples), key=samples), *cells])
     return Table(
         caption="Top-1 accuracy of each class",
         columns=("class", "samples", *(each.title for each in known)),
@@ -115,7 +120,7 @@ def class_table(networks: Sequence[EvaluatedRun]) -> Table | None:
 
 
 def curve_table(name: str, curves: Mapping[str, Sequence[CurvePoint]]) -> Table:
-    """Accuracy against what was seen.
+    """Accuracy against the share of the video, or the anticipation time.
 
     Args:
         name: a key of AGAINST.
@@ -129,26 +134,20 @@ def curve_table(name: str, curves: Mapping[str, Sequence[CurvePoint]]) -> Table:
     }
     places = sorted({x for curve in cells.values() for x in curve})
     rows = [
-        [Cell(text=f"{x:g}", key=x), *(curve.get(x, _NOTHING) for curve in cells.values())] for x in places
+        [TableCell(text=f"{x:g}", key=x), *(curve.get(x, _EMPTY) for curve in cells.values())] for x in places
     ]
     return Table(caption=f"Top-1 accuracy by {AGAINST[name]}", columns=(AGAINST[name], *curves), rows=rows)
 
 
-def _percent(share: float | None) -> Cell:
-    return _NOTHING if share is None else Cell(text=f"{100 * share:.1f} %", key=share)
+def _percent(share: float | None) -> TableCell:
+    return _EMPTY if share is None else TableCell(text=f"{100 * share:.1f} %", key=share)
 
 
-def _with_interval(share: float | None, interval: Any) -> Cell:
+def _with_interval(share: float | None, interval: Any) -> TableCell:
     if share is None or interval is None:
         return _percent(share)
     low, high = interval
-    return Cell(text=f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})", key=share)
-
-
-# What runs were made with, as tables: what they share, and what tells them apart. No TensorFlow here.
-
-
-_LATER = ("classes",)
+    return TableCell(text=f"{100 * share:.1f} % ({100 * low:.1f} to {100 * high:.1f})", key=share)
 
 
 def setting_tables(runs: Mapping[str, Run]) -> list[Table]:
@@ -157,7 +156,7 @@ def setting_tables(runs: Mapping[str, Run]) -> list[Table]:
     Args:
         runs: name on the page → run.
     """
-    fields = {name: flatten_settings(read_config(run), leave_out=_LATER) for name, run in runs.items()}
+    fields = {name: flatten_settings(read_config(run), leave_out=("classes",)) for name, run in runs.items()}
     for name, run in runs.items():
         fields[name]["classes"] = f"{len(run.classes)}: {', '.join(run.classes)}"
     names = list(dict.fromkeys(key for each in fields.values() for key in each))
@@ -168,7 +167,7 @@ def setting_tables(runs: Mapping[str, Run]) -> list[Table]:
     tables = [field_table(title, {key: first[key] for key in shared})]
     if differing:
         rows = [
-            [Cell(text=name), *(Cell(text=each.get(key, "")) for key in differing)]
+            [TableCell(text=name), *(TableCell(text=each.get(key, "")) for key in differing)]
             for name, each in fields.items()
         ]
         table = Table(caption="Settings that differ", columns=("run", *differing), rows=rows)
@@ -178,14 +177,8 @@ def setting_tables(runs: Mapping[str, Run]) -> list[Table]:
 
 def field_table(caption: str, fields: Mapping[str, str]) -> Table:
     """Names and values."""
-    rows = [[Cell(text=name), Cell(text=value)] for name, value in fields.items()]
+    rows = [[TableCell(text=name), TableCell(text=value)] for name, value in fields.items()]
     return Table(caption=caption, columns=("setting", "value"), rows=rows)
-
-
-# A study's tables and their bars, from the files that `kdant reproduce` wrote. No TensorFlow here.
-
-
-_TEXT = {"study", "scale"}
 
 
 def study_blocks(folder: Path, names: Mapping[str, Any]) -> list[Table | Picture]:
@@ -231,11 +224,13 @@ def _result_pictures(fields: Mapping[str, Any]) -> list[Picture]:
             values = [each["value"] for each in cell["values"]]
             bar = Bar(title=row["title"], values=values, published=cell["published"])
             columns.setdefault(name, []).append(bar)
-    shown = {name: bars for name, bars in columns.items() if any(bar.values or bar.published for bar in bars)}
-    if not shown:
+    filled = {
+        name: bars for name, bars in columns.items() if any(bar.values or bar.published for bar in bars)
+    }
+    if not filled:
         return []
     picture = draw_inline(
-        partial(plot_results, shown),
+        partial(plot_results, filled),
         alt=f"{fields['title']}: a bar for each method. The table below has the numbers.",
         caption=f"{fields['title']}: our trainings, and what was published.",
     )
@@ -249,7 +244,7 @@ def _result_table(fields: Mapping[str, Any]) -> Table:
     heads = [f"{name}{part}" for name in columns for part in ("", ", runs", ", difference", ", paper")]
     rows = [
         [
-            Cell(text=row["title"]),
+            TableCell(text=row["title"]),
             *(cell for name in columns for cell in _result_cells(row["columns"][name])),
         ]
         for row in fields["rows"]
@@ -275,30 +270,30 @@ def _result_table(fields: Mapping[str, Any]) -> Table:
     )
 
 
-def _result_cells(cell: Mapping[str, Any]) -> list[Cell]:
+def _result_cells(cell: Mapping[str, Any]) -> list[TableCell]:
     ours, difference = cell["ours"], cell["difference"]
-    mean = runs = gained = Cell(text="")
+    mean = runs = gained = _EMPTY
     if ours is not None:
         spread = "" if ours["sd"] is None else f" ± {100 * ours['sd']:.1f}"
-        mean = Cell(text=f"{100 * ours['mean']:.1f}{spread}", key=ours["mean"])
-        runs = Cell(text=str(ours["places"]), key=ours["places"])
+        mean = TableCell(text=f"{100 * ours['mean']:.1f}{spread}", key=ours["mean"])
+        runs = TableCell(text=str(ours["places"]), key=ours["places"])
     if difference is not None:
         gained = interval_cell(difference["value"], difference["low"], difference["high"])
     return [mean, runs, gained, _published(cell)]
 
 
-def _published(cell: Mapping[str, Any]) -> Cell:
+def _published(cell: Mapping[str, Any]) -> TableCell:
     share, gain = cell["published"], cell["published_difference"]
     if share is not None:
-        return Cell(text=f"{100 * share:.1f}", key=share)
-    return Cell(text="") if gain is None else Cell(text=f"{100 * gain:+.1f} difference")
+        return TableCell(text=f"{100 * share:.1f}", key=share)
+    return _EMPTY if gain is None else TableCell(text=f"{100 * gain:+.1f} difference")
 
 
 def _plain_table(path: Path, fields: Mapping[str, Any]) -> Table:
     """Any other table, by its CSV."""
     with path.with_suffix(".csv").open(newline="", encoding="utf-8") as file:
         lines = list(csv.reader(file))
-    kept = [number for number, name in enumerate(lines[0]) if name not in _TEXT]
+    kept = [number for number, name in enumerate(lines[0]) if name not in _COLUMNS_ASIDE]
     rows = [[_read_cell(line[number]) for number in kept] for line in lines[1:]]
     return Table(
         caption=f"{fields.get('title', path.stem)}. Scale {fields.get('scale', 'not stated')}",
@@ -308,9 +303,9 @@ def _plain_table(path: Path, fields: Mapping[str, Any]) -> Table:
     )
 
 
-def _read_cell(text: str) -> Cell:
+def _read_cell(text: str) -> TableCell:
     try:
         number = float(text)
     except ValueError:
-        return Cell(text=text)
-    return Cell(text=f"{number:.4g}", key=number)
+        return TableCell(text=text)
+    return TableCell(text=f"{number:.4g}", key=number)

@@ -1,4 +1,7 @@
-"""Which classes a network gets right, and which it takes for which."""
+"""How often networks are correct and how sure they are: confusion, accuracy by class, reliability, results.
+
+Drawn from predictions or accuracies alone. No TensorFlow here.
+"""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -20,9 +23,14 @@ from kdant_tf.evaluation.metrics import (
 from kdant_tf.evaluation.predictions import Predictions
 from kdant_tf.visualization.style import GREY, OKABE_ITO, mark_of, save, shorten, wrap
 
+# Classes up to which a confusion matrix has names and counts.
 _NAMED = 30
-# White is none; one hue, so that only lightness has to be told apart.
-_COLOURS = matplotlib.colormaps["Blues"]
+# White is none; one hue, so that only lightness differs.
+_SHADES = matplotlib.colormaps["Blues"]
+_BINS = 10
+_DIAGRAMS_PER_ROW = 3
+_PAPER = OKABE_ITO[1]
+_METHOD_WIDTH = 26
 
 
 def plot_confusion(name: str, predictions: Predictions, classes: Sequence[str], path: Path) -> Path:
@@ -38,25 +46,25 @@ def plot_confusion(name: str, predictions: Predictions, classes: Sequence[str], 
         `path`.
     """
     counts = confusion_matrix(predictions.probabilities, predictions.labels)
-    met = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1)).tolist()
-    counts = counts[np.ix_(met, met)]
+    occurring = np.flatnonzero(counts.sum(axis=0) + counts.sum(axis=1)).tolist()
+    counts = counts[np.ix_(occurring, occurring)]
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    named = len(met) <= _NAMED
-    side = max(2.2, 0.36 * len(met)) if named else 6.0
+    named = len(occurring) <= _NAMED
+    side = max(2.2, 0.36 * len(occurring)) if named else 6.0
     figure = Figure(figsize=(side + 3.2, side + 2.2), layout="constrained")
     axis = figure.subplots()
-    image = axis.imshow(shares, cmap=_COLOURS, vmin=0, vmax=1)
-    ticks = [shorten(classes[i]) for i in met] if named else []
-    places = range(len(met)) if named else []
+    image = axis.imshow(shares, cmap=_SHADES, vmin=0, vmax=1)
+    ticks = [shorten(classes[i]) for i in occurring] if named else []
+    places = range(len(occurring)) if named else []
     axis.set_xticks(places, ticks, rotation=90, fontsize=8.5)
     axis.set_yticks(places, ticks, fontsize=8.5)
-    axis.set_xlabel("prediction" if named else f"prediction, {len(met)} classes in index order")
+    axis.set_xlabel("prediction" if named else f"prediction, {len(occurring)} classes in index order")
     axis.set_ylabel("label")
     for (y, x), count in np.ndenumerate(counts) if named else ():
         if count:
             colour = "white" if shares[y, x] > 0.55 else "black"
             axis.text(x, y, str(count), ha="center", va="center", fontsize=8, color=colour)
-    left_out = len(classes) - len(met)
+    left_out = len(classes) - len(occurring)
     note = f"; {left_out} classes that do not occur are left out" if left_out else ""
     figure.suptitle(wrap(f"{name}: {len(predictions.labels)} samples{note}", 60), fontsize=10)
     figure.colorbar(image, ax=axis, shrink=0.8, label="share of the label's samples")
@@ -75,17 +83,19 @@ def plot_per_class(networks: Mapping[str, Predictions], classes: Sequence[str], 
         `path`.
     """
     support = np.max([per_class_accuracy(p.probabilities, p.labels)[1] for p in networks.values()], axis=0)
-    met = [int(i) for i in np.flatnonzero(support)]
+    occurring = [int(i) for i in np.flatnonzero(support)]
     thick = 0.8 / len(networks)
-    height = len(met) * max(0.3, 0.15 * len(networks)) + 1.1
+    height = len(occurring) * max(0.3, 0.15 * len(networks)) + 1.1
     figure = Figure(figsize=(8.5, height), layout="constrained")
     axis = figure.subplots()
     for number, (name, predictions) in enumerate(networks.items()):
-        intervals = [_class_interval(predictions, label) for label in met]
-        places = np.arange(len(met)) + (number - (len(networks) - 1) / 2) * thick
+        intervals = [_class_interval(predictions, label) for label in occurring]
+        places = np.arange(len(occurring)) + (number - (len(networks) - 1) / 2) * thick
         _draw_bars(axis, places, intervals, thick, name, number)
-    axis.set_yticks(range(len(met)), [f"{shorten(classes[i])} ({support[i]})" for i in met], fontsize=9)
-    axis.set(xlim=(0, 1), ylim=(len(met) - 0.5, -0.5), xlabel="top-1 accuracy, with 95 % interval")
+    axis.set_yticks(
+        range(len(occurring)), [f"{shorten(classes[i])} ({support[i]})" for i in occurring], fontsize=9
+    )
+    axis.set(xlim=(0, 1), ylim=(len(occurring) - 0.5, -0.5), xlabel="top-1 accuracy, with 95 % interval")
     axis.set_ylabel("class (samples)")
     axis.grid(axis="x", alpha=0.3)
     axis.set_axisbelow(True)
@@ -93,33 +103,8 @@ def plot_per_class(networks: Mapping[str, Predictions], classes: Sequence[str], 
     return save(figure, path)
 
 
-def _class_interval(predictions: Predictions, label: int) -> Interval:
-    own = predictions.labels == label
-    return wilson_interval(predictions.correct()[own], predictions.videos[own])
-
-
-def _draw_bars(
-    axis: Any, places: np.ndarray, intervals: Sequence[Interval], thick: float, name: str, number: int
-) -> None:
-    colour, marker = mark_of(number)
-    values = np.array([each.value for each in intervals])
-    axis.barh(places, values, height=thick * 0.92, color=colour, alpha=0.35)
-    ends = [[each.value - each.low for each in intervals], [each.high - each.value for each in intervals]]
-    style = {"elinewidth": 1, "capsize": 0, "markersize": 4.5, "ls": "none"}
-    axis.errorbar(
-        values, places, xerr=np.maximum(ends, 0), fmt=marker, color=colour, label=name, clip_on=False, **style
-    )
-
-
-# Whether networks are right as often as they say they are: reliability diagrams.
-
-
-BINS = 10
-_COLUMNS = 3
-
-
 def plot_reliability(networks: Mapping[str, Predictions], path: Path) -> Path:
-    """A diagram a network: accuracy against confidence in 10 bins, and how many samples each bin has.
+    """A diagram a network: accuracy against confidence in 10 bins, and the number of samples in each.
 
     Args:
         networks: name → predictions.
@@ -128,53 +113,20 @@ def plot_reliability(networks: Mapping[str, Predictions], path: Path) -> Path:
     Returns:
         `path`.
     """
-    columns = min(_COLUMNS, len(networks))
+    columns = min(_DIAGRAMS_PER_ROW, len(networks))
     rows = -(-len(networks) // columns)
     figure = Figure(figsize=(3.4 * columns, 4.1 * rows + 0.4), layout="constrained")
     axes = figure.subplots(2 * rows, columns, squeeze=False, height_ratios=[3, 1] * rows)
     for number in range(rows * columns):
         pair = axes[number // columns * 2 : number // columns * 2 + 2, number % columns]
         if number < len(networks):
-            _draw(pair, *list(networks.items())[number], number % columns == 0)
+            _draw_reliability(pair, *list(networks.items())[number], number % columns == 0)
         else:
             for axis in pair:
                 axis.axis("off")
     handles = axes[0, 0].get_legend_handles_labels()
     figure.legend(*handles, loc="outside lower center", ncols=3, fontsize=8, frameon=False)
     return save(figure, path)
-
-
-def _draw(axes: Any, name: str, predictions: Predictions, first: bool) -> None:
-    confidence, accuracy, counts = calibration_bins(predictions.probabilities, predictions.labels, BINS)
-    error = expected_calibration_error(predictions.probabilities, predictions.labels, BINS)
-    middles, full = (np.arange(BINS) + 0.5) / BINS, counts > 0
-    upper, lower = axes
-    upper.bar(middles[full], accuracy[full], 0.94 / BINS, color=OKABE_ITO[5], label="accuracy")
-    upper.plot([0, 1], [0, 1], "--", color=GREY, lw=1, label="as often right as sure")
-    upper.plot(
-        confidence[full], accuracy[full], "o", color="black", ms=4, label="at the mean confidence of the bin"
-    )
-    upper.set_title(f"{wrap(name, 34)}\ncalibration error {100 * error:.1f} %", fontsize=9)
-    upper.set(xlim=(0, 1), ylim=(0, 1))
-    lower.bar(middles, counts, 0.94 / BINS, color=GREY)
-    for x, count in zip(middles, counts, strict=True):
-        if count:
-            lower.text(x, count, str(count), ha="center", va="bottom", fontsize=7)
-    lower.set(xlim=(0, 1), xlabel="confidence", yticks=[], ylim=(0, 1.3 * counts.max()))
-    upper.set_xticklabels([])
-    for axis in axes:
-        axis.tick_params(labelsize=8)
-        axis.spines[["top", "right"]].set_visible(False)
-    if first:
-        upper.set_ylabel("accuracy")
-        lower.set_ylabel("samples")
-
-
-# A study's accuracies as bars beside the paper's. No TensorFlow here.
-
-
-_PAPER = OKABE_ITO[1]
-_TITLE = 26
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,7 +160,7 @@ def plot_results(columns: Mapping[str, Sequence[Bar]], path: Path) -> Path:
     for axis, (name, own) in zip(axes, columns.items(), strict=True):
         _draw_column(axis, own)
         axis.set_title(name, fontsize=10)
-    axes[0].set_yticks(range(len(bars)), [wrap(bar.title, _TITLE) for bar in bars], fontsize=8.5)
+    axes[0].set_yticks(range(len(bars)), [wrap(bar.title, _METHOD_WIDTH) for bar in bars], fontsize=8.5)
     axes[0].invert_yaxis()
     drawn = [each for axis in axes for each in zip(*axis.get_legend_handles_labels(), strict=True)]
     handles = {label: handle for handle, label in drawn}
@@ -216,6 +168,50 @@ def plot_results(columns: Mapping[str, Sequence[Bar]], path: Path) -> Path:
         handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=8.5, frameon=False
     )
     return save(figure, path)
+
+
+def _class_interval(predictions: Predictions, label: int) -> Interval:
+    own = predictions.labels == label
+    return wilson_interval(predictions.correct()[own], predictions.videos[own])
+
+
+def _draw_bars(
+    axis: Any, places: np.ndarray, intervals: Sequence[Interval], thick: float, name: str, number: int
+) -> None:
+    colour, marker = mark_of(number)
+    values = np.array([each.value for each in intervals])
+    axis.barh(places, values, height=thick * 0.92, color=colour, alpha=0.35)
+    ends = [[each.value - each.low for each in intervals], [each.high - each.value for each in intervals]]
+    style = {"elinewidth": 1, "capsize": 0, "markersize": 4.5, "ls": "none"}
+    axis.errorbar(
+        values, places, xerr=np.maximum(ends, 0), fmt=marker, color=colour, label=name, clip_on=False, **style
+    )
+
+
+def _draw_reliability(axes: Any, name: str, predictions: Predictions, first: bool) -> None:
+    confidence, accuracy, counts = calibration_bins(predictions.probabilities, predictions.labels, _BINS)
+    error = expected_calibration_error(predictions.probabilities, predictions.labels, _BINS)
+    middles, full = (np.arange(_BINS) + 0.5) / _BINS, counts > 0
+    upper, lower = axes
+    upper.bar(middles[full], accuracy[full], 0.94 / _BINS, color=OKABE_ITO[5], label="accuracy")
+    upper.plot([0, 1], [0, 1], "--", color=GREY, lw=1, label="as often right as sure")
+    upper.plot(
+        confidence[full], accuracy[full], "o", color="black", ms=4, label="at the mean confidence of the bin"
+    )
+    upper.set_title(f"{wrap(name, 34)}\ncalibration error {100 * error:.1f} %", fontsize=9)
+    upper.set(xlim=(0, 1), ylim=(0, 1))
+    lower.bar(middles, counts, 0.94 / _BINS, color=GREY)
+    for x, count in zip(middles, counts, strict=True):
+        if count:
+            lower.text(x, count, str(count), ha="center", va="bottom", fontsize=7)
+    lower.set(xlim=(0, 1), xlabel="confidence", yticks=[], ylim=(0, 1.3 * counts.max()))
+    upper.set_xticklabels([])
+    for axis in axes:
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+    if first:
+        upper.set_ylabel("accuracy")
+        lower.set_ylabel("samples")
 
 
 def _draw_column(axis: Any, bars: Sequence[Bar]) -> None:

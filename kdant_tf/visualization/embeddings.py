@@ -1,4 +1,4 @@
-"""Features of networks, pooled over the positions of their maps, and the picture of them."""
+"""Features of networks, pooled over the positions of their maps, projected to two dimensions and drawn."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,24 +9,26 @@ import tensorflow as tf
 from matplotlib.figure import Figure
 
 from kdant_tf.models.networks import feature_map_name
-from kdant_tf.visualization.run_view import ShownRun
+from kdant_tf.visualization.run_view import RunView
 from kdant_tf.visualization.style import mark_of, save, shorten, wrap
 from tf_records.errors import KdantError
 from tf_records.reader import evaluation_batches
 from tf_records.records import iterate_batches
 
 # At most: the picture has no room for more, and t-SNE takes minutes.
-SAMPLES = 1000
-_BATCH = 16
+_SAMPLES = 1000
+_BATCH_SIZE = 16
+_PANELS_PER_ROW = 3
+_CLASSES_LISTED = 40
 
 
 def draw_features(
-    shown: Sequence[ShownRun], classes: Sequence[str], path: Path, *, projection: str = "pca", seed: int = 0
+    views: Sequence[RunView], classes: Sequence[str], path: Path, *, projection: str = "pca", seed: int = 0
 ) -> Path:
     """The split's samples in two dimensions, a panel a network.
 
     Args:
-        shown: at least one run.
+        views: of at least one run.
         classes: names in index order.
         path: PNG to write.
         projection: "pca" or "tsne".
@@ -36,55 +38,47 @@ def draw_features(
         KdantError: t-SNE cannot be made (says why).
     """
     points = {}
-    for each in shown:
+    for each in views:
         features, labels = pooled_features(each, seed=seed)
         points[each.name] = project(features, projection, seed)
     return plot_projection(points, labels, classes, path)
 
 
-def pooled_features(shown: ShownRun, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Mean of the feature vectors of each sample's middle clip, in the segment that the run is to see.
+def pooled_features(run_view: RunView, *, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Mean of the feature vectors of each sample's middle clip, in the segment that the run was trained on.
 
     Args:
-        shown: a run.
+        run_view: of a run.
         seed: draws 1,000 samples where there are more.
 
     Returns:
         float `(N, d)`, and labels int `(N,)`, in record order.
     """
-    records = shown.own_records
-    total = records.split(shown.split).records
+    records = run_view.own_records
+    total = records.split(run_view.split).records
     chosen = np.zeros(total, dtype=bool)
-    chosen[np.random.default_rng(seed).permutation(total)[:SAMPLES]] = True
+    chosen[np.random.default_rng(seed).permutation(total)[:_SAMPLES]] = True
     batches = evaluation_batches(
         records,
-        split=shown.split,
-        view=shown.view,
-        batch_size=_BATCH,
-        crop=shown.run.config.crop,
+        split=run_view.split,
+        view=run_view.view,
+        batch_size=_BATCH_SIZE,
+        crop=run_view.run.config.crop,
         windows=1,
         chosen=chosen,
     )
-    network, name = shown.network, feature_map_name(shown.network)
+    network, name = run_view.network, feature_map_name(run_view.network)
 
-    @tf.function(reduce_retracing=True, autograph=False)
     def pool(clips: tf.Tensor) -> tf.Tensor:
         maps = network(clips, training=False)[name]
         return tf.reduce_mean(maps, axis=list(range(1, len(maps.shape) - 1)))
 
+    traced = tf.function(pool, reduce_retracing=True, autograph=False)
     features, labels = [], []
-    for batch in iterate_batches(batches, records, shown.split):
-        features.append(pool(batch["clip"]).numpy())
+    for batch in iterate_batches(batches, records, run_view.split):
+        features.append(traced(batch["clip"]).numpy())
         labels.append(batch["label"].numpy())
     return np.concatenate(features), np.concatenate(labels)
-
-
-# Pooled features of networks in two dimensions, side by side.
-
-
-METHODS = ("pca", "tsne")
-_COLUMNS = 3
-_LISTED = 40
 
 
 def project(features: np.ndarray, method: str, seed: int = 0) -> tuple[np.ndarray, str]:
@@ -111,20 +105,8 @@ def project(features: np.ndarray, method: str, seed: int = 0) -> tuple[np.ndarra
             "take --projection pca."
         ) from error
     perplexity = min(30.0, (len(features) - 1) / 3)
-    shown = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(centred)
-    return shown, f"t-SNE, perplexity {perplexity:.0f}"
-
-
-def _project_linearly(centred: np.ndarray) -> tuple[np.ndarray, str]:
-    left, values, _ = np.linalg.svd(centred, full_matrices=False)
-    shown = np.zeros((len(centred), 2))
-    kept = min(2, len(values))
-    shown[:, :kept] = left[:, :kept] * values[:kept]
-    # The sign of a singular vector is arbitrary; here its largest entry is positive.
-    largest = np.argmax(np.abs(shown), axis=0)
-    shown *= np.where(shown[largest, [0, 1]] < 0, -1, 1)
-    share = float((values[:2] ** 2).sum() / max((values**2).sum(), 1e-12))
-    return shown, f"PCA, {100 * share:.0f} % of the variance"
+    points = TSNE(perplexity=perplexity, init="pca", random_state=seed).fit_transform(centred)
+    return points, f"t-SNE, perplexity {perplexity:.0f}"
 
 
 def plot_projection(
@@ -141,15 +123,15 @@ def plot_projection(
     Returns:
         `path`.
     """
-    met = [int(label) for label in np.unique(labels)]
-    columns = min(_COLUMNS, len(networks))
+    occurring = [int(label) for label in np.unique(labels)]
+    columns = min(_PANELS_PER_ROW, len(networks))
     rows = -(-len(networks) // columns)
-    listed = met[:_LISTED]
+    listed = occurring[:_CLASSES_LISTED]
     legend_rows = -(-len(listed) // (2 * columns))
     figure = Figure(figsize=(3.6 * columns, 3.6 * rows + 0.25 * legend_rows + 0.3), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis, (name, (points, words)) in zip(axes, networks.items(), strict=False):
-        for number, label in enumerate(met):
+        for number, label in enumerate(occurring):
             _draw_class(axis, points[labels == label], number, shorten(classes[label]))
         axis.set_title(f"{wrap(name, 40)}\n{words}", fontsize=9)
         axis.set(xticks=[], yticks=[])
@@ -157,14 +139,26 @@ def plot_projection(
         axis.axis("off")
     handles = axes[0].get_legend_handles_labels()
     figure.legend(
-        handles[0][:_LISTED],
-        handles[1][:_LISTED],
+        handles[0][:_CLASSES_LISTED],
+        handles[1][:_CLASSES_LISTED],
         loc="outside lower center",
         ncols=2 * columns,
         fontsize=8.5,
         frameon=False,
     )
     return save(figure, path)
+
+
+def _project_linearly(centred: np.ndarray) -> tuple[np.ndarray, str]:
+    left, values, _ = np.linalg.svd(centred, full_matrices=False)
+    points = np.zeros((len(centred), 2))
+    kept = min(2, len(values))
+    points[:, :kept] = left[:, :kept] * values[:kept]
+    # The sign of a singular vector is arbitrary; here its largest entry is positive.
+    largest = np.argmax(np.abs(points), axis=0)
+    points *= np.where(points[largest, [0, 1]] < 0, -1, 1)
+    share = float((values[:2] ** 2).sum() / max((values**2).sum(), 1e-12))
+    return points, f"PCA, {100 * share:.0f} % of the variance"
 
 
 def _draw_class(axis: Any, points: np.ndarray, number: int, name: str) -> None:

@@ -23,7 +23,7 @@ from tf_records.records import Records, iterate_batches
 # Lightness rises all the way, so that it can be read in grey too.
 _COLOURS = matplotlib.colormaps["inferno"]
 _UNIT_SQUARE = (0, 1, 0, 1)
-# Inches: a picture's side, the gap beside it, the room for its title, for the row's title, and for the colour bar.
+# Inches: a picture's side, the gap beside it, and the room for its title, the row's title and the colour bar.
 _SIDE, _GAP, _TITLE, _LEFT, _BAR = 1.75, 0.12, 0.42, 0.4, 0.95
 
 

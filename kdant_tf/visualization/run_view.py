@@ -1,4 +1,4 @@
-"""A run as pictures show it: its network, what it says, and its feature maps."""
+"""What pictures are drawn from: a run with its predictions and feature maps, and samples' pairs of clips."""
 
 from __future__ import annotations
 
@@ -25,20 +25,24 @@ from tf_records.reader import decode_clip, observed_start, parse
 from tf_records.records import Records, naming_damage
 from tf_records.schema import FUTURE, OBSERVED
 
+FIRST_CLASSES = 8
+_STARTS = {OBSERVED: schema.OBSERVED_START_S, FUTURE: schema.FUTURE_START_S}
+_TIMES = {key: tf.io.FixedLenFeature((), tf.float32) for key in (*_STARTS.values(), schema.FRAME_RATE)}
+
 
 class PictureError(KdantError):
-    """A picture that these runs and records do not give."""
+    """A picture that cannot be drawn from these runs and records."""
 
 
-class ShownRun:
-    """A finished run on the records that are shown.
+class RunView:
+    """A finished run, its predictions and its feature maps on one split of some records.
 
     Args:
         name: to write beside it.
         run: finished.
         records: opened, that fit the run.
         split: of the records.
-        on_batch: told of the clips of each batch, where the run has to be evaluated first.
+        on_batch: called with the number of clips of each batch, where the run has to be evaluated first.
         network: the run's, where it is loaded already.
 
     Raises:
@@ -67,7 +71,7 @@ class ShownRun:
 
     @property
     def view(self) -> str:
-        """The segment that it was trained to see."""
+        """The segment that it was trained on."""
         return default_view(self.run)
 
     @property
@@ -80,7 +84,7 @@ class ShownRun:
         return load_network(self.run) if self._network is None else self._network
 
     def predictions(self, view: str) -> Predictions:
-        """What it says of the split's samples: kept where it was evaluated on these, else evaluated now."""
+        """Of the split's samples: those kept where it was evaluated on these, else it is evaluated now."""
         if view not in self._predictions:
             kept = load_predictions(self.run.folder / PREDICTIONS_NAME, f"{view}/{self.split}")
             if kept is None or not self._fits(kept):
@@ -105,46 +109,47 @@ class ShownRun:
         same = np.bincount(labels, minlength=len(classes)).tolist() == counts
         return same and len(kept.labels) == info.records
 
-    def said(self, sample: Sample, view: str) -> np.ndarray:
-        """Its probabilities for a sample: float `(classes,)`.
+    def probabilities(self, pair: ClipPair, view: str) -> np.ndarray:
+        """Of a sample's classes: float `(classes,)`.
 
         Raises:
-            RunError: what is kept was said of other samples.
+            RunError: the predictions that were kept are of other samples.
         """
         predictions = self.predictions(view)
-        kept = str(predictions.ids[sample.number])
-        if kept != sample.id:
+        kept = str(predictions.ids[pair.number])
+        if kept != pair.id:
             raise RunError(
-                f"{self.run.folder / PREDICTIONS_NAME} is of other records: sample {sample.number} is "
-                f"{kept!r} there and {sample.id!r} in {self.records.folder}. Evaluate the run on these: "
+                f"{self.run.folder / PREDICTIONS_NAME} is of other records: sample {pair.number} is "
+                f"{kept!r} there and {pair.id!r} in {self.records.folder}. Evaluate the run on these: "
                 f"kdant evaluate {self.run.folder} --records {self.records.folder} --view {view}."
             )
-        return predictions.probabilities[sample.number]
+        probabilities: np.ndarray = predictions.probabilities[pair.number]
+        return probabilities
 
-    def map_of(self, sample: Sample, view: str) -> np.ndarray:
+    def map_of(self, pair: ClipPair, view: str) -> np.ndarray:
         """Its feature map of a sample's clip: float `(T, H, W, d)`.
 
         Raises:
             PictureError: the map has no places in the frame.
         """
-        return self.map_for(self.run.config, sample, view)
+        return self.map_for(self.run.config, pair, view)
 
-    def map_for(self, student: TrainConfig, sample: Sample, view: str) -> np.ndarray:
+    def map_for(self, student: TrainConfig, pair: ClipPair, view: str) -> np.ndarray:
         """The same of the layer that a student of these settings learns from."""
-        key = (student.endpoint, sample.number, view)
+        key = (student.endpoint, pair.number, view)
         if key not in self._maps:
             own = student.endpoint == self.run.config.endpoint
             network = self.network if own else load_teacher(self.run, student)
-            self._maps[key] = self._map(network, sample, view)
+            self._maps[key] = self._map(network, pair, view)
         return self._maps[key]
 
-    def projected_map(self, sample: Sample, view: str, channels: int) -> np.ndarray:
+    def projected_map(self, pair: ClipPair, view: str, channels: int) -> np.ndarray:
         """Its map with the teacher's number of channels, through the projection that it was trained with.
 
         Raises:
             PictureError: other channels and no projection (says both).
         """
-        own = self.map_of(sample, view)
+        own = self.map_of(pair, view)
         path = self.run.folder / PROJECTION_NAME
         if path.is_file():
             projected = load_saved(path)(own.reshape(-1, own.shape[-1]), training=False)
@@ -156,10 +161,10 @@ class ShownRun:
             )
         return own
 
-    def _map(self, network: keras.Model, sample: Sample, view: str) -> np.ndarray:
-        clip = sample.clip(view, self.run.modality, self.run.config.crop)
+    def _map(self, network: keras.Model, pair: ClipPair, view: str) -> np.ndarray:
+        clip = pair.clip(view, self.run.modality, self.run.config.crop)
         outputs = network(clip, training=False)
-        found = keras.ops.convert_to_numpy(outputs[feature_map_name(network)])[0]
+        found: np.ndarray = keras.ops.convert_to_numpy(outputs[feature_map_name(network)])[0]
         if found.ndim != 4:
             raise PictureError(
                 f"The feature map of {self.name} has no places in the frame, its shape is {found.shape}: "
@@ -168,8 +173,8 @@ class ShownRun:
         return found.astype(np.float32)
 
 
-def teacher_of(student: ShownRun, teachers: Sequence[ShownRun]) -> ShownRun:
-    """The run that a student learned from, as far as the folders' names tell, or the only teacher.
+def teacher_of(student: RunView, teachers: Sequence[RunView]) -> RunView:
+    """The run that a student learned from, by its folder's name, or the only teacher.
 
     Raises:
         PictureError: several teachers, none of which it names, or none at all.
@@ -185,21 +190,13 @@ def teacher_of(student: ShownRun, teachers: Sequence[ShownRun]) -> ShownRun:
     raise PictureError(f"No teacher was given. Add that of {student.name} to the runs: {named}.")
 
 
-def split_roles(shown: Sequence[ShownRun]) -> tuple[list[ShownRun], list[ShownRun]]:
+def split_roles(runs: Sequence[RunView]) -> tuple[list[RunView], list[RunView]]:
     """Teachers and students, each in the order given."""
-    return [each for each in shown if each.is_teacher], [each for each in shown if each.run.role == STUDENT]
-
-
-# The samples that pictures show: which they are, and their pairs of clips.
-
-
-FIRST_CLASSES = 8
-_STARTS = {OBSERVED: schema.OBSERVED_START_S, FUTURE: schema.FUTURE_START_S}
-_TIMES = {key: tf.io.FixedLenFeature((), tf.float32) for key in (*_STARTS.values(), schema.FRAME_RATE)}
+    return [each for each in runs if each.is_teacher], [each for each in runs if each.run.role == STUDENT]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Sample:
+class ClipPair:
     """A pair of clips of one record, as far apart as those that training compares, where its video allows.
 
     Args:
@@ -207,7 +204,7 @@ class Sample:
         id: of the sample.
         label: index of its class.
         stored: modality → view → clip as it is stored, uint8 `(T, H, W, C)`.
-        times_s: view → when each frame of the clip is shown in the video, float `(T,)`.
+        times_s: view → when each frame of the clip occurs in the video, seconds, float `(T,)`.
     """
 
     number: int
@@ -218,7 +215,8 @@ class Sample:
 
     def clip(self, view: str, modality: str, crop: int) -> np.ndarray:
         """What a network sees of a view: float32 `(1, T, crop, crop, C)` in [-1, 1]."""
-        return crop_centrally(tf.constant(self.stored[modality][view]), crop)[None].numpy()
+        clip: np.ndarray = crop_centrally(tf.constant(self.stored[modality][view]), crop)[None].numpy()
+        return clip
 
     def frames(self, view: str) -> np.ndarray:
         """The same square as it is stored, to look at: RGB `(T, S, S, 3)` in [0, 1]; flow has hues."""
@@ -226,21 +224,22 @@ class Sample:
         stored = self.stored[modality][view]
         pixels = crop_centrally(tf.constant(stored), _square(stored)).numpy()
         if modality == schema.RGB:
-            return np.clip((pixels + 1) / 2, 0, 1)
+            frames: np.ndarray = np.clip((pixels + 1) / 2, 0, 1)
+            return frames
         return np.stack([np.asarray(colour_flow(frame[..., 0], frame[..., 1])) / 255 for frame in pixels])
 
 
 def choose_samples(
     predictions: Predictions, *, count: int | None = None, seed: int = 0, ids: Sequence[str] = ()
 ) -> list[int]:
-    """Numbers of the records to show.
+    """Numbers of the records to draw.
 
     Args:
         predictions: of the split.
         count: draw so many, one of each class in turn; None is the first of each class, at most
             FIRST_CLASSES.
         seed: of the draw.
-        ids: show these, in this order.
+        ids: take these, in this order.
 
     Raises:
         RecordError: an id that no sample has.
@@ -262,11 +261,11 @@ def choose_samples(
     return sorted(drawn[:count], key=lambda number: (predictions.labels[number], number))
 
 
-def read_samples(records: Records, split: str, numbers: Sequence[int]) -> list[Sample]:
+def read_clip_pairs(records: Records, split: str, numbers: Sequence[int]) -> list[ClipPair]:
     """The records of these numbers, in the order given.
 
     Raises:
-        RecordError: records of features, which show nothing, or a damaged shard.
+        RecordError: records of features, which have no frames, or a damaged shard.
     """
     if records.manifest.features is not None:
         raise RecordError(
@@ -278,13 +277,13 @@ def read_samples(records: Records, split: str, numbers: Sequence[int]) -> list[S
     with naming_damage(records, split):
         for number, serialized in enumerate(tf.data.TFRecordDataset(records.paths(split))):
             if number in wanted:
-                found[number] = _read_sample(records, number, serialized)
+                found[number] = _read_clip_pair(records, number, serialized)
             if len(found) == len(wanted):
                 break
     return [found[number] for number in numbers]
 
 
-def _read_sample(records: Records, number: int, serialized: tf.Tensor) -> Sample:
+def _read_clip_pair(records: Records, number: int, serialized: tf.Tensor) -> ClipPair:
     stored: dict[str, dict[str, np.ndarray]] = {}
     for modality in records.manifest.modalities:
         opened = dataclasses.replace(records, modality=modality)
@@ -294,7 +293,7 @@ def _read_sample(records: Records, number: int, serialized: tf.Tensor) -> Sample
         stored[modality] = {
             view: decode_clip(opened, segments[view], starts[view]).numpy() for view in segments
         }
-    return Sample(
+    return ClipPair(
         number=number,
         id=context[schema.CLIP_ID].numpy().decode(),
         label=int(context[schema.LABEL_INDEX]),
@@ -328,7 +327,7 @@ def _place_clips(
 
 def _square(stored: np.ndarray) -> int:
     """Pixels of a crop that is cut without scaling."""
-    shorter = min(stored.shape[1:3])
+    shorter: int = min(stored.shape[1:3])
     return (shorter * CROP_FRACTION.numerator + CROP_FRACTION.denominator // 2) // CROP_FRACTION.denominator
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import kdant_tf  # noqa: F401  turns oneDNN on before TensorFlow is imported
 from kdant_tf.runs import load_run
 from kdant_tf.visualization.correspondence import Target, find_targets
-from kdant_tf.visualization.run_view import ShownRun, read_samples
+from kdant_tf.visualization.run_view import RunView, read_clip_pairs
 from tf_records.records import Records
 from tf_records.schema import FUTURE, OBSERVED
 
@@ -28,12 +28,12 @@ def main() -> None:
     parser.add_argument("--samples", type=int, help="only the first so many")
     options = parser.parse_args()
     records = Records.open(options.records, split="test")
-    shown = [ShownRun(path.name, load_run(path), records, "test") for path in options.runs]
+    views = [RunView(path.name, load_run(path), records, "test") for path in options.runs]
     total = records.split("test").records
-    found: dict[str, list[tuple[float, bool]]] = {each.name: [] for each in shown}
-    for sample in read_samples(records, "test", range(min(total, options.samples or total))):
-        for each in shown:
-            future_map = shown[0].map_for(each.run.config, sample, FUTURE)
+    found: dict[str, list[tuple[float, bool]]] = {each.name: [] for each in views}
+    for sample in read_clip_pairs(records, "test", range(min(total, options.samples or total))):
+        for each in views:
+            future_map = views[0].map_for(each.run.config, sample, FUTURE)
             observed_map = each.projected_map(sample, OBSERVED, future_map.shape[-1])
             for target in find_targets(future_map, observed_map, count=TARGETS, alpha=each.run.config.alpha):
                 found[each.name].append((target.weight_near(future_map.shape), in_outermost_column(target)))

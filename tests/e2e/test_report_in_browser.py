@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from browser import Browser, find_browser
 
-from kdant_tf.report.page import Cell, Clip, Gallery, Guess, Page, Section, Table, data_uri, write_page
+from kdant_tf.report.page import Clip, Gallery, Guess, Page, Section, Table, TableCell, data_uri, write_page
 from kdant_tf.report.samples import encode_moving, encode_still, side_by_side
 
 pytestmark = pytest.mark.skipif(find_browser() is None, reason="no Chromium")
@@ -60,14 +60,14 @@ def make_clip(number: int) -> Clip:
         height=frames[0].height,
         frames=8,
         times="0 to 1 s",
-        said={NASTY: (Guess(name="x" * 60, probability=0.5, right=True),)},
+        guesses={NASTY: (Guess(name="x" * 60, probability=0.5, correct=True),)},
     )
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory) -> Path:
     values = {"two": 0.2, "ten": 10.0, "none": None, "minus": -1.5}
-    rows = [[Cell(text=name), Cell(text="n", key=value)] for name, value in values.items()]
+    rows = [[TableCell(text=name), TableCell(text="n", key=value)] for name, value in values.items()]
     table = Table(caption=NASTY, columns=("network", NASTY), rows=rows)
     gallery = Gallery(title="Clips", text=NASTY, clips=[make_clip(number) for number in range(2)])
     path = tmp_path_factory.mktemp("browser") / "report.html"

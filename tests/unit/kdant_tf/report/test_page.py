@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 
 from kdant_tf.report.page import (
-    Cell,
     Clip,
     Gallery,
     Guess,
@@ -15,6 +14,7 @@ from kdant_tf.report.page import (
     Picture,
     Section,
     Table,
+    TableCell,
     render_page,
     write_page,
 )
@@ -54,8 +54,8 @@ def make_page(name: str = NASTY) -> Page:
         caption=name,
         columns=("network", name, "top-1"),
         rows=[
-            [Cell(text=name), Cell(text="x"), Cell(text="50 %", key=0.5)],
-            [Cell(text="b"), Cell(text=name), Cell(text="")],
+            [TableCell(text=name), TableCell(text="x"), TableCell(text="50 %", key=0.5)],
+            [TableCell(text="b"), TableCell(text=name), TableCell(text="")],
         ],
         note=name,
     )
@@ -69,7 +69,7 @@ def make_page(name: str = NASTY) -> Page:
         height=112,
         frames=8,
         times="0 to 1 s",
-        said={name: (Guess(name=name, probability=0.75, right=True),)},
+        guesses={name: (Guess(name=name, probability=0.75, correct=True),)},
     )
     gallery = Gallery(title=name, text=name, clips=[clip])
     sections = [

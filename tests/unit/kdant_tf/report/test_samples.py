@@ -59,7 +59,7 @@ def test_a_sample_is_chosen_once_and_on_the_side_where_it_belongs(pairs, count):
 def test_the_three_most_probable_classes_and_which_is_the_label():
     said = say([[0.1, 0.5, 0.25, 0.15]], [2])
     guesses = top_guesses(said, 0, ("a", "b", "c", "d"))
-    assert [(each.name, each.probability, each.right) for each in guesses] == [
+    assert [(each.name, each.probability, each.correct) for each in guesses] == [
         ("b", 0.5, False),
         ("c", 0.25, True),
         ("d", 0.15, False),

@@ -84,9 +84,8 @@ def test_the_network_in_training_is_drawn_as_it_is(drawer_of):
     after = draw()
     assert after.shape == before.shape
     changed = np.flatnonzero((after != before).any(axis=(0, 2))) / after.shape[1]
-    # The second of four columns: the student's.
-    assert changed.size > 0
-    assert 0.2 < changed.min() < changed.max() < 0.55
+    # The first of four columns is the bare frame, the second the student's.
+    assert 0.2 < changed.min() < 0.45
 
 
 def test_networks_without_places_have_no_heat_maps():

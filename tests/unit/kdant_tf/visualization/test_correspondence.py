@@ -4,8 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pixels import near, pixels_of
 
-from kdant_tf.visualization.correspondence import find_targets, same_place, strongest_positions
+from kdant_tf.visualization.correspondence import (
+    Drift,
+    find_targets,
+    plot_drift,
+    same_place,
+    strongest_positions,
+)
+from kdant_tf.visualization.style import OKABE_ITO
 
 
 def softmax(values: np.ndarray) -> np.ndarray:
@@ -63,3 +71,45 @@ def test_targets_have_weights_that_sum_to_1_and_links_in_order(seed, count):
         assert weights == sorted(weights, reverse=True)
         assert target.weights[target.strongest] == pytest.approx(weights[0])
         assert 0 <= target.weight_near(future.shape) <= 1 + 1e-5
+
+
+def a_drift(target: tuple[int, int, int], held: tuple[int, int, int]) -> Drift:
+    """A vector at `target` of the future map, which the observed map holds at `held`."""
+    future, observed = np.full((2, 4, 4, 2), 0.01), np.full((2, 4, 4, 2), 0.01)
+    future[target] = observed[held] = (20, 0)
+    return Drift(
+        title="student",
+        observed=np.ones((8, 8, 8, 3)),
+        future=np.ones((8, 8, 8, 3)),
+        observed_times_s=np.arange(8) / 10,
+        future_times_s=np.arange(8) / 10 + 1.5,
+        future_shape=(2, 4, 4),
+        targets=find_targets(future, observed, count=1),
+    )
+
+
+def test_the_strongest_position_and_where_it_is_held_are_drawn_in_their_places(tmp_path):
+    """Four times the same picture, with the target and its end in other quarters."""
+    drawn = {}
+    for held in ((0, 0, 0), (1, 3, 3)):
+        path = tmp_path / f"{held[0]}.png"
+        plot_drift([a_drift((1, 0, 3), held)], "title", "note", path)
+        drawn[held] = near(pixels_of(path), OKABE_ITO[1])
+    first, second = drawn.values()
+    height, width = first.shape
+    # The target's square is in both, in the lower frame of the right column; the ends differ.
+    both = np.argwhere(first & second)
+    assert (both[:, 1] > 0.6 * width).sum() > 50
+    only_first, only_second = np.argwhere(first & ~second), np.argwhere(second & ~first)
+    left_first = only_first[only_first[:, 1] < 0.2 * width]
+    left_second = only_second[only_second[:, 1] < 0.45 * width]
+    assert left_first[:, 0].mean() < 0.35 * height < 0.55 * height < left_second[:, 0].mean()
+
+
+def test_a_drift_of_one_sample_may_have_any_number_of_students(tmp_path):
+    for students in (1, 2, 5):
+        plot_drift([a_drift((0, 1, 1), (0, 2, 2))] * students, "title", "note", tmp_path / f"{students}.png")
+    sizes = [pixels_of(tmp_path / f"{students}.png").shape[:2] for students in (1, 2, 5)]
+    assert sizes[1][0] == sizes[0][0]
+    assert sizes[1][1] > 1.8 * sizes[0][1]
+    assert sizes[2][0] > 2.5 * sizes[1][0]

@@ -1,11 +1,12 @@
-"""Training curves: they are written whole, and show what they are given."""
+"""Curves are written whole, and show what they are given."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from kdant_tf.evaluation.metrics import CurvePoint, Interval
 from kdant_tf.visualization import curves
-from kdant_tf.visualization.curves import activation_magnitude, heat_map_pixels, plot_curves
+from kdant_tf.visualization.curves import plot_accuracy_against, plot_curves
 
 
 def metrics(epochs: int, feature_loss: float = 0.0) -> list[dict[str, float]]:
@@ -54,37 +55,6 @@ def test_a_picture_is_replaced(tmp_path):
     assert pixels_of(path).size > 0
 
 
-def test_activation_magnitude_is_the_length_averaged_over_time():
-    feature_map = np.zeros((2, 2, 3, 2))
-    feature_map[0, 0, 1] = (3, 4)
-    feature_map[1, 0, 1] = (0, 1)
-    magnitude = activation_magnitude(feature_map)
-    assert magnitude.shape == (2, 3)
-    np.testing.assert_allclose(magnitude, [[0, 3, 0], [0, 0, 0]])
-
-
-def test_heat_maps_are_redder_where_the_network_is_more_active():
-    frame = np.full((8, 8, 3), 0.5)
-    magnitude = np.zeros((2, 2))
-    magnitude[:, 1] = 1.0
-    panels = {"clip": (frame, None), "teacher": (frame, magnitude)}
-    pixels = heat_map_pixels([{"title": "clap", "panels": panels}]).astype(int)
-    redness = (pixels[..., 0] - pixels[..., 2]).mean(axis=0)
-    half = len(redness) // 2
-    assert redness[:half].max() < 1
-    right = np.flatnonzero(redness > 1)
-    assert right.size > 0
-    middle = (right.min() + right.max()) // 2
-    assert redness[middle:].mean() > redness[half:middle].mean()
-
-
-def test_a_constant_map_draws_without_warning():
-    panels = {"teacher": (np.zeros((4, 4, 3)), np.ones((2, 2)))}
-    rows = [{"title": name, "panels": panels} for name in ("clap", "golf")]
-    pixels = heat_map_pixels(rows)
-    assert (pixels[..., 0] == pixels[..., 2]).all()
-
-
 def test_validation_is_dashed_and_learning_rates_are_marked(tmp_path, monkeypatch):
     rows = metrics(6, feature_loss=0.2)
     for row in rows:
@@ -103,3 +73,17 @@ def test_validation_is_dashed_and_learning_rates_are_marked(tmp_path, monkeypatc
         (rate,) = [line for line in axis.lines if line.get_linestyle() == ":"]
         assert list(rate.get_xdata()) == [3.5, 3.5]
         assert [text.get_text().strip() for text in axis.texts] == ["learning rate 0.01"]
+
+
+def test_accuracy_is_drawn_in_the_order_of_x_with_its_interval(tmp_path, monkeypatch):
+    points = [CurvePoint(x=x, top1=Interval(value=x / 2, low=x / 4, high=x)) for x in (1.0, 0.5)]
+    figures = []
+    monkeypatch.setattr(curves, "save", lambda figure, path: figures.append(figure))
+    plot_accuracy_against({"R": points, "A": points[:1]}, tmp_path / "x.png", xlabel="share", chance=0.25)
+    (axis,) = figures[0].axes
+    first, second, chance = axis.lines
+    assert (list(first.get_xdata()), list(first.get_ydata())) == ([0.5, 1.0], [0.25, 0.5])
+    assert (first.get_marker(), first.get_linestyle()) != (second.get_marker(), second.get_linestyle())
+    assert list(chance.get_ydata()) == [0.25, 0.25]
+    band = axis.collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == (0.125, 1.0)
