@@ -182,13 +182,13 @@ def read_curve(run: Run, name: str, split: str | None = None) -> list[CurvePoint
         RunError: evaluation.json cannot be read.
     """
     try:
-        kept = read_results(run).get(name, {})
-        if split is not None and kept.get("split") != split:
+        kept = read_results(run).get(name)
+        if kept is None or (split is not None and kept.get("split") != split):
             return []
         ends = ("value", "low", "high")
         return [
             CurvePoint(x=point[name], top1=Interval(**{end: point[end] for end in ends}))
-            for point in kept.get("top1", [])
+            for point in kept["top1"]
         ]
     except (KeyError, TypeError, AttributeError) as error:
         raise _unreadable(run, error) from error

@@ -1,0 +1,81 @@
+"""kdant evaluate on a network of one convolution: table, JSON, curves, and what it refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from kdant_cli.evaluate import evaluate
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(evaluate, [str(arg) for arg in args])
+
+
+@pytest.fixture(scope="module")
+def command(
+    tiny_run: Path, record_folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, ...]:
+    """The run and its records, as arguments."""
+    folder = shutil.copytree(tiny_run, tmp_path_factory.mktemp("evaluate") / "run")
+    return folder, "--records", record_folder
+
+
+def test_json_has_one_object_with_the_numbers_of_the_table(command):
+    result = run(*command, "--json")
+    assert (result.exit_code, result.stderr) == (0, "")
+    printed = json.loads(result.stdout)
+    assert sorted(printed) == [
+        *("classes", "confusion", "expected_calibration_error", "many_shot_mean_top5_recall"),
+        *("mean_class_accuracy", "mean_class_accuracy_interval", "mean_top5_recall"),
+        *("negative_log_likelihood", "per_class", "samples", "split", "top1", "top1_interval", "top5"),
+        *("top5_interval", "videos", "view"),
+    ]
+    assert (printed["view"], printed["split"], printed["samples"]) == ("future", "test", 8)
+    assert printed["classes"] == ["fall", "grow", "rise", "shrink"]
+    table = run(*command, "--per-class")
+    assert (table.exit_code, table.stderr) == (0, "")
+    low, high = printed["top1_interval"]
+    assert f"{100 * printed['top1']:.1f} %  ({100 * low:.1f} to {100 * high:.1f} %)" in table.stdout
+    assert "on the future segments of" in table.stdout
+    for entry in printed["per_class"]:
+        assert f"│ {entry['name']} " in table.stdout
+
+
+def test_a_student_is_added_to_itself_and_another_view_is_kept_beside(command):
+    printed = json.loads(run(*command, "--with", command[0], "--view", "observed", "--json").stdout)
+    alone = json.loads(run(*command, "--view", "observed", "--json").stdout)
+    assert printed["top1"] == alone["top1"]
+    kept = json.loads((command[0] / "evaluation.json").read_text())
+    assert {"observed", "observed, fused"} <= set(kept)
+
+
+def test_what_does_not_go_together_is_a_usage_error_before_anything_is_read(tmp_path):
+    command = (tmp_path / "none", "--records", tmp_path)
+    for options, words in (
+        (("--observe", "0.5", "--tau", "1"), "--observe and --tau go neither together"),
+        (("--tau", "1", "--view", "future"), "nor with --with or --view"),
+        (("--pictures", "--observe", "0.5"), "--pictures goes with none of"),
+        (("--with", tmp_path, "--fusion-weights", "1"), "should be 2 numbers, one a run. Received: 1"),
+        (("--observe", "1.5"), "should be shares above 0 up to 1"),
+        (("--tau", "-1"), "should be seconds, at least 0"),
+    ):
+        result = run(*command, *options)
+        assert (result.exit_code, result.stdout) == (2, ""), result.output
+        assert words in " ".join(result.stderr.split())
+
+
+def test_what_a_user_can_mend_is_one_line(command, tmp_path):
+    for args, words in (
+        ((tmp_path / "none", *command[1:]), "does not exist"),
+        ((command[0], "--records", tmp_path), "manifest.json"),
+        ((*command, "--split", "val"), "no records in split 'val'"),
+        ((*command, "--tau", "1"), "Build them with --longest-anticipation-s 1"),
+        ((*command, "--observe", "0.5"), "whose test samples are whole videos"),
+    ):
+        result = run(*args)
+        assert (result.exit_code, result.stdout) == (1, ""), result.output
+        assert words in result.stderr
+        assert result.stderr.startswith("Error: ")
+        assert result.stderr.count("\n") == 1

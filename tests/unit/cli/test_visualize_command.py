@@ -1,0 +1,70 @@
+"""kdant visualize on a network of one convolution: what is drawn and listed, and what it refuses."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+from kdant_cli.visualize import visualize
+
+from kdant_tf.visualization import PICTURES
+
+
+def run(*args: object) -> Result:
+    return CliRunner().invoke(visualize, [str(arg) for arg in args])
+
+
+@pytest.fixture
+def command(tiny_run: Path, record_folder: Path, tmp_path: Path) -> tuple[Path, ...]:
+    folder = shutil.copytree(tiny_run, tmp_path / "run")
+    return folder, "--records", record_folder, "--out", tmp_path / "out"
+
+
+def test_all_that_can_be_drawn_is_drawn_and_the_rest_is_said(command):
+    result = run(*command, "--samples", 1, "--json")
+    assert result.exit_code == 0, result.stderr
+    printed = json.loads(result.stdout)
+    kinds = [file["picture"] for file in printed["files"]]
+    left_out = {each["picture"]: each["reason"] for each in printed["left_out"]}
+    assert [kind for kind in PICTURES if kind in kinds or kind in left_out] == list(PICTURES)
+    assert set(left_out) == {"earliness", "curves"}
+    assert "Evaluate with --observe or --tau first" in left_out["earliness"]
+    assert result.stderr.count("Left out") == 2
+    assert {Path(file["path"]) for file in printed["files"]} == set(command[-1].iterdir())
+
+
+def test_the_table_names_each_file_and_what_is_there_is_kept_unless_told_otherwise(command):
+    only = (*command, "--pictures", "confusion,reliability")
+    result = run(*only)
+    assert (result.exit_code, result.stderr) == (0, "")
+    assert f"2 pictures in {command[-1]}" in result.stdout.replace("\n", "")
+    assert "confusion_run.png" in result.stdout
+    again = run(*only)
+    assert (again.exit_code, again.stdout) == (1, "")
+    assert "is not empty" in again.stderr
+    assert run(*only, "--overwrite").exit_code == 0
+
+
+def test_wrong_usage_draws_nothing(command):
+    for options, words in (
+        (("--pictures", "heat"), "should be of heat-maps"),
+        (("--ids", "a", "--samples", 2), "Choose one"),
+        (("--targets", 5), "1<=x<=4"),
+        (("--projection", "umap"), "'pca', 'tsne'"),
+    ):
+        result = run(*command, *options)
+        assert (result.exit_code, result.stdout) == (2, ""), result.output
+        assert words in " ".join(result.stderr.split())
+    assert not command[-1].exists()
+
+
+def test_what_was_asked_for_and_cannot_be_drawn_is_one_line(command):
+    for options, words in (
+        (("--pictures", "curves"), "No run has a metrics.csv"),
+        (("--ids", "nothing"), "no sample with the id 'nothing'"),
+    ):
+        result = run(*command, *options, "--overwrite")
+        assert (result.exit_code, result.stdout) == (1, ""), result.output
+        assert words in result.stderr
+        assert result.stderr.count("\n") == 1
