@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from tf_records.errors import AnnotationError
 from tf_records.flow import ALGORITHMS
 from tf_records.remote_path import RecordPath
 from tf_records.schema import MODALITIES
@@ -33,7 +34,13 @@ if TYPE_CHECKING:
 _LINES = 10
 _NAMES = 30
 # Options that mean something for one source alone.
-_OWN_OPTIONS = {"split": "jhmdb", "target": "epic55", "drift": "synthetic", "allow_outside": "csv"}
+_OWN_OPTIONS = {
+    "split": "jhmdb",
+    "target": "epic55",
+    "drift": "synthetic",
+    "allow_outside": "csv",
+    "skip_bad_rows": "csv",
+}
 
 source_options = add_options(
     click.option(
@@ -60,6 +67,9 @@ source_options = add_options(
         help="EPIC-KITCHENS' classes.",
     ),
     click.option("--allow-outside", is_flag=True, help="A CSV may name videos outside its folder."),
+    click.option(
+        "--skip-bad-rows", is_flag=True, help="Leave out rows of a CSV that cannot be used, and name them."
+    ),
     click.option(
         "--drift",
         type=float,
@@ -194,7 +204,11 @@ clip_options = add_options(
     help="Videos with larger frames are skipped.",
 )
 @click.option("--max-seconds", type=float, show_default="86400, a day", help="Longer videos are skipped.")
-@click.option("--strict", is_flag=True, help="Exit with 1 if a video had to be skipped.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit with 1 if an input had to be skipped, and at once if a stretch of video is in two splits.",
+)
 @click.option("--dry-run", is_flag=True, help="Check the annotations and count; decode and write nothing.")
 @folder_options
 @json_option
@@ -214,6 +228,7 @@ def build_records(ctx: click.Context, /, **options: Any) -> None:
     protocol = resolve_protocol(options["source"], **{name: options[name] for name in distance})
     build_options = _build_options(options, protocol)
     annotations = _read_source(options, protocol, build_options)
+    _report_overlaps(annotations.overlaps, options["strict"])
     if options["dry_run"]:
         summary = dry_run_summary(annotations, build_options)
     else:
@@ -298,6 +313,7 @@ def _read_source(options: dict[str, Any], protocol: Protocol, build_options: Bui
         "classes",
         "drift",
         "allow_outside",
+        "skip_bad_rows",
         "label_fraction",
         "limit",
         "seed",
@@ -310,6 +326,19 @@ def _read_source(options: dict[str, Any], protocol: Protocol, build_options: Bui
         **{name: options[name] for name in (*same, *mining)},
     )
     return read_annotations(wanted, protocol)
+
+
+def _report_overlaps(overlaps: tuple[str, ...], strict: bool) -> None:
+    """On stderr, which stretches of video are in two splits, or the first of them."""
+    for line in overlaps[:_LINES]:
+        click.echo(f"Warning: {line}.", err=True)
+    if len(overlaps) > _LINES:
+        click.echo(f"… {len(overlaps)} stretches are in two splits in all.", err=True)
+    if overlaps and strict:
+        raise AnnotationError(
+            f"{len(overlaps)} stretches of video are in two splits, and --strict was given. What is tested "
+            f"should not be trained on: take these rows out of one split."
+        )
 
 
 def _report_missing(skipped: list[dict[str, str]], absent: dict[str, list[str]]) -> None:

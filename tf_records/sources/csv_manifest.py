@@ -3,20 +3,37 @@
 A row is an action in a video. An empty label means unlabelled, an empty split train, empty times the
 whole video; `fps` and `offset_s` replace the build's clock and distance for one row. A pattern such as
 `monday/*.mp4` stands for a row for each file that fits. Paths are relative to the CSV's folder. Every
-row is checked before any video is decoded.
+row is checked before any video is opened.
 """
 
 import glob
 import math
 import os
+import re
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 from tf_records.errors import AnnotationError, VideoError
 from tf_records.manifest import Skipped
 from tf_records.schema import MAX_FPS, SPLITS
-from tf_records.sources.annotation_file import AnnotationRow, read_table
-from tf_records.sources.sample import Annotations, Footage, Sample, Segment, select_classes
+from tf_records.sources.guards import (
+    count_twice_labeled,
+    describe_aliases,
+    find_file,
+    first_names,
+    holds_control_characters,
+)
+from tf_records.sources.sample import (
+    AnnotationRow,
+    Annotations,
+    BadRows,
+    Footage,
+    Sample,
+    Segment,
+    read_table,
+    select_classes,
+)
 from tf_records.video import probe
 from tf_records.video_file import Limits, VideoInfo
 
@@ -25,8 +42,11 @@ OPTIONAL = ("label", "split", "fps", "offset_s")
 COLUMNS = (*REQUIRED, "label", "split")
 
 
+_TIME = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+
+
 class _Action(NamedTuple):
-    """What a row says, before its videos are looked at; without times it is the whole video."""
+    """What a row says of one file; without times it is the whole video."""
 
     where: str
     video: str
@@ -42,75 +62,175 @@ def read_csv(
     classes: tuple[str, ...] = (),
     *,
     allow_outside: bool = False,
+    skip_bad_rows: bool = False,
     limits: Limits | None = None,
 ) -> Annotations:
     """Reads and checks `path`; opens each video once, for its length.
+
+    A stretch that several rows give different labels is a sample for each of them, and counted.
 
     Args:
         path: the CSV.
         classes: leave out rows of other classes; unlabelled rows stay.
         allow_outside: accept videos outside the CSV's folder.
+        skip_bad_rows: leave out rows that cannot be used, and name them in `skipped`.
         limits: skip videos beyond these; None for the usual ones.
 
     Returns:
-        Samples in the order of the rows.
+        Samples in the order of the rows. A file that rows call by several names has the first of them.
 
     Raises:
-        AnnotationError: with file and line, for a missing column, a time that is no number,
-            negative, reversed or past the video's end, a missing video or one outside the folder, an
-            unlabelled test row, or a test label that no training row has.
+        AnnotationError: with file and line, for a missing column, or for all bad rows at once: a time that is
+            no number, negative, reversed or past the video's end, a missing video or one outside the
+            folder, an unlabelled test row, a row that repeats another, or a test label that no training
+            row has.
     """
     path = Path(path)
-    actions = [_parse(row) for row in read_table(path, REQUIRED, OPTIONAL)]
-    found = [
-        (action, video) for action in actions for video in _find_videos(action, path.parent, allow_outside)
-    ]
+    bad = BadRows(path, skip=skip_bad_rows)
+    rows = read_table(path, REQUIRED, OPTIONAL, as_is=("video",), bad=bad)
+    actions, aliases = _name_files(path.parent, _parse_rows(rows, path.parent, allow_outside, bad))
+    actions = _drop_untrained(_drop_repeats(actions, bad), classes, bad)
+    bad.refuse()
     skipped: list[Skipped] = []
-    infos = _probe_videos(path.parent, [video for _, video in found], skipped, limits or Limits())
-    samples = _make_samples(found, infos, path.parent)
-    names = select_classes({s.label for _, s in samples if s.label is not None}, classes)
-    kept = [(where, s) for where, s in samples if s.label is None or s.label in names]
-    _check_trained(kept)
+    infos = _probe_videos(path.parent, [action.video for action in actions], skipped, limits or Limits())
+    timed = _drop_repeats(_time_actions(actions, infos, bad), bad)
+    actions = _drop_untrained(timed, classes, bad)
+    bad.refuse()
+    names = select_classes({action.label for action in actions if action.label is not None}, classes)
+    samples = _make_samples(actions, path.parent)
+    kept = [sample for sample in samples if sample.label is None or sample.label in names]
+    twice = count_twice_labeled(kept)
     return Annotations(
         dataset="csv",
-        samples=tuple(s for _, s in kept),
+        samples=tuple(kept),
         classes=names,
-        skipped=tuple(skipped),
+        options={"instances_listed_twice": twice} if twice else {},
+        skipped=(*bad.skipped, *skipped),
         segments=tuple(
-            Segment(video=s.video, start_s=s.start_s or 0.0, end_s=s.end_s or 0.0, split=s.split)
-            for _, s in samples
+            Segment(video=a.video, start_s=a.times[0], end_s=a.times[1], split=a.split)
+            for a in timed
+            if a.times is not None
         ),
         footage={
             video: Footage(path=str(path.parent / video), fps=info.fps, duration_s=info.duration_s)
             for video, info in infos.items()
         },
+        notes=(*aliases, *_describe_twice(twice)),
     )
 
 
-def _make_samples(
-    found: list[tuple[_Action, str]], infos: dict[str, VideoInfo], folder: Path
-) -> list[tuple[str, Sample]]:
-    """(file:line, sample) for each action in a video that opens."""
-    samples: dict[str, tuple[str, Sample]] = {}
-    for action, video in found:
-        if video not in infos:
+def _parse_rows(rows: list[AnnotationRow], folder: Path, allow_outside: bool, bad: BadRows) -> list[_Action]:
+    """An action for each file that a row names, in the order of the rows."""
+    actions = []
+    for row in rows:
+        try:
+            action = _parse(row)
+            found = _find_videos(action, folder, allow_outside)
+        except AnnotationError as error:
+            bad.add(row.cells["video"].strip(), error)
             continue
-        sample = _sample(action, video, folder, infos[video])
-        if sample.id in samples:
-            earlier, _ = samples[sample.id]
-            raise AnnotationError(f"{action.where} repeats {earlier}: the same video and times.")
-        samples[sample.id] = (action.where, sample)
-    return list(samples.values())
+        actions += [action._replace(video=video) for video in found]
+    return actions
 
 
-def _check_trained(kept: list[tuple[str, Sample]]) -> None:
-    trained = {s.label for _, s in kept if s.split == "train"}
-    for where, sample in kept:
-        if sample.label not in trained:
-            raise AnnotationError(
-                f"{where}: label {sample.label!r} of a {sample.split} row has no training row. "
+def _name_files(folder: Path, actions: list[_Action]) -> tuple[list[_Action], tuple[str, ...]]:
+    """The actions with one name for each file, and a note on files that have several.
+
+    A pattern that fits a file by two names stands for it once.
+    """
+    names = first_names({action.video: folder / action.video for action in actions})
+    named = dict.fromkeys(action._replace(video=names[action.video]) for action in actions)
+    return list(named), describe_aliases(names)
+
+
+def _drop_repeats(actions: list[_Action], bad: BadRows) -> list[_Action]:
+    """The actions without those that repeat an earlier row: the same stretch, label and split."""
+    first: dict[_Action, str] = {}
+    kept = []
+    for action in actions:
+        earlier = first.setdefault(action._replace(where=""), action.where)
+        if earlier == action.where:
+            kept.append(action)
+        else:
+            error = f"{action.where} repeats {earlier}: the same video and times."
+            bad.add(action.video, AnnotationError(error))
+    return kept
+
+
+def _drop_untrained(actions: list[_Action], classes: tuple[str, ...], bad: BadRows) -> list[_Action]:
+    """The actions without those to test of a class that no row trains, be it one of `classes`."""
+    trained = {action.label for action in actions if action.split == "train"}
+    kept = []
+    for action in actions:
+        wanted = not classes or action.label in classes
+        if action.label in trained or not wanted:
+            kept.append(action)
+        else:
+            error = (
+                f"{action.where}: label {action.label!r} of a {action.split} row has no training row. "
                 f"Add one, or leave the class out with --classes."
             )
+            bad.add(action.video, AnnotationError(error))
+    return kept
+
+
+def _time_actions(actions: list[_Action], infos: dict[str, VideoInfo], bad: BadRows) -> list[_Action]:
+    """The actions in videos that open, each with its times."""
+    timed = []
+    for action in actions:
+        info = infos.get(action.video)
+        if info is None:
+            continue
+        times = action.times or (0.0, info.duration_s)
+        if times[1] <= info.duration_s + 1 / info.fps:
+            timed.append(action._replace(times=times))
+        else:
+            error = (
+                f"{action.where}: end_s {times[1]} is past the end of {action.video}, which lasts "
+                f"{info.duration_s:.3f} s."
+            )
+            bad.add(action.video, AnnotationError(error))
+    return timed
+
+
+def _make_samples(actions: list[_Action], folder: Path) -> list[Sample]:
+    ids = [_identify(action) for action in actions]
+    shared = {name for name, count in Counter(ids).items() if count > 1}
+    samples = []
+    for action, name in zip(actions, ids, strict=True):
+        assert action.times is not None
+        own = f" {action.label or 'unlabelled'} {action.split}" if name in shared else ""
+        samples.append(
+            Sample(
+                id=f"{name}{own}",
+                video=action.video,
+                path=str(folder / action.video),
+                split=action.split,
+                label=action.label,
+                start_s=action.times[0],
+                end_s=action.times[1],
+                fps=action.fps,
+                offset_s=action.offset_s,
+            )
+        )
+    return samples
+
+
+def _identify(action: _Action) -> str:
+    assert action.times is not None
+    start_s, end_s = action.times
+    return (
+        f"{action.video}@{start_s}-{end_s}"
+        + ("" if action.fps is None else f" at {action.fps} fps")
+        + ("" if action.offset_s is None else f" after {action.offset_s} s")
+    )
+
+
+def _describe_twice(twice: dict[str, int]) -> tuple[str, ...]:
+    if not twice:
+        return ()
+    counts = ", ".join(f"{count} in {split}" for split, count in twice.items())
+    return (f"Stretches that carry several labels are a sample for each: {counts}.",)
 
 
 def _parse(row: AnnotationRow) -> _Action:
@@ -122,6 +242,8 @@ def _parse(row: AnnotationRow) -> _Action:
         raise AnnotationError(f"{where}: a {split} row needs a label; only training rows may be unlabelled.")
     if label is not None and len(label.splitlines()) > 1:  # labels.txt of an export has one a line.
         raise AnnotationError(f"{where}: a label should be one line. Received: {label!r}.")
+    if label is not None and holds_control_characters(label):
+        raise AnnotationError(f"{where}: a label should hold no control characters. Received: {label!r}.")
     return _Action(
         where=where,
         video=cells["video"].replace(os.sep, "/"),
@@ -149,11 +271,12 @@ def _times(row: AnnotationRow) -> tuple[float, float] | None:
 
 def _find_videos(action: _Action, folder: Path, allow_outside: bool) -> list[str]:
     """The row's video, or all that its pattern fits, relative to the CSV's folder."""
-    where, named = action.where, action.video
+    where, named = action.where, action.video.strip()
     if not allow_outside and (os.path.isabs(named) or os.path.normpath(named).split(os.sep)[0] == ".."):
         raise _outside(where, named, folder)
-    if os.path.isfile(folder / named):
-        found = [named]
+    file = find_file(folder, action.video) or find_file(folder, named)
+    if file is not None:
+        found = [file]
     elif glob.has_magic(named) and "\0" not in named:
         matches = glob.glob(named, root_dir=folder, recursive=True)
         found = sorted(name for name in matches if os.path.isfile(folder / name))
@@ -165,6 +288,10 @@ def _find_videos(action: _Action, folder: Path, allow_outside: bool) -> list[str
     for video in found:
         if not _is_utf8(video):
             raise AnnotationError(f"{where}: the name of {video!r} is not UTF-8. Rename the file.")
+        if holds_control_characters(video):
+            raise AnnotationError(
+                f"{where}: the name of {video!r} holds control characters. Rename the file."
+            )
         inside = os.path.commonpath((root, os.path.realpath(folder / video))) == root
         if not inside and not allow_outside:
             raise _outside(where, video, folder)
@@ -196,27 +323,6 @@ def _probe_videos(
     return infos
 
 
-def _sample(action: _Action, video: str, folder: Path, info: VideoInfo) -> Sample:
-    start_s, end_s = action.times or (0.0, info.duration_s)
-    if end_s > info.duration_s + 1 / info.fps:
-        raise AnnotationError(
-            f"{action.where}: end_s {end_s} is past the end of {video}, which lasts {info.duration_s:.3f} s."
-        )
-    return Sample(
-        id=f"{video}@{start_s}-{end_s}"
-        + ("" if action.fps is None else f" at {action.fps} fps")
-        + ("" if action.offset_s is None else f" after {action.offset_s} s"),
-        video=video,
-        path=str(folder / video),
-        split=action.split,
-        label=action.label,
-        start_s=start_s,
-        end_s=end_s,
-        fps=action.fps,
-        offset_s=action.offset_s,
-    )
-
-
 def _seconds(row: AnnotationRow, column: str) -> float:
     value = _number(row.cells[column])
     if not math.isfinite(value):
@@ -241,7 +347,5 @@ def _positive(row: AnnotationRow, column: str, most: float) -> float | None:
 
 
 def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan
+    """The number that `text` is in ASCII digits, or NaN; Python itself would read 0_1 as 1."""
+    return float(text) if _TIME.fullmatch(text) else math.nan

@@ -14,15 +14,17 @@ from typing import NamedTuple
 
 from tf_records.errors import AnnotationError
 from tf_records.frame_folder import holds_frames
-from tf_records.sources.annotation_file import AnnotationRow, decimal, read_table
+from tf_records.sources.guards import place_videos
 from tf_records.sources.sample import (
+    AnnotationRow,
     Annotations,
     FolderClock,
     Footage,
     Sample,
     Segment,
+    decimal,
     keep_classes,
-    place_videos,
+    read_table,
 )
 
 ACTIONS_NAME = "EPIC_train_action_labels.csv"

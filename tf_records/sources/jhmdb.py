@@ -8,8 +8,7 @@ line of a split file is `NAME.avi 1` (training) or `NAME.avi 2` (test).
 from pathlib import Path
 
 from tf_records.errors import AnnotationError
-from tf_records.sources.annotation_file import read_text
-from tf_records.sources.sample import Annotations, Sample, select_classes
+from tf_records.sources.sample import Annotations, Sample, read_text, select_classes
 
 OBSERVED_FRACTION = 0.2
 _SPLIT_OF_MARK = {"1": "train", "2": "test"}

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from tf_records.errors import AnnotationError, RecordError
 from tf_records.schema import ClipSpec
+from tf_records.sources.guards import guard, unify_videos
 from tf_records.sources.mining import mine_pairs
 from tf_records.sources.sample import Annotations, Sample
 from tf_records.video_file import Limits
@@ -97,6 +98,7 @@ class SourceOptions:
         target: EPIC-KITCHENS' classes: "verb", "noun" or "action".
         classes: keep only these; empty for all.
         allow_outside: a CSV may name videos outside its folder.
+        skip_bad_rows: leave out rows of a CSV that cannot be used, in place of refusing them.
         unlabeled_per_label: unlabelled pairs to mine for each labelled training sample.
         vicinity_s: how far from a training action they may lie.
         mining_seed: of their draw.
@@ -114,6 +116,7 @@ class SourceOptions:
     target: str = "verb"
     classes: tuple[str, ...] = ()
     allow_outside: bool = False
+    skip_bad_rows: bool = False
     unlabeled_per_label: float = 0.0
     vicinity_s: float = 10.0
     mining_seed: int = 0
@@ -135,12 +138,13 @@ def read_annotations(options: SourceOptions, protocol: Protocol) -> Annotations:
         protocol: how clips are cut, as `resolve_protocol` gives it; decides where mined pairs have room.
 
     Returns:
-        Samples in the order of the data set, mined ones after them, with classes and what was missing.
+        Samples in the order of the data set, mined ones after them, with classes, what was missing, and
+        the stretches of video that two splits share.
 
     Raises:
         AnnotationError: annotations that cannot be right, or an option that does not suit them.
     """
-    annotations = _read_source(options, protocol)
+    annotations = unify_videos(_read_source(options, protocol))
     if options.unlabeled_per_label != 0:
         annotations = mine_pairs(
             annotations,
@@ -154,7 +158,7 @@ def read_annotations(options: SourceOptions, protocol: Protocol) -> Annotations:
         annotations = use_labels(annotations, options.label_fraction, options.seed)
     if options.limit is not None:
         annotations = limit_samples(annotations, options.limit, options.seed)
-    return annotations
+    return guard(annotations)
 
 
 def _read_source(options: SourceOptions, protocol: Protocol) -> Annotations:
@@ -177,7 +181,11 @@ def _read_source(options: SourceOptions, protocol: Protocol) -> Annotations:
         from tf_records.sources.csv_manifest import read_csv
 
         return read_csv(
-            options.path, options.classes, allow_outside=options.allow_outside, limits=options.limits
+            options.path,
+            options.classes,
+            allow_outside=options.allow_outside,
+            skip_bad_rows=options.skip_bad_rows,
+            limits=options.limits,
         )
     from tf_records.sources.synthetic import SyntheticSpec, read_synthetic
 

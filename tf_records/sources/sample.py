@@ -1,15 +1,23 @@
-"""What every source gives: samples in order, the classes, and what was missing."""
+"""What every source gives, samples, classes and what was missing, and the tables that they are read from."""
 
+import csv
 import dataclasses
 import difflib
-from collections.abc import Iterable, Mapping
+import io
+import math
+import re
+import unicodedata
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from tf_records.errors import AnnotationError
 from tf_records.manifest import Skipped
 
 _NAMES_LISTED = 40
+# Of bad rows, in an error; the manifest names all that were skipped.
+_ROWS_NAMED = 20
+_DECIMAL = re.compile(r"[0-9]+(\.[0-9]*)?|\.[0-9]+")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +99,7 @@ class Annotations:
             too early; these are no fault of the input.
         segments: every annotated stretch, where the videos hold more than the actions.
         footage: video name → what is known of it, for the same sources.
+        overlaps: a line for each sample that shares a stretch of video with a sample of another split.
         notes: lines for the user.
     """
 
@@ -103,6 +112,7 @@ class Annotations:
     too_early: int = 0
     segments: tuple[Segment, ...] = ()
     footage: dict[str, Footage] = dataclasses.field(default_factory=dict)
+    overlaps: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
 
@@ -123,7 +133,7 @@ def select_classes(found: Iterable[str], wanted: tuple[str, ...]) -> tuple[str, 
 
 
 def keep_classes(names: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, ...]:
-    """`names` in their order, or those of them that are `wanted`.
+    """`names` in their order, or those of them that are `wanted`, however their characters are composed.
 
     Args:
         names: all classes, in index order.
@@ -135,61 +145,178 @@ def keep_classes(names: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[str, 
     Raises:
         AnnotationError: a wanted class is not among them.
     """
-    unknown = [name for name in wanted if name not in names]
+    composed: dict[str, list[str]] = {}
+    for name in names:
+        composed.setdefault(unicodedata.normalize("NFC", name), []).append(name)
+    chosen, unknown = set(), []
+    for name in wanted:
+        same = [name] if name in names else composed.get(unicodedata.normalize("NFC", name), [])
+        chosen.update(same)
+        if not same:
+            unknown.append(name)
     if unknown:
-        listed = names
-        if len(names) > _NAMES_LISTED:
-            near = dict.fromkeys(near for name in unknown for near in difflib.get_close_matches(name, names))
-            listed = (*(near or names[:_NAMES_LISTED]), f"… ({len(names)} in all)")
-        raise AnnotationError(
-            f"`--classes` names {', '.join(unknown)}, which does not occur. Choose from: {', '.join(listed)}."
-        )
-    return tuple(name for name in names if not wanted or name in wanted)
+        raise AnnotationError(_describe_unknown(unknown, names))
+    return tuple(name for name in names if not wanted or name in chosen)
 
 
-def place_videos(
-    annotations: Annotations,
-    footage: Mapping[str, Footage],
-    found: Mapping[str, Path],
-    *,
-    root: Path,
-    need_videos: bool,
-    hint: str,
-) -> Annotations:
-    """Tells each sample where its video lies; videos that are not there are left out, and named as absent.
+def _describe_unknown(unknown: list[str], names: tuple[str, ...]) -> str:
+    listed = names
+    if len(names) > _NAMES_LISTED:
+        near = dict.fromkeys(near for name in unknown for near in difflib.get_close_matches(name, names))
+        listed = (*(near or names[:_NAMES_LISTED]), f"… ({len(names)} in all)")
+    shown = ", ".join(f'"{name}"' if "," in name else name for name in listed)
+    commas = " Put a name that holds a comma in quotes: --classes '\"a, b\",c'." if '"' in shown else ""
+    return f"`--classes` names {', '.join(unknown)}, which does not occur. Choose from: {shown}.{commas}"
 
-    Where none is there, all samples are kept for counting, unless videos are needed.
+
+class AnnotationRow(NamedTuple):
+    """One row of a table: `where` is its file and line, `cells` its cells by column.
+
+    `cells` lacks optional columns that the table, or the end of a short row, does not have.
+    """
+
+    where: str
+    cells: dict[str, str]
+
+
+def read_text(path: str | Path) -> str:
+    """The text of a file of annotations, without a byte order mark.
 
     Args:
-        annotations: samples without paths.
-        footage: of every video of the samples.
-        found: video → where it lies.
-        root: where they were looked for.
-        need_videos: refuse to go on without any.
-        hint: where to put them.
+        path: the file.
 
     Returns:
-        The annotations with the samples whose videos are there, and the others' names under `absent`.
+        Its text.
 
     Raises:
-        AnnotationError: `need_videos`, and there is none.
+        AnnotationError: it is not UTF-8.
     """
-    names = sorted({sample.video for sample in annotations.samples})
-    there = [name for name in names if name in found]
-    if names and not there and need_videos:
+    content = Path(path).read_bytes()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
         raise AnnotationError(
-            f"None of the {len(names)} videos is under {root}. {hint} Without videos there is --dry-run."
+            f"{path}:{line} is no text in UTF-8 (byte 0x{content[error.start]:02x}). Save the file as UTF-8."
+        ) from error
+
+
+class BadRows:
+    """What is wrong with rows of a table: named all at once, or left out.
+
+    Args:
+        path: the table.
+        skip: leave such rows out in place of refusing the table.
+    """
+
+    def __init__(self, path: str | Path, *, skip: bool = False) -> None:
+        self._path = Path(path)
+        self._skip = skip
+        self._messages: list[str] = []
+        self.skipped: list[Skipped] = []
+
+    def add(self, video: str, error: AnnotationError) -> None:
+        """Takes the row of an error, which says where it is, and the video that the row names, if any."""
+        self._messages.append(str(error))
+        reason = str(error).replace(str(self._path), self._path.name)  # the same on every machine
+        self.skipped.append(Skipped(video=video or self._path.name, reason=reason))
+
+    def refuse(self) -> None:
+        """Ends the reading if there are bad rows that are not to be skipped.
+
+        Raises:
+            AnnotationError: names the first 20 of them and their number.
+        """
+        if self._skip or not self._messages:
+            return
+        if len(self._messages) == 1:
+            raise AnnotationError(self._messages[0])
+        first = "\n".join(self._messages[:_ROWS_NAMED])
+        more = len(self._messages) - _ROWS_NAMED
+        raise AnnotationError(
+            f"{self._path} has {len(self._messages)} bad rows. Correct them, or leave them out with "
+            f"--skip-bad-rows.\n{first}" + (f"\n… and {more} more." if more > 0 else "")
         )
-    note = f"No video is under {root}; this is counted from the annotations alone."
-    usable = {name: footage[name] for name in there or names}
-    return dataclasses.replace(
-        annotations,
-        samples=tuple(
-            dataclasses.replace(s, path=usable[s.video].path, folder=usable[s.video].folder)
-            for s in annotations.samples
-            if s.video in usable
-        ),
-        footage=usable,
-        absent={"videos": [name for name in names if name not in usable]},
-        notes=annotations.notes if there else (*annotations.notes, note),
-    )
+
+
+def read_table(
+    path: str | Path,
+    required: tuple[str, ...],
+    optional: tuple[str, ...] = (),
+    *,
+    as_is: tuple[str, ...] = (),
+    bad: BadRows | None = None,
+) -> list[AnnotationRow]:
+    """Rows of a CSV with a header; columns in neither tuple are left out, blank lines too.
+
+    Args:
+        path: the CSV.
+        required: names of columns that it must have.
+        optional: names of columns that it may have.
+        as_is: those of them whose cells are not stripped, since a name may begin with a space in quotes.
+        bad: takes rows that end before a required cell or have too many, in place of an error.
+
+    Returns:
+        At least one row, unless all of them are bad.
+
+    Raises:
+        AnnotationError: no such file, not UTF-8, a column missing, twice there or nearly named as one
+            of `optional`, such a row, or no row at all.
+    """
+    path = Path(path)
+    if not path.is_file():
+        problem = "is a folder" if path.is_dir() else "does not exist"
+        raise AnnotationError(f"CSV file {path} {problem}. Its columns should be {','.join(required)}.")
+    reader = csv.reader(io.StringIO(read_text(path), newline=""), skipinitialspace=True)
+    rows, found = [], False
+    try:
+        header = [cell.strip() for cell in next(reader, [])]
+        _check_header(f"{path}:1", header, required, optional)
+        wanted = [(number, name) for number, name in enumerate(header) if name in (*required, *optional)]
+        fewest = 1 + max(number for number, name in wanted if name in required)
+        for cells in reader:
+            if not any(cell.strip() for cell in cells):
+                continue
+            found = True
+            own = {name: cells[number] for number, name in wanted if number < len(cells)}
+            where = f"{path}:{reader.line_num}"
+            if fewest <= len(cells) and not any(cell.strip() for cell in cells[len(header) :]):
+                stripped = {name: cell if name in as_is else cell.strip() for name, cell in own.items()}
+                rows.append(AnnotationRow(where, stripped))
+                continue
+            error = AnnotationError(
+                f"{where} has {len(cells)} cells, the header names {len(header)} columns. "
+                f"Put a cell that holds a comma in quotes."
+            )
+            if bad is None:
+                raise error
+            bad.add("", error)
+    except csv.Error as error:
+        raise AnnotationError(f"{path}:{reader.line_num} is no line of a CSV file: {error}.") from error
+    if not found:
+        raise AnnotationError(f"{path} has no rows below its header.")
+    return rows
+
+
+def _check_header(
+    where: str, header: list[str], required: tuple[str, ...], optional: tuple[str, ...]
+) -> None:
+    missing = [name for name in required if name not in header]
+    if missing:
+        raise AnnotationError(
+            f"{where} lacks the column {', '.join(missing)}. It should have {','.join(required)}. "
+            f"Received: {','.join(name for name in header if name) or 'nothing'}."
+        )
+    for name in header:
+        if name in (*required, *optional):
+            if header.count(name) > 1:
+                raise AnnotationError(f"{where} has the column {name} more than once. Keep one.")
+            continue
+        absent = [column for column in optional if column not in header]
+        if near := difflib.get_close_matches(name.lower(), absent, n=1, cutoff=0.8):
+            raise AnnotationError(f"{where} has a column {name!r}. Did you mean {near[0]}? Rename it.")
+
+
+def decimal(text: str) -> float:
+    """A plain number that is not negative, in ASCII digits, or NaN where `text` is something else."""
+    return float(text) if _DECIMAL.fullmatch(text) else math.nan

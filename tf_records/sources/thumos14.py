@@ -7,7 +7,6 @@ CliffDiving is a kind of Diving, and all its instances are listed under both. Th
 in the data set's own count; the manifest says how many there are.
 """
 
-import collections
 import math
 import re
 from pathlib import Path
@@ -15,8 +14,16 @@ from typing import NamedTuple
 
 from tf_records.errors import AnnotationError
 from tf_records.manifest import Skipped
-from tf_records.sources.annotation_file import decimal, read_text
-from tf_records.sources.sample import Annotations, Footage, Sample, Segment, place_videos, select_classes
+from tf_records.sources.guards import count_twice_labeled, place_videos
+from tf_records.sources.sample import (
+    Annotations,
+    Footage,
+    Sample,
+    Segment,
+    decimal,
+    read_text,
+    select_classes,
+)
 
 NO_CLASS = "Ambiguous"
 # List name's end → (our split, what the videos of that list are called).
@@ -67,7 +74,7 @@ def read_thumos14(
         dataset="thumos14",
         samples=tuple(_sample(action) for action in kept if action.start_s >= lead_s),
         classes=names,
-        options={"instances_listed_twice": _count_twice_listed(kept)},
+        options={"instances_listed_twice": count_twice_labeled(map(_sample, kept))},
         skipped=tuple(_skip(action, root, lead_s) for action in early),
         too_early=len(early),
         segments=tuple(
@@ -142,15 +149,6 @@ def _parse(where: str, line: str, prefix: str) -> tuple[str, float, float]:
     if not times[0] < times[1] < math.inf:
         raise AnnotationError(f"{where}: the end should be later than the start. Received: {line!r}.")
     return fields[0], times[0], times[1]
-
-
-def _count_twice_listed(actions: list[_Action]) -> dict[str, int]:
-    """Split → instances that are listed under two classes with the same times."""
-    labels: collections.Counter[tuple[str, float, float, str]] = collections.Counter(
-        (action.video, action.start_s, action.end_s, action.split) for action in actions
-    )
-    twice = collections.Counter(key[-1] for key, count in labels.items() if count > 1)
-    return dict(sorted(twice.items()))
 
 
 def _sample(action: _Action) -> Sample:

@@ -125,3 +125,65 @@ def test_every_option_that_takes_a_value_shows_its_default_or_is_required() -> N
         shown = getattr(option, "show_default", None)
         takes_value = option.param_type_name == "option" and not option.is_flag
         assert not takes_value or option.required or option.name == "out" or shown, option.name
+
+
+@pytest.fixture
+def table(tmp_path: Path, videos: Path) -> Path:
+    """A CSV still to be written, beside a.mp4, of 2 s, which is link.mp4 too."""
+    (tmp_path / "a.mp4").write_bytes((videos / "00000.mp4").read_bytes())
+    (tmp_path / "link.mp4").symlink_to("a.mp4")
+    return tmp_path / "mine.csv"
+
+
+def count(table: Path, *rows: str, options: tuple[str, ...] = ()) -> Result:
+    """A dry run over these rows."""
+    table.write_text("video,start_s,end_s,label,split\n" + "".join(f"{row}\n" for row in rows))
+    return run("--source", "csv", "--input", table, "--dry-run", "--json", *options)
+
+
+def test_a_stretch_in_train_and_test_is_said_and_refused_if_strict(table: Path) -> None:
+    rows = ("a.mp4,0,1,wave,train", "link.mp4,0,1,wave,test", "link.mp4,1,2,wave,test")
+    loose = count(table, *rows)
+    assert loose.exit_code == 0
+    assert "Warning: a.mp4 0 to 1 s is in train and in test.\n" in loose.stderr
+    assert "One video under several names: a.mp4 is also link.mp4." in loose.stderr
+    strict = count(table, *rows, options=("--strict",))
+    assert (strict.exit_code, strict.stdout) == (1, "")
+    assert "Warning: a.mp4 0 to 1 s is in train and in test.\n" in strict.stderr
+    assert "Error: 1 stretches of video are in two splits, and --strict was given." in strict.stderr
+    assert count(table, rows[0], rows[2], options=("--strict",)).exit_code == 0
+
+
+def test_bad_rows_are_named_together_or_skipped(table: Path) -> None:
+    rows = ("a.mp4,0,1,wave,train", "a.mp4,1,0,wave,train", "a.mp4,0,0_1,wave,train")
+    refused = count(table, *rows)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert refused.stderr.startswith(f"Error: {table} has 2 bad rows.")
+    assert refused.stderr.count("\n") == 3
+    skipped = count(table, *rows, options=("--skip-bad-rows",))
+    assert skipped.exit_code == 0
+    assert json.loads(skipped.stdout)["splits"]["train"]["samples"] == 1
+    assert "Skipped a.mp4: mine.csv:3: end_s should be later than start_s." in skipped.stderr
+    assert count(table, *rows, options=("--skip-bad-rows", "--strict")).exit_code == 1
+
+
+def test_a_class_whose_name_holds_a_comma_stands_in_quotes(table: Path) -> None:
+    rows = ('a.mp4,0,1,"x, y and z",train', "a.mp4,0,2,b,train", "a.mp4,1,2,c,train")
+    chosen = count(table, *rows, options=("--classes", '"x, y and z",b'))
+    assert json.loads(chosen.stdout)["classes"] == ["b", "x, y and z"]
+    refused = count(table, *rows, options=("--classes", "x, y and z"))
+    assert refused.exit_code == 1
+    assert "names x, y and z, which does not occur." in refused.stderr
+    assert """Put a name that holds a comma in quotes: --classes '"a, b",c'.""" in refused.stderr
+
+
+def test_a_class_is_found_however_its_characters_are_composed(table: Path) -> None:
+    rows = ("a.mp4,0,1,cafe\u0301,train", "a.mp4,0,2,b,train")
+    chosen = count(table, *rows, options=("--classes", "caf\u00e9"))
+    assert json.loads(chosen.stdout)["classes"] == ["cafe\u0301"]
+
+
+def test_classes_that_look_alike_are_said(table: Path) -> None:
+    result = count(table, "a.mp4,0,1,Run,train", "a.mp4,0,2,run,train")
+    assert json.loads(result.stdout)["classes"] == ["Run", "run"]
+    assert "Classes that look alike are kept apart: 'Run', 'run'." in result.stderr

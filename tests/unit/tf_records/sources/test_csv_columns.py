@@ -74,7 +74,7 @@ def test_a_file_named_like_a_pattern_is_itself(table: Path) -> None:
 
 
 def test_a_pattern_and_a_row_of_its_own_repeat_one_another(table: Path) -> None:
-    write(table, "video,start_s,end_s,label", "day/*.mp4,0,1,wave", "day/c.mp4,0,1,clap")
+    write(table, "video,start_s,end_s,label", "day/*.mp4,0,1,wave", "day/c.mp4,0,1,wave")
     with pytest.raises(AnnotationError, match=r"mine\.csv:3 repeats .*mine\.csv:2"):
         read_csv(table)
 
@@ -149,3 +149,59 @@ def test_every_row_is_an_annotated_stretch_also_of_classes_left_out(table: Path)
     annotations = read_csv(table, ("wave",))
     assert [(s.start_s, s.end_s) for s in annotations.segments] == [(0.0, 1.0), (1.0, 2.0), (0.5, 1.5)]
     assert annotations.footage["a.mp4"].duration_s == 2.0
+
+
+def test_a_stretch_with_two_labels_is_a_sample_for_each_and_counted(table: Path) -> None:
+    rows = ("a.mp4,0,1,wave,train", "a.mp4,0,1,clap,train", "a.mp4,0,1,,train", "a.mp4,1,2,clap,train")
+    annotations = read_csv(write(table, "video,start_s,end_s,label,split", *rows))
+    assert [s.label for s in annotations.samples] == ["wave", "clap", None, "clap"]
+    assert [s.id for s in annotations.samples] == [
+        "a.mp4@0.0-1.0 wave train",
+        "a.mp4@0.0-1.0 clap train",
+        "a.mp4@0.0-1.0 unlabelled train",
+        "a.mp4@1.0-2.0",
+    ]
+    assert annotations.options == {"instances_listed_twice": {"train": 1}}
+    assert annotations.notes == ("Stretches that carry several labels are a sample for each: 1 in train.",)
+
+
+def test_a_quoted_name_may_begin_with_a_space_and_a_space_may_stand_before_quotes(table: Path) -> None:
+    shutil.copy(table.parent / "a.mp4", table.parent / " b.mp4")
+    shutil.copy(table.parent / "a.mp4", table.parent / "c, d.mp4")
+    rows = ('" b.mp4",0,1, "run, fast"', ' "c, d.mp4", 0, 1,wave', "  a.mp4 ,0,1, wave ")
+    samples = read_csv(write(table, "video,start_s,end_s,label", *rows)).samples
+    assert [(s.video, s.label) for s in samples] == [
+        (" b.mp4", "run, fast"),
+        ("c, d.mp4", "wave"),
+        ("a.mp4", "wave"),
+    ]
+
+
+@pytest.mark.parametrize("number", ["0_1", "1_0.5", "٣", "infinity", "0x1", "1 2", "1e", "."])
+def test_what_python_alone_takes_for_a_number_is_none(table: Path, number: str) -> None:
+    with pytest.raises(AnnotationError, match=r"mine\.csv:2: end_s should be a number of seconds"):
+        read_csv(write(table, "video,start_s,end_s", f"a.mp4,0,{number}"))
+
+
+@pytest.mark.parametrize("number", ["1", "1.", ".5", "+1", "1e0", "15E-1"])
+def test_usual_notations_of_a_number_pass(table: Path, number: str) -> None:
+    (sample,) = read_csv(write(table, "video,start_s,end_s", f"a.mp4,0,{number}")).samples
+    assert sample.end_s == float(number)
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        ("a.mp4,0,1,a\x1b[31mb", "a label should hold no control characters. Received: 'a\\x1b[31mb'"),
+        ("e\x1b[31m.mp4,0,1,wave", "the name of 'e\\x1b[31m.mp4' holds control characters"),
+        ("[e]*.mp4,0,1,wave", "the name of 'e\\x1b[31m.mp4' holds control characters"),
+        ("f\x1bg.mp4,0,1,wave", "video 'f\\x1bg.mp4' does not exist"),
+    ],
+    ids=ascii,
+)
+def test_an_escape_sequence_is_refused_and_not_printed(table: Path, row: str, words: str) -> None:
+    shutil.copy(table.parent / "a.mp4", table.parent / "e\x1b[31m.mp4")
+    with pytest.raises(AnnotationError) as error:
+        read_csv(write(table, "video,start_s,end_s,label", row))
+    assert words in str(error.value)
+    assert "\x1b" not in str(error.value)
