@@ -34,12 +34,12 @@ def demo(size: str, out: Path, overwrite: bool) -> None:
     rows = [
         (
             _title(name),
-            e.view,
-            percent(e.top1),
-            percent(e.mean_class_accuracy),
-            f"{e.top1 / result.chance:.2f}",
+            evaluation.view,
+            percent(evaluation.top1),
+            percent(evaluation.mean_class_accuracy),
+            f"{evaluation.top1 / result.chance:.2f}",
         )
-        for name, e in result.evaluations.items()
+        for name, evaluation in result.evaluations.items()
     ]
     samples = next(iter(result.evaluations.values())).samples
     title = f"{samples} test videos; chance is {percent(result.chance)}"

@@ -1,12 +1,17 @@
-"""kdant runs"""
+"""kdant runs and kdant presets: what was trained, and the settings that ship with kdant."""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from .command import FOLDER, KdantCommand, json_option
+
+if TYPE_CHECKING:
+    from kdant_tf.runs import RunSummary
 
 
 @click.command(
@@ -35,7 +40,7 @@ def runs(folder: Path, as_json: bool) -> None:
         click.echo(f"Cannot be read: {each.folder}: {each.reason}")
 
 
-def _to_dict(summary: Any, names: Sequence[str]) -> dict[str, Any]:
+def _to_dict(summary: RunSummary, names: Sequence[str]) -> dict[str, Any]:
     return {
         "run": str(summary.run.folder),
         "role": summary.run.role,
@@ -49,13 +54,15 @@ def _to_dict(summary: Any, names: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _print(folder: Path, found: Sequence[Any], names: Sequence[str]) -> None:
+def _print(folder: Path, found: Sequence[RunSummary], names: Sequence[str]) -> None:
     from .output import print_table
 
     rows = [
         (
             _describe_run(folder, summary),
-            "\n".join(f"{name}={_show(name, value)}" for name, value in _pick(summary, names).items()),
+            "\n".join(
+                f"{name}={_format_setting(name, value)}" for name, value in _pick(summary, names).items()
+            ),
             _describe_metrics(summary.last, summary.best),
             _describe_evaluation(summary.evaluation),
         )
@@ -72,18 +79,18 @@ def _print(folder: Path, found: Sequence[Any], names: Sequence[str]) -> None:
         )
 
 
-def _describe_run(folder: Path, summary: Any) -> str:
+def _describe_run(folder: Path, summary: RunSummary) -> str:
     path, run = summary.run.folder, summary.run
     name = path.name if path == folder else path.relative_to(folder)
     return f"{name}\n{run.role}\n{len(summary.rows)}/{run.config.epochs} epochs\n{summary.state}"
 
 
-def _pick(summary: Any, names: Sequence[str]) -> dict[str, Any]:
+def _pick(summary: RunSummary, names: Sequence[str]) -> dict[str, Any]:
     """Its settings of these names, where it has them."""
     return {name: summary.settings[name] for name in names if name in summary.settings}
 
 
-def _show(name: str, value: Any) -> str:
+def _format_setting(name: str, value: Any) -> str:
     return str(value)[:8] if name == "records_sha256" else str(value)
 
 
@@ -97,15 +104,20 @@ def _describe_metrics(last: dict[str, float], best: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def _describe_evaluation(results: dict[str, Any]) -> str:
+def _describe_evaluation(results: dict[str, dict[str, Any]]) -> str:
+    """Accuracies by view, and the ends of the curves that `kdant evaluate --observe` and `--tau` keep."""
     from .output import percent
 
-    return "\n".join(
-        f"{name} {percent(result['top1'])}" for name, result in results.items() if "top1" in result
-    )
-
-
-# kdant presets
+    lines = []
+    for name, result in results.items():
+        top1 = result.get("top1", [])
+        if not isinstance(top1, list):
+            lines.append(f"{name} {percent(top1)}")
+        elif top1:
+            first, last = top1[0], top1[-1]
+            lines.append(f"{name} {first[name]:g} … {last[name]:g}:")
+            lines.append(f"  {percent(first['value'])} … {percent(last['value'])}")
+    return "\n".join(lines)
 
 
 @click.command("presets", cls=KdantCommand, short_help="List the presets, or show one.")
@@ -124,14 +136,14 @@ def presets(name: str | None, as_json: bool) -> None:
         else:
             click.echo(text, nl=False)
         return
-    about = {each: first_sentence(preset_text(each)) for each in preset_names()}
+    about = {each: _first_sentence(preset_text(each)) for each in preset_names()}
     if as_json:
         print_json({"presets": [{"name": each, "about": line} for each, line in about.items()]})
     else:
         print_fields("kdant presets NAME shows one; --preset NAME trains with it", about)
 
 
-def first_sentence(text: str) -> str:
+def _first_sentence(text: str) -> str:
     """The comment that a preset opens with, up to the first empty line of it, on one line."""
     lines = text.split("\n#\n", 1)[0].splitlines()
     return " ".join(line.removeprefix("#").strip() for line in lines)

@@ -38,7 +38,14 @@ _FOLDERS = (
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class DemoResult:
-    """Evaluations by name of the network, and where the rest lies."""
+    """What came of it.
+
+    Args:
+        evaluations: name of the network → its evaluation on the test split.
+        chance: accuracy of a guess, a share of 1.
+        pictures: folder of them.
+        exported: folder of the SavedModel of the student with the bidirectional loss.
+    """
 
     evaluations: dict[str, Evaluation]
     chance: float
@@ -47,7 +54,7 @@ class DemoResult:
 
 
 def run_demo(
-    out: Path,
+    out: str | Path,
     size: str,
     *,
     overwrite: bool = False,
@@ -62,15 +69,16 @@ def run_demo(
         overwrite: replace what an earlier demo left; other files stay.
         on_stage: told what begins.
         make_callbacks: (epochs, name of the network) → callbacks of its training.
+
+    Raises:
+        KdantError: `out` is not empty.
     """
+    out = Path(out)
     claim_folder(out, overwrite=overwrite, resumable=False)
     for name in _FOLDERS:
         shutil.rmtree(out / name, ignore_errors=True)
     on_stage("rendering and encoding videos, building records")
-    annotations = read_synthetic(out / "videos", SIZES[size])
-    clip = ClipSpec(clip_frames=8, offset_frames=OFFSET_FRAMES)
-    build_records(annotations, out / "records", BuildOptions(clip=clip, short_side=HEIGHT))
-    records = Records.open(out / "records")
+    records = _build_records(out, size)
     teacher = _train(out, size, None, "none", make_callbacks)
     students = {name: _train(out, size, teacher, name, make_callbacks) for name in FEATURE_LOSSES}
     on_stage("evaluating, drawing, exporting")
@@ -80,14 +88,20 @@ def run_demo(
     pictures = out / "pictures"
     loaded = {run.folder: networks[name] for name, run in runs.items()}
     visualize(list(runs.values()), records, pictures, networks=loaded)
+    exported = export_run(students["bidirectional"], out / "export", network=networks["bidirectional"])
     return DemoResult(
         evaluations=evaluations,
         chance=1 / len(records.manifest.classes),
         pictures=pictures,
-        exported=export_run(
-            students["bidirectional"], out / "export", network=networks["bidirectional"]
-        ).folder,
+        exported=exported.folder,
     )
+
+
+def _build_records(out: Path, size: str) -> Records:
+    annotations = read_synthetic(out / "videos", SIZES[size])
+    clip = ClipSpec(clip_frames=8, offset_frames=OFFSET_FRAMES)
+    build_records(annotations, out / "records", BuildOptions(clip=clip, short_side=HEIGHT))
+    return Records.open(out / "records")
 
 
 def _train(

@@ -1,4 +1,10 @@
-"""The run folder: what a training leaves behind, and how later commands find it. No TensorFlow here."""
+"""The run folder: what a training leaves behind, and how later commands find it. No TensorFlow here.
+
+`Run` is config.json: what was trained, on which records, with which settings and versions. metrics.csv has a
+row an epoch, evaluation.json what `kdant evaluate` found; `list_runs` gathers all that of many runs.
+"""
+
+from __future__ import annotations
 
 import csv
 import dataclasses
@@ -12,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from kdant_tf.config import DEFAULT_EXECUTION, TEACHER, Execution, TrainConfig, config_from_dict
 from kdant_tf.settings import settings_of
@@ -20,7 +26,7 @@ from kdant_tf.version import __version__
 from tf_records.errors import KdantError, RunError
 from tf_records.files import write_text_atomically
 from tf_records.manifest import MANIFEST_NAME, Manifest
-from tf_records.remote_path import RecordPath
+from tf_records.remote_path import RecordPath, record_path
 from tf_records.schema import OBSERVED, ClipSpec, FeatureInfo, FlowInfo
 
 CONFIG_NAME = "config.json"
@@ -34,6 +40,14 @@ CHECKPOINTS_NAME = "checkpoints"
 BEST_NAME = "best"
 TENSORBOARD_NAME = "tensorboard"
 TEACHER_CACHE_NAME = "teacher-cache"
+METRICS = ("learning_rate", "loss", "classification_loss", "feature_loss", "accuracy")
+# Columns more, where an epoch is validated.
+VALIDATION_METRICS = ("validation_loss", "validation_accuracy", "validation_mean_class_accuracy")
+# Levels of folders that runs are looked for in.
+_DEPTH = 3
+_PACKAGES = ("tensorflow", "keras", "numpy", "av")
+_CHECKOUT = Path(__file__).resolve().parents[1]
+_GIT_SECONDS = 20
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,10 +66,10 @@ class Run:
         teacher: folder of the teacher, for students.
         features: that it was trained on in place of frames.
         left_out: damaged shards of these records that it was trained without.
-        dataset: that the records are of; None in runs of before it was noted.
-        fps: frames per second of these clips; None where the records have several rates, and in runs of
-            before it was noted.
-        flow: how the flow in its clips was computed; None without flow, and in runs of before it was noted.
+        dataset: that the records are of; None in older runs.
+        fps: frames per second of these clips; None where the records have several rates, and in
+            older runs.
+        flow: how the flow in its clips was computed; None without flow, and in older runs.
         execution: how it ran, or ran last.
     """
 
@@ -75,6 +89,56 @@ class Run:
     flow: FlowInfo | None = None
     execution: Execution = DEFAULT_EXECUTION
 
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], *, finished: bool = True) -> Self:
+        """Reads a run folder's config.json.
+
+        Args:
+            folder: of the run.
+            finished: insist on a trained model as well.
+
+        Raises:
+            RunError: no such folder, no or an unreadable config.json, or no model.
+        """
+        path = Path(folder)
+        if not path.is_dir():
+            raise RunError(
+                f"Run folder {path} does not exist. Train one: kdant train-teacher or kdant distill."
+            )
+        if not (path / CONFIG_NAME).is_file():
+            raise RunError(
+                f"Folder {path} has no {CONFIG_NAME}, so it is no run folder. Give the --out of a training."
+            )
+        try:
+            run = cls._from_fields(path, json.loads((path / CONFIG_NAME).read_text(encoding="utf-8")))
+        except (ValueError, KeyError, TypeError, AttributeError, KdantError) as error:
+            raise RunError(f"{path / CONFIG_NAME} cannot be read: {error}. Train the run again.") from error
+        if finished and not run.model_path.is_file():
+            raise RunError(
+                f"Run folder {path} has no {MODEL_NAME}: its training has not finished. "
+                f"Finish it: add --resume to the command that began it."
+            )
+        return run
+
+    @classmethod
+    def _from_fields(cls, folder: Path, fields: dict[str, Any]) -> Self:
+        fields = {name: value for name, value in fields.items() if name not in ("git", "command")}
+        fields.pop("versions")
+        features = fields.get("features")
+        return cls(
+            **{
+                **fields,
+                "folder": folder,
+                "config": config_from_dict(fields["config"]),
+                "classes": tuple(fields["classes"]),
+                "clip": ClipSpec(**fields["clip"]),
+                "features": None if features is None else FeatureInfo.from_dict(features),
+                "flow": flow_from(fields.get("flow")),
+                "left_out": tuple(fields.get("left_out", ())),
+                "execution": Execution(**fields.get("execution", {})),
+            }
+        )
+
     @property
     def model_path(self) -> Path:
         return self.folder / MODEL_NAME
@@ -92,10 +156,12 @@ class Run:
         return None if self.fps is None else self.clip.offset_at(self.fps) / self.fps
 
     def to_json(self) -> str:
+        """All fields but the folder, with what it was made with: versions, commit, command."""
         fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}
         return json.dumps({**fields, **describe_provenance()}, indent=1, ensure_ascii=False) + "\n"
 
     def save(self) -> None:
+        """Writes config.json."""
         write_text_atomically(self.folder / CONFIG_NAME, self.to_json())
 
     def check_records(self, manifest: Manifest, folder: RecordPath) -> None:
@@ -156,7 +222,7 @@ class Run:
 
 
 def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
-    """Reads a run folder's config.json.
+    """Reads a run folder's config.json; see `Run.load`.
 
     Args:
         folder: of the run.
@@ -164,44 +230,12 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
 
     Raises:
         RunError: no such folder, no or an unreadable config.json, or no model.
+
+    Example:
+        run = load_run("runs/student")
+        run.config.feature_loss, run.classes
     """
-    path = Path(folder)
-    if not path.is_dir():
-        raise RunError(f"Run folder {path} does not exist. Train one: kdant train-teacher or kdant distill.")
-    if not (path / CONFIG_NAME).is_file():
-        raise RunError(
-            f"Folder {path} has no {CONFIG_NAME}, so it is no run folder. Give the --out of a training."
-        )
-    try:
-        fields = json.loads((path / CONFIG_NAME).read_text(encoding="utf-8"))
-        fields.pop("versions")
-        for name in ("git", "command"):
-            fields.pop(name, None)
-        run = Run(
-            **{
-                **fields,
-                "folder": path,
-                "config": config_from_dict(fields["config"]),
-                "classes": tuple(fields["classes"]),
-                "clip": ClipSpec(**fields["clip"]),
-                "features": _features_from(fields.get("features")),
-                "flow": flow_from(fields.get("flow")),
-                "left_out": tuple(fields.get("left_out", ())),
-                "execution": Execution(**fields.get("execution", {})),
-            }
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, KdantError) as error:
-        raise RunError(f"{path / CONFIG_NAME} cannot be read: {error}. Train the run again.") from error
-    if finished and not run.model_path.is_file():
-        raise RunError(
-            f"Run folder {path} has no {MODEL_NAME}: its training has not finished. "
-            f"Finish it: add --resume to the command that began it."
-        )
-    return run
-
-
-def _features_from(fields: dict[str, Any] | None) -> FeatureInfo | None:
-    return None if fields is None else FeatureInfo.from_dict(fields)
+    return Run.load(folder, finished=finished)
 
 
 def flow_from(fields: dict[str, Any] | None) -> FlowInfo | None:
@@ -215,79 +249,18 @@ def inherited_settings(teacher: Run) -> dict[str, Any]:
     return {**{name: getattr(teacher.config, name) for name in names}, "modality": teacher.modality}
 
 
-def manifest_sha256(records: RecordPath) -> str:
+def manifest_sha256(records: str | RecordPath) -> str:
     """Identifies a record folder by its manifest's bytes."""
-    return hashlib.sha256((records / MANIFEST_NAME).read_bytes()).hexdigest()
+    return hashlib.sha256((record_path(records) / MANIFEST_NAME).read_bytes()).hexdigest()
 
 
-def record_evaluation(run: Run, view: str, result: dict[str, Any]) -> None:
-    """Adds `result` to the run's evaluation.json, under its view."""
-    path = run.folder / EVALUATION_NAME
-    try:
-        results = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except ValueError as error:
-        raise RunError(f"{path} cannot be read: {error}. Delete it and evaluate again.") from error
-    write_text_atomically(path, json.dumps({**results, view: result}, indent=1, ensure_ascii=False) + "\n")
-
-
-# What a run was made with: versions, commit, command line. No TensorFlow here.
-
-
-_PACKAGES = ("tensorflow", "keras", "numpy", "av")
-_CHECKOUT = Path(__file__).resolve().parents[1]
-_GIT_SECONDS = 20
-
-
-def describe_provenance() -> dict[str, Any]:
-    """For config.json: "versions", "git" and "command"."""
-    return {
-        "versions": _versions(),
-        "git": describe_checkout(_CHECKOUT),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-    }
-
-
-def describe_checkout(folder: Path) -> dict[str, Any] | None:
-    """The commit of a git checkout, and whether its files differ from it; None of any other folder.
-
-    A folder within a checkout, such as an environment with kdant installed, is none itself.
-    """
-    if not (folder / ".git").exists():
-        return None
-    commit = _git(folder, "rev-parse", "HEAD")
-    changes = _git(folder, "status", "--porcelain")
-    return None if commit is None or changes is None else {"commit": commit, "dirty": changes != ""}
-
-
-def _git(folder: Path, *arguments: str) -> str | None:
-    """What git says, or None where it is not installed or fails."""
-    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_GIT_SECONDS)
-    except (OSError, ValueError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip()
-
-
-def _versions() -> dict[str, str]:
-    installed = {name: importlib.metadata.version(name) for name in _PACKAGES}
-    return {"kdant": __version__, "python": platform.python_version(), **installed}
-
-
-# A run's metrics.csv, one row an epoch, and what follows from it. No TensorFlow here.
-
-
-METRICS = ("learning_rate", "loss", "classification_loss", "feature_loss", "accuracy")
-# Columns more, where an epoch is validated.
-VALIDATION_METRICS = ("validation_loss", "validation_accuracy", "validation_mean_class_accuracy")
-
-
-def read_metrics(path: Path) -> list[dict[str, float]]:
+def read_metrics(path: str | Path) -> list[dict[str, float]]:
     """Rows of a metrics.csv, one an epoch; empty where there is no file.
 
     Raises:
         RunError: the file cannot be read.
     """
+    path = Path(path)
     if not path.is_file():
         return []
     try:
@@ -315,10 +288,30 @@ def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
     return int(best["epoch"])
 
 
-# The runs in a folder, and in what they differ. No TensorFlow here.
+def read_evaluation(folder: str | Path) -> dict[str, dict[str, Any]]:
+    """What a run's evaluation.json has, by view or curve; empty where the run was not evaluated.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    path = Path(folder) / EVALUATION_NAME
+    if not path.is_file():
+        return {}
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read: {error}. Delete it and evaluate again.") from error
+    if not isinstance(results, dict) or not all(isinstance(result, dict) for result in results.values()):
+        raise RunError(f"{path} cannot be read: it holds no results. Delete it and evaluate again.")
+    return results
 
 
-DEPTH = 3
+def record_evaluation(run: Run, view: str, result: dict[str, Any]) -> None:
+    """Adds `result` to the run's evaluation.json, under its view."""
+    results = {**read_evaluation(run.folder), view: result}
+    write_text_atomically(
+        run.folder / EVALUATION_NAME, json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -333,7 +326,7 @@ class RunSummary:
 
     run: Run
     rows: Sequence[dict[str, float]]
-    evaluation: dict[str, Any]
+    evaluation: dict[str, dict[str, Any]]
 
     @property
     def state(self) -> str:
@@ -379,24 +372,25 @@ class BrokenRun:
     reason: str
 
 
-def list_runs(folder: Path) -> tuple[list[RunSummary], list[BrokenRun]]:
-    """The runs in `folder` and up to DEPTH levels below, by name, and those that cannot be read.
+def list_runs(folder: str | Path) -> tuple[list[RunSummary], list[BrokenRun]]:
+    """The runs in `folder` and up to three levels below, by name, and those that cannot be read.
 
     Raises:
         RunError: no such folder, or no run in it.
     """
+    folder = Path(folder)
     if not folder.is_dir():
         raise RunError(f"Folder {folder} does not exist. Give one with run folders in it.")
     runs: list[RunSummary] = []
     broken: list[BrokenRun] = []
-    for found in _find_run_folders(folder, DEPTH):
+    for found in _find_run_folders(folder, _DEPTH):
         try:
             runs.append(_summarize(found))
         except RunError as error:
             broken.append(BrokenRun(folder=found, reason=str(error)))
     if not runs and not broken:
         raise RunError(
-            f"No run folder in {folder}, nor {DEPTH} levels below. Train one: kdant train-teacher --out "
+            f"No run folder in {folder}, nor {_DEPTH} levels below. Train one: kdant train-teacher --out "
             f"{folder / 'teacher'}."
         )
     return runs, broken
@@ -434,17 +428,42 @@ def _summarize(folder: Path) -> RunSummary:
     return RunSummary(
         run=run,
         rows=read_metrics(folder / METRICS_NAME),
-        evaluation=_read_evaluation(folder / EVALUATION_NAME),
+        evaluation=read_evaluation(folder),
     )
 
 
-def _read_evaluation(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        return {}
+def describe_provenance() -> dict[str, Any]:
+    """For config.json: "versions", "git" and "command"."""
+    return {
+        "versions": _versions(),
+        "git": describe_checkout(_CHECKOUT),
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }
+
+
+def describe_checkout(folder: str | Path) -> dict[str, Any] | None:
+    """The commit of a git checkout, and whether its files differ from it; None of any other folder.
+
+    A folder within a checkout, such as an environment with kdant installed, is none itself.
+    """
+    folder = Path(folder)
+    if not (folder / ".git").exists():
+        return None
+    commit = _git(folder, "rev-parse", "HEAD")
+    changes = _git(folder, "status", "--porcelain")
+    return None if commit is None or changes is None else {"commit": commit, "dirty": changes != ""}
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    """What git says, or None where it is not installed or fails."""
+    command = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read: {error}. Delete it and evaluate again.") from error
-    if not isinstance(results, dict) or not all(isinstance(result, dict) for result in results.values()):
-        raise RunError(f"{path} cannot be read: it holds no results. Delete it and evaluate again.")
-    return results
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=_GIT_SECONDS)
+    except (OSError, ValueError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _versions() -> dict[str, str]:
+    installed = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return {"kdant": __version__, "python": platform.python_version(), **installed}

@@ -6,7 +6,17 @@ import json
 import pytest
 
 from kdant_tf.config import TrainConfig
-from kdant_tf.runs import Run, inherited_settings, load_run, manifest_sha256, record_evaluation
+from kdant_tf.runs import (
+    METRICS,
+    Run,
+    best_epoch,
+    inherited_settings,
+    load_run,
+    manifest_sha256,
+    read_evaluation,
+    read_metrics,
+    record_evaluation,
+)
 from tf_records.errors import RunError
 from tf_records.manifest import Manifest
 from tf_records.schema import ClipSpec, FlowInfo
@@ -50,6 +60,17 @@ def manifest(**changes) -> Manifest:
 def test_a_saved_run_is_loaded_as_it_was(run):
     assert load_run(run.folder) == run
     assert load_run(str(run.folder)) == run
+
+
+def test_a_subclass_loads_itself(run):
+    """As the public API's runs, which know their network, do."""
+
+    class Named(Run):
+        pass
+
+    loaded = Named.load(run.folder)
+    assert type(loaded) is Named
+    assert dataclasses.asdict(loaded) == dataclasses.asdict(run)
 
 
 def test_config_json_names_the_versions(run):
@@ -167,6 +188,40 @@ def test_evaluations_of_both_views_are_kept(run):
     record_evaluation(run, "future", {"top1": 0.75})
     results = json.loads((run.folder / "evaluation.json").read_text("utf-8"))
     assert results == {"future": {"top1": 0.75}, "observed": {"top1": 0.25}}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"future": 0.5}'])
+def test_a_damaged_evaluation_is_refused_and_stays(run, text):
+    path = run.folder / "evaluation.json"
+    path.write_text(text)
+    for use in (lambda: read_evaluation(run.folder), lambda: record_evaluation(run, "future", {"top1": 0.5})):
+        with pytest.raises(
+            RunError, match=r"evaluation\.json cannot be read: .*Delete it and evaluate again"
+        ):
+            use()
+    assert path.read_text() == text
+
+
+def test_a_run_that_was_not_evaluated_has_no_results(run):
+    assert read_evaluation(str(run.folder)) == {}
+
+
+def test_the_best_epoch_is_the_most_accurate_then_the_one_of_lower_loss_then_the_earlier():
+    rows = [
+        {"epoch": float(epoch), "validation_accuracy": accuracy, "validation_loss": loss}
+        for epoch, accuracy, loss in ((1, 0.5, 1.0), (2, 0.75, 2.0), (3, 0.75, 1.5), (4, 0.75, 1.5))
+    ]
+    assert best_epoch(rows) == 3
+    assert best_epoch([{"epoch": 1.0, "loss": 1.0}]) is None
+    assert best_epoch([]) is None
+
+
+def test_metrics_are_numbers_and_without_a_file_none(tmp_path):
+    assert read_metrics(tmp_path / "metrics.csv") == []
+    (tmp_path / "metrics.csv").write_text(f"epoch,{','.join(METRICS)}\n1,0.1,2,1.5,0.5,0.25\n")
+    assert read_metrics(str(tmp_path / "metrics.csv")) == [
+        {"epoch": 1, **dict(zip(METRICS, (0.1, 2.0, 1.5, 0.5, 0.25), strict=True))}
+    ]
 
 
 def test_runs_cannot_be_changed(run):

@@ -85,6 +85,23 @@ def test_the_table_has_the_same(folder):
     assert "learning_rate" not in result.stdout
 
 
+def test_curves_over_shares_and_seconds_stand_beside_the_views(folder):
+    """As `kdant evaluate --observe` and `--tau` keep them."""
+    points = [{"share": x, "value": top1, "low": 0.0, "high": 1.0} for x, top1 in ((0.2, 0.25), (1.0, 0.5))]
+    results = {
+        "observed": {"split": "test", "top1": 0.25},
+        "share": {"split": "test", "top1": points},
+        "tau": {"split": "test", "top1": []},
+    }
+    (folder / "a" / "done" / "evaluation.json").write_text(json.dumps(results))
+    result = CliRunner().invoke(main, ["runs", str(folder)])
+    assert result.exit_code == 0, result.output
+    for text in ("observed 25.0 %", "share 0.2 … 1:", "25.0 % … 50.0 %"):
+        assert text in result.stdout, text
+    (done, *_) = json.loads(CliRunner().invoke(main, ["runs", str(folder), "--json"]).stdout)["runs"]
+    assert done["evaluation"] == results
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
