@@ -1,4 +1,10 @@
-"""What every verb shares: --verbose, one-line errors, exit codes, logs on stderr."""
+"""What the commands share.
+
+`KdantCommand` has --verbose, errors of one line, exit codes, logs on stderr, and options under headings;
+`CommaList` and the folders are types of options; what follows them are options that several commands have.
+"""
+
+from __future__ import annotations
 
 import csv
 import logging
@@ -12,17 +18,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from tf_records.errors import KdantError, RecordError
-from tf_records.remote_path import record_path
-
-Decorator = Callable[[Any], Any]
-_NO_GROUP = "Options"
-_NON_BREAKING_HYPHEN = "\N{NON-BREAKING HYPHEN}"
+from tf_records.remote_path import RecordPath, record_path
 
 # click 8.2 and 8.3 know no generic types.
 if TYPE_CHECKING:
     _ListType = click.ParamType[tuple[Any, ...]]
+    _FolderType = click.ParamType[RecordPath]
 else:
-    _ListType = click.ParamType
+    _ListType = _FolderType = click.ParamType
+
+Decorator = Callable[[Any], Any]
+# Heading of the options that have none of their own.
+_OPTIONS = "Options"
+_NON_BREAKING_HYPHEN = "\N{NON-BREAKING HYPHEN}"
 
 
 class _HelpFormatter(click.HelpFormatter):
@@ -46,7 +54,7 @@ class KdantContext(click.Context):
 
 
 class KdantCommand(click.Command):
-    """A verb. What a user can mend becomes one line on stderr and exit code 1."""
+    """A command. What a user can mend becomes one line on stderr and exit code 1."""
 
     context_class = KdantContext
 
@@ -60,11 +68,11 @@ class KdantCommand(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Options without a heading first, then the others under theirs, in the order of these."""
-        sections: dict[str, list[tuple[str, str]]] = {_NO_GROUP: []}
+        sections: dict[str, list[tuple[str, str]]] = {_OPTIONS: []}
         for param in self.get_params(ctx):
             record = None if isinstance(param, click.Argument) else param.get_help_record(ctx)
             if record is not None:
-                sections.setdefault(getattr(param, "group", _NO_GROUP), []).append(record)
+                sections.setdefault(getattr(param, "group", _OPTIONS), []).append(record)
         for heading, records in sections.items():
             with formatter.section(heading):
                 formatter.write_dl(records)
@@ -170,9 +178,6 @@ def add_options(*options: Decorator) -> Decorator:
     return decorate
 
 
-# Options that more than one verb has.
-
-
 class CommaList(_ListType):
     """Values in one option with commas between them, `0,1,2`, as a tuple; in quotes, a name may hold commas.
 
@@ -275,12 +280,12 @@ class _LocalPath(click.Path):
         return super().convert(value, param, ctx)
 
 
-class _RecordFolder(click.ParamType):
+class _RecordFolder(_FolderType):
     """A local path, or a URL that TensorFlow's gfile reads."""
 
     name = "path"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> RecordPath:
         try:
             return record_path(value)
         except RecordError as error:

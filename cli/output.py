@@ -1,11 +1,11 @@
-"""Results on stdout: one JSON object, or rich tables."""
+"""What commands print: one JSON object or rich tables on stdout, progress of what is counted on stderr."""
+
+from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterable, Mapping
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import click
 from rich.console import Console
@@ -13,8 +13,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+if TYPE_CHECKING:
+    from tf_records.writer import ShardResult
+
+# Lines that a build prints at most where stderr is no terminal.
+_BUILD_LINES = 20
+
 
 def print_json(value: Mapping[str, Any]) -> None:
+    """Prints one JSON object on one line."""
     click.echo(json.dumps(value, ensure_ascii=False))
 
 
@@ -26,7 +33,7 @@ def print_table(
     left: int = 1,
     show_lines: bool = False,
 ) -> None:
-    """The first `left` columns hold text, the others numbers."""
+    """Prints a table whose first `left` columns hold text, the others numbers."""
     table = Table(show_lines=show_lines)
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < left else "right", overflow="fold")
@@ -36,7 +43,7 @@ def print_table(
 
 
 def print_fields(title: str, fields: Mapping[str, str]) -> None:
-    """A table of names and values; long values fold, they are never cut."""
+    """Prints names and values; long values fold, they are never cut."""
     table = Table(show_header=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
@@ -54,50 +61,42 @@ def _print_titled(title: str, table: Table) -> None:
 
 
 def percent(share: float) -> str:
+    """ "12.3 %"."""
     return f"{100 * share:.1f} %"
 
 
-# Progress on stderr of things that are counted: rich bars on a terminal, few lines or none when piped.
-
-
-# Of a build, when piped.
-_LINES = 20
-
-
-def make_progress(console: Console | None = None) -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=console or Console(stderr=True),
-        transient=True,
-    )
-
-
 def clock(seconds: float) -> str:
+    """ "1:02:03"."""
     minutes, seconds = divmod(round(seconds), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}"
 
 
 class CountProgress:
-    """A bar for a known number of things; use as a context manager. Silent when piped."""
+    """A bar for a known number of things; use as a context manager. Silent where stderr is no terminal."""
 
     def __init__(self, what: str, total: int | None) -> None:
         self.console = Console(stderr=True)
-        self.progress = make_progress(self.console)
-        self.progress.disable = not self.console.is_terminal
+        self.progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}"),
+            console=self.console,
+            transient=True,
+            disable=not self.console.is_terminal,
+        )
         self.task = self.progress.add_task(what, total=total, note="")
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Self:
         self.progress.start()
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         self.progress.stop()
 
     def advance(self, count: int) -> None:
+        """Counts so many more."""
         self.progress.advance(self.task, count)
 
 
@@ -115,8 +114,8 @@ class BuildProgress(CountProgress):
         self.done = self.videos = self.skipped = self.frames_decoded = 0
         self.features_task: TaskID | None = None
 
-    def add_shard(self, result: Any) -> None:
-        """Takes a `ShardResult`."""
+    def add_shard(self, result: ShardResult) -> None:
+        """Counts a shard that is written."""
         before = self.done
         self.done += result.shard.records + len(result.skipped)
         self.videos += result.videos
@@ -125,55 +124,26 @@ class BuildProgress(CountProgress):
         elapsed_s = max(time.monotonic() - self.began_s, 1e-3)
         note = f"{self.videos / elapsed_s:.1f} videos/s, {self.skipped} skipped"
         self.progress.update(self.task, completed=self.done, note=note)
-        if (
-            not self.console.is_terminal
-            and self.done * _LINES // self.samples > before * _LINES // self.samples
-        ):
+        lines = [count * _BUILD_LINES // self.samples for count in (before, self.done)]
+        if not self.console.is_terminal and lines[0] < lines[1]:
             left_s = elapsed_s / self.done * (self.samples - self.done)
             line = f"building records: {self.done}/{self.samples} samples, {note}, {clock(left_s)} left"
             self.console.out(line, highlight=False)
 
     def add_features(self, records: int) -> None:
-        """Takes a number of records whose features were made, after the building."""
+        """Counts records whose features were made, after the building."""
         if self.features_task is None:
             self.features_task = self.progress.add_task("extracting features", total=self.samples, note="")
         self.progress.advance(self.features_task, records)
 
 
-# Memory that this process holds: of the machine, and of a GPU where it computes on one.
-
-
 def describe_memory() -> str:
-    """ "2.1 GB", with "peak " before it where only that is known, and "GPU 3.2 GB" of the fullest GPU."""
-    parts = []
-    if (held := process_bytes()) is not None:
-        parts.append(f"{held / 1e9:.1f} GB")
-    elif (peak := peak_process_bytes()) is not None:
-        parts.append(f"peak {peak / 1e9:.1f} GB")
-    if (gpu := gpu_bytes()) is not None:
-        parts.append(f"GPU {gpu / 1e9:.1f} GB")
-    return ", ".join(parts)
+    """ "2.1 GB", which this process holds of the machine, and "GPU 3.2 GB" of the fullest GPU."""
+    import psutil
 
-
-def process_bytes(status: Path = Path("/proc/self/status")) -> int | None:
-    """What is resident now, as Linux tells; None on other systems."""
-    try:
-        lines = status.read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return None
-    kilobytes = [line.split()[1] for line in lines if line.startswith("VmRSS:")]
-    return int(kilobytes[0]) * 1024 if kilobytes else None
-
-
-def peak_process_bytes() -> int | None:
-    """The most that was ever resident; None on Windows."""
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    # macOS counts bytes, others kilobytes.
-    return peak if sys.platform == "darwin" else peak * 1024
+    held = psutil.Process().memory_info().rss
+    gpu = gpu_bytes()
+    return f"{held / 1e9:.1f} GB" + ("" if gpu is None else f", GPU {gpu / 1e9:.1f} GB")
 
 
 def gpu_bytes() -> int | None:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import Self
 
 import keras
 from rich.console import Console, RenderableType
@@ -41,10 +41,10 @@ class TrainingProgress(keras.callbacks.Callback):
         self.memory_read_s = float("-inf")
         self.validated = ""
 
-    def __enter__(self) -> "TrainingProgress":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *exception: object) -> None:
         if self.console.is_terminal:
             self.bars.stop()
 
@@ -86,8 +86,8 @@ class TrainingProgress(keras.callbacks.Callback):
 
     @property
     def _steps(self) -> int:
-        """An epoch."""
-        return max(1, self.params["steps"])
+        """Of an epoch."""
+        return max(1, int(self.params["steps"]))
 
     def _left(self) -> str:
         left_s = self.clock.left_s(self.epochs * self._steps)

@@ -1,4 +1,4 @@
-"""Options with commas in them."""
+"""What commands share: lists with commas, folders, errors, headings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,22 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner
-from kdant_cli.command import NAMES, NUMBERS, SEEDS, CommaList, NameList
+from kdant_cli.command import (
+    FOLDER,
+    NAMES,
+    NUMBERS,
+    RECORD_FOLDER,
+    SEEDS,
+    CommaList,
+    GroupedOption,
+    KdantCommand,
+    KdantGroup,
+    NameList,
+    add_options,
+    folder_options,
+)
+
+from tf_records.errors import KdantError
 
 
 def parsed(kind: CommaList, *args: str, default: Any = ()) -> Any:
@@ -61,3 +76,98 @@ def test_another_comma_list_is_refused_in_one_sentence(kind: CommaList, text: st
 def test_a_default_may_be_text_or_nothing() -> None:
     assert parsed(NAMES) == ()
     assert parsed(SEEDS, default="0,1") == (0, 1)
+
+
+def run_command(action: Any, *args: str, options: Sequence[Any] = ()) -> Any:
+    """A command of kdant that does `action`."""
+
+    @click.command(cls=KdantCommand)
+    @add_options(*options)
+    def command(**values: Any) -> None:
+        action()
+
+    return CliRunner().invoke(command, list(args))
+
+
+def raiser(error: BaseException) -> Any:
+    def action() -> None:
+        raise error
+
+    return action
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (KdantError("It is too small. Make it larger."), "Error: It is too small. Make it larger.\n"),
+        (
+            PermissionError(13, "Denied", "/x"),
+            "Error: The system refused /x: Denied.\n",
+        ),
+        (OSError("no space"), "Error: The system refused: no space.\n"),
+        (KeyboardInterrupt(), "Error: Interrupted.\n"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line_and_exit_code_1(error: BaseException, sentence: str) -> None:
+    result = run_command(raiser(error))
+    assert (result.exit_code, result.stdout, result.stderr) == (1, "", sentence)
+
+
+def test_an_interrupted_command_tells_how_it_goes_on() -> None:
+    result = run_command(raiser(KeyboardInterrupt()), options=[folder_options])
+    assert result.stderr == "Error: Interrupted. Go on with the same command and --resume.\n"
+
+
+def test_verbose_shows_the_traceback_and_a_bug_always_does() -> None:
+    error = KdantError("It is too small.")
+    assert run_command(raiser(error), "--verbose").exception is error
+    bug = ValueError("a bug")
+    assert run_command(raiser(bug)).exception is bug
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "sentence"),
+    [
+        (FOLDER, "s3://bucket/x", "'s3://bucket/x' is no local path"),
+        (RECORD_FOLDER, "ftp://host/x", "ftp"),
+    ],
+)
+def test_folders_elsewhere_are_refused_where_they_cannot_be(kind: Any, text: str, sentence: str) -> None:
+    result = run_command(print, "--folder", text, options=[click.option("--folder", type=kind)])
+    assert result.exit_code == 2
+    assert sentence in result.stderr
+
+
+def test_options_stand_under_their_headings() -> None:
+    @click.command(cls=KdantCommand)
+    @click.option(
+        "--size", cls=GroupedOption, group="Network", shown_default="(the teacher's)", shown_range="positive"
+    )
+    @click.option("--out", help="Folder.")
+    def command(**values: Any) -> None:
+        """Does it."""
+
+    text = CliRunner().invoke(command, ["--help"]).stdout
+    assert text.index("Options:") < text.index("--out") < text.index("--verbose") < text.index("Network:")
+    assert text.index("Network:") < text.index("--size")
+    assert "[default: 8; positive]" in text
+
+
+def test_no_line_of_help_breaks_within_a_word_of_hyphens() -> None:
+    words = "--batch-size frame-mlp " * 9
+
+    @click.command(cls=KdantCommand, help=words)
+    @click.option("--out", help=words)
+    def command(**values: Any) -> None:
+        pass
+
+    text = CliRunner().invoke(command, ["--help"], terminal_width=80).stdout
+    assert text.count("--batch-size") == text.count("frame-mlp") == 18
+    assert max(map(len, text.splitlines())) < 80
+
+
+def test_commands_stand_in_their_order_under_their_headings() -> None:
+    first, second = click.Command("zeta", short_help="Last letter."), click.Command("a", short_help="First.")
+    group = KdantGroup("group", headings={"Data": [first], "Use": [second]})
+    lines = CliRunner().invoke(group, ["--help"]).stdout.splitlines()
+    assert lines[-5:] == ["Data:", "  zeta  Last letter.", "", "Use:", "  a     First."]

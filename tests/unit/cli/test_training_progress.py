@@ -5,7 +5,6 @@ import re
 import types
 
 import pytest
-from kdant_cli import output
 from kdant_cli.progress import TrainingProgress
 from rich.console import Console
 
@@ -86,23 +85,3 @@ def test_a_teacher_has_no_feature_loss_and_unvalidated_epochs_say_nothing_of_it(
     pipe = io.StringIO()
     train(Console(file=pipe, force_terminal=False), epochs=1, logs={**LOGS, "feature_loss": 0.0})
     assert "(Lc 11.235), top-1" in pipe.getvalue()
-
-
-def test_memory_is_read_from_the_system(tmp_path):
-    held = output.process_bytes()
-    peak = output.peak_process_bytes()
-    assert peak is not None
-    assert 50e6 < peak < 1e12
-    assert held is None or 50e6 < held <= 1.1 * peak
-    status = tmp_path / "status"
-    status.write_text("Name:\tkdant\nVmRSS:\t  2048 kB\n")
-    assert output.process_bytes(status) == 2048 * 1024
-    assert output.process_bytes(tmp_path / "none") is None
-
-
-def test_where_only_the_peak_is_known_it_is_called_that(monkeypatch):
-    monkeypatch.setattr(output, "process_bytes", lambda: None)
-    monkeypatch.setattr(output, "peak_process_bytes", lambda: 2_000_000_000)
-    assert output.describe_memory() == "peak 2.0 GB"
-    monkeypatch.setattr(output, "gpu_bytes", lambda: 3_000_000_000)
-    assert output.describe_memory() == "peak 2.0 GB, GPU 3.0 GB"
