@@ -10,8 +10,10 @@ from .command import FOLDER, KdantCommand
 
 
 @click.command("demo", cls=KdantCommand, short_help="See a network learn to anticipate, on rendered videos.")
-@click.option("--size", type=click.Choice(["small", "tiny"]), default="small", show_default=True)
-@click.option("--out", type=FOLDER, default="kdant-demo", show_default=True)
+@click.option(
+    "--size", type=click.Choice(["small", "tiny"]), default="small", help="Of the videos and the networks."
+)
+@click.option("--out", type=FOLDER, default="kdant-demo", help="Folder of videos, records and runs.")
 @click.option("--overwrite", is_flag=True, help="Replace what an earlier demo left in --out.")
 def demo(size: str, out: Path, overwrite: bool) -> None:
     """See an anticipation network learn from a recognition network, on videos made on the spot.

@@ -35,7 +35,7 @@ def _parse_share(part: str) -> float:
     type=click.Choice(["observed", "future"]),
     help="What the network sees of each record; default: future for a teacher, observed for a student.",
 )
-@click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
+@click.option("--split", type=click.Choice(["test", "val"]), default="test", help="Of the records.")
 @click.option(
     "--with",
     "others",

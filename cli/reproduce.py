@@ -114,8 +114,10 @@ def reproduce() -> None:
 
     \b
     JHMDB, a record folder for each split:
-      kdant build-records --source jhmdb --input JHMDB --split 1 --out jhmdb-1     (also 2 and 3)
-      kdant reproduce table1 --records jhmdb-1 --records jhmdb-2 --records jhmdb-3 --out STUDY
+      kdant build-records --source jhmdb --input JHMDB --split 1 --out jhmdb-1
+      (and so on with 2 and 3)
+      kdant reproduce table1 --records jhmdb-1 --records jhmdb-2 \\
+        --records jhmdb-3 --out STUDY
 
     Each run is an ordinary run folder in STUDY/runs. What was interrupted goes on with the same command and
     --resume; finished runs are left as they are.
@@ -161,9 +163,11 @@ def table3(frame_records: tuple[RecordPath, ...], **options: Any) -> None:
     """Table 3: TSN-RGB, I3D and distilled I3D on EPIC-KITCHENS-55 (§4.3).
 
     \b
-      kdant build-records --source epic55 --input EPIC --unlabeled-per-label 1.138 --out epic-frames
+      kdant build-records --source epic55 --input EPIC \\
+        --unlabeled-per-label 1.138 --out epic-frames
       kdant extract-features epic-frames --init kinetics --out epic
-      kdant reproduce table3 --records epic --frame-records epic-frames --out STUDY
+      kdant reproduce table3 --records epic \\
+        --frame-records epic-frames --out STUDY
 
     The distilled I3D learns from the unlabelled pairs too, the others from the labels alone.
     """

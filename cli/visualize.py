@@ -23,7 +23,7 @@ from .command import FOLDER, NAMES, KdantCommand, NameList, json_option, records
     default=(),
     help=f"Only these: {', '.join(PICTURES)}. Default: all that can be drawn.",
 )
-@click.option("--split", type=click.Choice(["test", "val"]), default="test", show_default=True)
+@click.option("--split", type=click.Choice(["test", "val"]), default="test", help="Of the records.")
 @click.option("--ids", type=NAMES, default=(), help="Samples to show in heat-maps and drift.")
 @click.option(
     "--samples",
