@@ -140,9 +140,7 @@ def test_folders_elsewhere_are_refused_where_they_cannot_be(kind: Any, text: str
 
 def test_options_stand_under_their_headings() -> None:
     @click.command(cls=KdantCommand)
-    @click.option(
-        "--size", cls=GroupedOption, group="Network", shown_default="(the teacher's)", shown_range="positive"
-    )
+    @click.option("--size", cls=GroupedOption, group="Network", shown_default="8", shown_range="positive")
     @click.option("--out", help="Folder.")
     def command(**values: Any) -> None:
         """Does it."""
