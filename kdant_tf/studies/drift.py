@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 
 from kdant_tf.config import STUDENT, TEACHER, resolve_config
 from kdant_tf.losses import FEATURE_LOSS_NAMES
-from kdant_tf.studies.results import ResultTable, TableCell, summarize
+from kdant_tf.studies.results import ResultCell, ResultTable, summarize
 from kdant_tf.studies.study_folder import count_cores
 from kdant_tf.studies.study_plan import (
     PAPER,
@@ -195,7 +195,7 @@ def summarize_drift(study: Study, folder: Path) -> ResultTable:
     Raises:
         RunError: predictions that cannot be read, or are of different samples.
     """
-    cells: dict[tuple[str, str], TableCell] = {}
+    cells: dict[tuple[str, str], ResultCell] = {}
     missing: list[str] = []
     for column in study.columns:
         places = tuple(place for place in study.places if place.split == drift_name(drift_of(column)))

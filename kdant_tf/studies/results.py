@@ -47,7 +47,7 @@ class ResultTable:
     """A study's table. `cells` are by names of row and column, `missing` names runs that were not there."""
 
     study: Study
-    cells: dict[tuple[str, str], TableCell]
+    cells: dict[tuple[str, str], ResultCell]
     missing: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -75,7 +75,7 @@ class ResultTable:
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TableCell:
+class ResultCell:
     """One row's accuracy in one column; shares of 1.
 
     Args:
@@ -175,7 +175,7 @@ class _Reader:
 
 def _make_cell(
     reader: _Reader, study: Study, row: TableRow, reference: TableRow | None, column: TableColumn
-) -> TableCell:
+) -> ResultCell:
     correct: dict[Place, SampleValues] = {}
     gained: dict[Place, SampleValues] = {}
     for place in study.places if row.network is not None else ():
@@ -187,7 +187,7 @@ def _make_cell(
         if other is not None:
             gained[place] = _gain(other, own, column.k)
     values = _means(correct)
-    return TableCell(
+    return ResultCell(
         ours=average(values) if values else None,
         values=values,
         difference=paired_difference(gained, draw_seeds=study.draw_seeds) if gained else None,
@@ -321,7 +321,7 @@ def to_csv(table: ResultTable) -> str:
     return text.getvalue()
 
 
-def _csv_fields(cell: TableCell) -> dict[str, Any]:
+def _csv_fields(cell: ResultCell) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "published": cell.published,
         "published_difference": cell.published_difference,
@@ -395,12 +395,12 @@ def describe_average(average: Average) -> str:
     return mean if average.sd is None else f"{mean} ± {100 * average.sd:.1f}"
 
 
-def describe_ours(cell: TableCell) -> str:
+def describe_ours(cell: ResultCell) -> str:
     """The same of a cell's own average, "" without one."""
     return "" if cell.ours is None else describe_average(cell.ours)
 
 
-def describe_difference(cell: TableCell) -> str:
+def describe_difference(cell: ResultCell) -> str:
     """Such as "+1.2 [-3.1, +5.0]", in percentage points."""
     if cell.difference is None:
         return ""
@@ -409,7 +409,7 @@ def describe_difference(cell: TableCell) -> str:
     return f"{value:+.1f} [{low:+.1f}, {high:+.1f}]"
 
 
-def describe_published(cell: TableCell) -> str:
+def describe_published(cell: ResultCell) -> str:
     """Such as "70.2", in percent, or "(+1.4)" where the paper has a difference alone."""
     if cell.published is not None:
         return f"{100 * cell.published:.1f}"

@@ -1,5 +1,13 @@
-"""Trains the runs of a study, several at once, each in a process of its own. No TensorFlow here."""
+"""Trains and evaluates the runs of a study, several at once, each in a process of its own.
 
+`Runner` starts the processes and listens to them; it imports no TensorFlow. `main` is one of them,
+`python -m kdant_tf.studies.runner`: it trains, or goes on, evaluates, and prints each epoch as a line of
+JSON. When its stdin ends, because the Runner asks it to stop or is gone, it stops as after SIGTERM: with a
+checkpoint.
+"""
+
+import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -8,18 +16,25 @@ import shlex
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+from kdant_tf.config import Execution, resolve_config
+from kdant_tf.runs import METRICS_NAME, Run, load_run, read_metrics
 from kdant_tf.studies.study_folder import is_finished, to_toml
 from kdant_tf.studies.study_plan import RunSpec, run_folder
-from tf_records.files import write_text_atomically
+from tf_records.errors import KdantError
+from tf_records.files import share_lock, write_text_atomically
+from tf_records.remote_path import record_path
+from tf_records.start_tensorflow import start_tensorflow
 
-WORKER = (sys.executable, "-m", "kdant_tf.studies.worker")
+WORKER = (sys.executable, "-m", "kdant_tf.studies.runner")
 _TICK_S = 0.5
-_LINE = 300
+# Characters of a failed run's reason.
+_LONGEST_REASON = 300
 
 
 class Observer(Protocol):
@@ -69,7 +84,7 @@ class Runner:
         gpus: names for CUDA_VISIBLE_DEVICES, dealt out to the runs one at a time; empty without GPUs.
         observer: of what happens.
         devices: of each run, see `kdant_tf.training.strategy.make_strategy`.
-        worker: command of a run's process, see `kdant_tf.studies.worker`.
+        worker: command of a run's process, see `main`.
 
     Raises:
         ValueError: a student comes before its teacher.
@@ -199,7 +214,7 @@ class Runner:
                 continue
             *lines, child.unread = (child.unread + (block or b"")).split(b"\n")
             for line in lines:
-                if fields := _parse(line):
+                if fields := _parse_line(line):
                     self.observer.reported(child.spec, fields)
 
     def _end(self, child: _Child) -> None:
@@ -225,7 +240,7 @@ def _request_stop(child: _Child) -> None:
     child.process.stdin.close()
 
 
-def _parse(line: bytes) -> dict[str, Any]:
+def _parse_line(line: bytes) -> dict[str, Any]:
     """What a run says of itself; nothing, where a library printed something."""
     try:
         fields = json.loads(line)
@@ -240,4 +255,94 @@ def _reason(log: Path, code: int) -> str:
         return f"it was ended by {signal.Signals(-code).name}"
     lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
     written = [line for line in lines if line]
-    return (written[-1] if written else f"exit code {code}").removeprefix("Error: ")[:_LINE]
+    return (written[-1] if written else f"exit code {code}").removeprefix("Error: ")[:_LONGEST_REASON]
+
+
+def main() -> None:
+    """One run of a study, as its arguments say; exit code 1 and one line on stderr where it cannot be."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    arguments = _parse_arguments()
+    try:
+        share_lock(Path(arguments.study))
+        _stop_when_stdin_ends()
+        run = _train(arguments)
+        if arguments.views:
+            _evaluate(run, arguments)
+    except KdantError as error:
+        sys.exit(f"Error: {error}")
+    except OSError as error:
+        sys.exit(f"Error: the system refused {error.filename or 'something'}: {error.strerror or error}.")
+
+
+def _parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="One run of a study.")
+    for name in ("study", "role", "records", "config", "out", "views"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--teacher")
+    parser.add_argument("--devices", default="auto")
+    return parser.parse_args()
+
+
+def _stop_when_stdin_ends() -> None:
+    def wait() -> None:
+        # Not through sys.stdin, whose lock a thread must not hold when the interpreter ends.
+        while os.read(0, 1 << 10):
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _train(arguments: argparse.Namespace) -> Run:
+    """The finished run, trained if it was not yet."""
+    out = Path(arguments.out)
+    config = resolve_config(arguments.role, file=Path(arguments.config))
+    if (out / "model.keras").is_file() and len(read_metrics(out / METRICS_NAME)) >= config.epochs:
+        return load_run(out)
+    teacher = None if arguments.teacher is None else load_run(arguments.teacher)
+    start_tensorflow()
+    import keras
+
+    from kdant_tf.training.train import train
+
+    def print_epoch(epoch: int, logs: dict[str, Any] | None) -> None:
+        names = ("loss", "accuracy", "validation_accuracy")
+        numbers = {name: float(logs[name]) for name in names if logs is not None and name in logs}
+        _print_json({"epoch": epoch + 1, **numbers})
+
+    train(
+        record_path(arguments.records),
+        out,
+        config,
+        teacher=teacher,
+        execution=Execution(devices=arguments.devices),
+        resume=True,
+        callbacks=[keras.callbacks.LambdaCallback(on_epoch_end=print_epoch)],
+        report=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    return load_run(out)
+
+
+def _evaluate(run: Run, arguments: argparse.Namespace) -> None:
+    start_tensorflow()
+    from kdant_tf.evaluation.evaluate import evaluate_run
+    from kdant_tf.models.networks import load_network
+    from tf_records.records import Records
+
+    records = Records.open(record_path(arguments.records), split="test")
+    network = load_network(run)
+    results = {
+        view: evaluate_run(run, records, view=view, network=network).top1
+        for view in arguments.views.split(",")
+    }
+    _print_json({"top1": results})
+
+
+def _print_json(fields: dict[str, Any]) -> None:
+    # Where nobody listens any more, the checkpoint is still to be written.
+    with contextlib.suppress(BrokenPipeError):
+        print(json.dumps(fields), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from kdant_tf.config import TrainConfig
-from kdant_tf.studies.runner import Runner
+from kdant_tf.runs import METRICS, load_run
+from kdant_tf.studies.runner import WORKER, Runner
+from kdant_tf.studies.study_folder import to_toml
 from kdant_tf.studies.study_plan import RunSpec
+from tf_records.files import lock_folder
 
 FAKE = """
 import json, os, pathlib, sys
@@ -140,3 +143,53 @@ def test_a_runner_that_is_killed_takes_its_runs_along(tmp_path: Path, record_fol
         begun.read_text()
         runner.kill()
     assert stopped.read_text() == "stopped"
+
+
+def work(study: Path, run: Path, records: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Runs a worker for a teacher; its stdin stays open until it ends."""
+    config = study / "run.toml"
+    config.write_text(to_toml(load_run(run).config))
+    command = [*WORKER, "--study", str(study), "--role", "teacher"]
+    command += ["--records", str(records), "--config", str(config), "--out", str(run), "--views", ""]
+    with (
+        lock_folder(study, "study"),
+        subprocess.Popen(
+            [*command, *options],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        assert process.stderr is not None
+        stdout, stderr = process.stdout.read(), process.stderr.read()
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
+
+
+@pytest.fixture
+def study(tmp_path: Path) -> Path:
+    (tmp_path / "study").mkdir()
+    return tmp_path / "study"
+
+
+def test_a_finished_run_is_left_as_it_is(study: Path, tmp_path: Path, finished_run: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "config.json").write_bytes((finished_run / "config.json").read_bytes())
+    (run / "model.keras").write_bytes(b"trained")
+    row = ",".join(["1", *["0.5"] * len(METRICS)])
+    (run / "metrics.csv").write_text(f"epoch,{','.join(METRICS)}\n{row}\n")
+    before = {path: path.read_bytes() for path in run.iterdir()}
+    done = work(study, run, tmp_path / "no-records")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert {path: path.read_bytes() for path in run.iterdir()} == before
+
+
+def test_what_cannot_be_done_is_one_line(study: Path, tmp_path: Path, finished_run: Path) -> None:
+    done = work(study, finished_run, tmp_path / "no-records", "--teacher", str(tmp_path / "no-teacher"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"Error: Run folder {tmp_path / 'no-teacher'} does not exist. Train one: kdant train-teacher or "
+        f"kdant distill.\n"
+    )
