@@ -126,6 +126,16 @@ def test_a_circle_would_be_found():
     ]
 
 
+def test_a_class_has_a_name_of_its_own():
+    """In the whole repository, so that a name says what is meant; also of private classes."""
+    modules: dict[str, list[str]] = {}
+    for module, path in PATHS.items():
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                modules.setdefault(node.name, []).append(module)
+    assert {name: found for name, found in modules.items() if len(found) > 1} == {}
+
+
 def test_there_are_few_files():
     """A file is a topic; what is cut by size alone makes every journey long."""
     assert len(PATHS) <= 125

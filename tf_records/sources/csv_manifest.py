@@ -45,7 +45,7 @@ COLUMNS = (*REQUIRED, "label", "split")
 _TIME = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 
 
-class _Action(NamedTuple):
+class _CsvAction(NamedTuple):
     """What a row says of one file; without times it is the whole video."""
 
     where: str
@@ -119,7 +119,9 @@ def read_csv(
     )
 
 
-def _parse_rows(rows: list[AnnotationRow], folder: Path, allow_outside: bool, bad: BadRows) -> list[_Action]:
+def _parse_rows(
+    rows: list[AnnotationRow], folder: Path, allow_outside: bool, bad: BadRows
+) -> list[_CsvAction]:
     """An action for each file that a row names, in the order of the rows."""
     actions = []
     for row in rows:
@@ -133,7 +135,7 @@ def _parse_rows(rows: list[AnnotationRow], folder: Path, allow_outside: bool, ba
     return actions
 
 
-def _name_files(folder: Path, actions: list[_Action]) -> tuple[list[_Action], tuple[str, ...]]:
+def _name_files(folder: Path, actions: list[_CsvAction]) -> tuple[list[_CsvAction], tuple[str, ...]]:
     """The actions with one name for each file, and a note on files that have several.
 
     A pattern that fits a file by two names stands for it once.
@@ -143,9 +145,9 @@ def _name_files(folder: Path, actions: list[_Action]) -> tuple[list[_Action], tu
     return list(named), describe_aliases(names)
 
 
-def _drop_repeats(actions: list[_Action], bad: BadRows) -> list[_Action]:
+def _drop_repeats(actions: list[_CsvAction], bad: BadRows) -> list[_CsvAction]:
     """The actions without those that repeat an earlier row: the same stretch, label and split."""
-    first: dict[_Action, str] = {}
+    first: dict[_CsvAction, str] = {}
     kept = []
     for action in actions:
         earlier = first.setdefault(action._replace(where=""), action.where)
@@ -157,7 +159,7 @@ def _drop_repeats(actions: list[_Action], bad: BadRows) -> list[_Action]:
     return kept
 
 
-def _drop_untrained(actions: list[_Action], classes: tuple[str, ...], bad: BadRows) -> list[_Action]:
+def _drop_untrained(actions: list[_CsvAction], classes: tuple[str, ...], bad: BadRows) -> list[_CsvAction]:
     """The actions without those to test of a class that no row trains, be it one of `classes`."""
     trained = {action.label for action in actions if action.split == "train"}
     kept = []
@@ -174,7 +176,7 @@ def _drop_untrained(actions: list[_Action], classes: tuple[str, ...], bad: BadRo
     return kept
 
 
-def _time_actions(actions: list[_Action], infos: dict[str, VideoInfo], bad: BadRows) -> list[_Action]:
+def _time_actions(actions: list[_CsvAction], infos: dict[str, VideoInfo], bad: BadRows) -> list[_CsvAction]:
     """The actions in videos that open, each with its times."""
     timed = []
     for action in actions:
@@ -193,7 +195,7 @@ def _time_actions(actions: list[_Action], infos: dict[str, VideoInfo], bad: BadR
     return timed
 
 
-def _make_samples(actions: list[_Action], folder: Path) -> list[Sample]:
+def _make_samples(actions: list[_CsvAction], folder: Path) -> list[Sample]:
     ids = [_identify(action) for action in actions]
     shared = {name for name, count in Counter(ids).items() if count > 1}
     samples = []
@@ -216,7 +218,7 @@ def _make_samples(actions: list[_Action], folder: Path) -> list[Sample]:
     return samples
 
 
-def _identify(action: _Action) -> str:
+def _identify(action: _CsvAction) -> str:
     assert action.times is not None
     start_s, end_s = action.times
     return (
@@ -233,7 +235,7 @@ def _describe_twice(twice: dict[str, int]) -> tuple[str, ...]:
     return (f"Stretches that carry several labels are a sample for each: {counts}.",)
 
 
-def _parse(row: AnnotationRow) -> _Action:
+def _parse(row: AnnotationRow) -> _CsvAction:
     where, cells = row
     split, label = cells.get("split") or "train", cells.get("label") or None
     if split not in SPLITS:
@@ -244,7 +246,7 @@ def _parse(row: AnnotationRow) -> _Action:
         raise AnnotationError(f"{where}: a label should be one line. Received: {label!r}.")
     if label is not None and holds_control_characters(label):
         raise AnnotationError(f"{where}: a label should hold no control characters. Received: {label!r}.")
-    return _Action(
+    return _CsvAction(
         where=where,
         video=cells["video"].replace(os.sep, "/"),
         times=_times(row),
@@ -269,7 +271,7 @@ def _times(row: AnnotationRow) -> tuple[float, float] | None:
     return start_s, end_s
 
 
-def _find_videos(action: _Action, folder: Path, allow_outside: bool) -> list[str]:
+def _find_videos(action: _CsvAction, folder: Path, allow_outside: bool) -> list[str]:
     """The row's video, or all that its pattern fits, relative to the CSV's folder."""
     where, named = action.where, action.video.strip()
     if not allow_outside and (os.path.isabs(named) or os.path.normpath(named).split(os.sep)[0] == ".."):

@@ -49,7 +49,7 @@ _BELOW_PARTICIPANT = ("", "videos", "rgb_frames")
 _SUFFIXES = (".mp4", ".mkv", ".mov", ".avi", ".webm")
 
 
-class _Action(NamedTuple):
+class _EpicAction(NamedTuple):
     where: str
     uid: int
     video: str
@@ -126,7 +126,7 @@ def _find_annotations(root: Path) -> Path:
     )
 
 
-def _parse(row: AnnotationRow, target: str, info: dict[str, _Info]) -> _Action:
+def _parse(row: AnnotationRow, target: str, info: dict[str, _Info]) -> _EpicAction:
     where, cells = row
     video = cells["video_id"]
     match = _VIDEO.fullmatch(video)
@@ -146,7 +146,7 @@ def _parse(row: AnnotationRow, target: str, info: dict[str, _Info]) -> _Action:
             f"{where}: stop_timestamp {cells['stop_timestamp']} is past the end of {video}, which lasts "
             f"{info[video].duration_s:.2f} s by {INFO_NAME}."
         )
-    return _Action(
+    return _EpicAction(
         where=where,
         uid=_whole(row, "uid"),
         video=video,
@@ -157,7 +157,7 @@ def _parse(row: AnnotationRow, target: str, info: dict[str, _Info]) -> _Action:
     )
 
 
-def _check_uids(actions: list[_Action]) -> None:
+def _check_uids(actions: list[_EpicAction]) -> None:
     places: dict[int, str] = {}
     for action in actions:
         earlier = places.setdefault(action.uid, action.where)
@@ -166,7 +166,7 @@ def _check_uids(actions: list[_Action]) -> None:
 
 
 def _name_classes(
-    folder: Path, target: str, rows: list[AnnotationRow], actions: list[_Action]
+    folder: Path, target: str, rows: list[AnnotationRow], actions: list[_EpicAction]
 ) -> dict[tuple[int, ...], str]:
     """Class key → name, in the order of the data set's own numbers."""
     verbs = {} if target == "noun" else _read_verbs(folder / VERBS_NAME)
@@ -219,7 +219,7 @@ def _read_info(path: Path) -> dict[str, _Info]:
     return infos
 
 
-def _sample(action: _Action, label: str) -> Sample:
+def _sample(action: _EpicAction, label: str) -> Sample:
     return Sample(
         id=f"{action.video}/{action.uid}",
         video=action.video,

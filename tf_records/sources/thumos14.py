@@ -38,7 +38,7 @@ _LIST_FOLDERS = (
 _SUFFIXES = (".mp4", ".mkv", ".avi", ".webm", ".mov")
 
 
-class _Action(NamedTuple):
+class _ThumosAction(NamedTuple):
     where: str
     video: str
     start_s: float
@@ -92,7 +92,7 @@ def read_thumos14(
     )
 
 
-def _select_classes(actions: list[_Action], wanted: tuple[str, ...]) -> tuple[str, ...]:
+def _select_classes(actions: list[_ThumosAction], wanted: tuple[str, ...]) -> tuple[str, ...]:
     trained = {action.label for action in actions if action.split == "train"} - {NO_CLASS}
     for action in actions:
         if action.label not in {*trained, NO_CLASS} and not wanted:
@@ -119,7 +119,7 @@ def _find_lists(root: Path) -> list[Path]:
     return [found[name] for name in sorted(found)]
 
 
-def _read_list(path: Path) -> list[_Action]:
+def _read_list(path: Path) -> list[_ThumosAction]:
     end = next(end for end in _PARTS if path.name.endswith(end))
     split, prefix = _PARTS[end]
     label = path.name.removesuffix(end)
@@ -133,7 +133,7 @@ def _read_list(path: Path) -> list[_Action]:
         earlier = places.setdefault((video, start_s, end_s), where)
         if earlier != where:
             raise AnnotationError(f"{where} repeats {earlier}: the same video and times.")
-        actions.append(_Action(where, video, start_s, end_s, label, split))
+        actions.append(_ThumosAction(where, video, start_s, end_s, label, split))
     return actions
 
 
@@ -151,7 +151,7 @@ def _parse(where: str, line: str, prefix: str) -> tuple[str, float, float]:
     return fields[0], times[0], times[1]
 
 
-def _sample(action: _Action) -> Sample:
+def _sample(action: _ThumosAction) -> Sample:
     return Sample(
         id=f"{action.video}@{action.start_s}-{action.end_s} {action.label}",
         video=action.video,
@@ -163,7 +163,7 @@ def _sample(action: _Action) -> Sample:
     )
 
 
-def _skip(action: _Action, root: Path, lead_s: float) -> Skipped:
+def _skip(action: _ThumosAction, root: Path, lead_s: float) -> Skipped:
     where = action.where.removeprefix(f"{root}/")  # the same manifest on every machine
     return Skipped(
         video=action.video,
