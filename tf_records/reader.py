@@ -147,6 +147,9 @@ def fresh_training_batches(
     def shuffle(
         paths: tf.Tensor, first: tf.Tensor, order_seed: tf.Tensor, epoch: tf.Tensor
     ) -> tf.data.Dataset:
+        graph = tf.compat.v1.get_default_graph()
+        # Under a global seed of 0 TensorFlow asks whether `order_seed`, a tensor, is 0 too, and fails.
+        graph.seed = None if graph.seed == 0 else graph.seed
         shuffled = _shuffled_records(records, paths, first, order_seed, labeled_only=labeled_only)
         return shuffled.map(plain(lambda *record: (epoch, *record)))
 

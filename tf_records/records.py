@@ -108,9 +108,9 @@ class Records:
 
         Training draws the order of the records, and of each record where its two clips start, which square
         is cut out of both, and whether they are mirrored. Pass k over the dataset, counted from 0 in this
-        process, is a function of `seed` and k: `fit(data, epochs=2)` sees two draws, and two datasets of
-        one seed are equal pass by pass. Its last, incomplete batch is dropped. Without training, records
-        come in order, the middle clip of each segment, the central square.
+        process, is a function of `seed`, k and TensorFlow's global seed: `fit(data, epochs=2)` sees two
+        draws, and two datasets of one seed are equal pass by pass. Its last, incomplete batch is dropped.
+        Without training, records come in order, the middle clip of each segment, the central square.
 
         Args:
             split: "train", "val" or "test".
