@@ -19,7 +19,7 @@ from kdant_tf.layers.attention_pooling import (
     bidirectional_attention_pool,
 )
 from kdant_tf.losses import PENALTIES, REDUCTIONS
-from kdant_tf.losses.features import feature_loss
+from kdant_tf.losses.features import FeatureLoss, feature_loss
 
 # Few sizes: JAX compiles each operation once a shape.
 SHAPES = {
@@ -115,6 +115,28 @@ def test_every_penalty_and_reduction_is_its_equation(penalty, reduction, chunk):
 
     assert_close(value, expected(student))
     assert_close(to_student, reference.gradient(expected, student))
+
+
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_the_loss_of_keras_is_the_mean_of_its_samples_by_their_weights(chunk):
+    student, teacher = random_map(1, 2, 3, 4, scale=2), random_map(2, 2, 6, 4, scale=2)
+    loss, weights = FeatureLoss(map_reduction="sum", chunk=chunk), np.array([1.0, 3.0], np.float32)
+    value, (to_student, to_teacher) = value_and_gradients(
+        lambda a, r: loss(r, a, sample_weight=weights), student, teacher
+    )
+
+    def expected(a):
+        samples = zip(weights, a, teacher, strict=True)
+        return sum(
+            float(weight)
+            * reference.feature_loss("bidirectional", one[None], other[None], reduction="sum")
+            / 2
+            for weight, one, other in samples
+        )
+
+    assert_close(value, expected(student))
+    assert_close(to_student, reference.gradient(expected, student))
+    assert not to_teacher.any()
 
 
 def test_direct_loss_is_its_equation():
