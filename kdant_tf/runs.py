@@ -18,7 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any
 
 from kdant_tf.config import DEFAULT_EXECUTION, TEACHER, Execution, TrainConfig, config_from_dict
 from kdant_tf.settings import settings_of
@@ -88,56 +88,6 @@ class Run:
     fps: float | None = None
     flow: FlowInfo | None = None
     execution: Execution = DEFAULT_EXECUTION
-
-    @classmethod
-    def load(cls, folder: str | os.PathLike[str], *, finished: bool = True) -> Self:
-        """Reads a run folder's config.json.
-
-        Args:
-            folder: of the run.
-            finished: insist on a trained model as well.
-
-        Raises:
-            RunError: no such folder, no or an unreadable config.json, or no model.
-        """
-        path = Path(folder)
-        if not path.is_dir():
-            raise RunError(
-                f"Run folder {path} does not exist. Train one: kdant train-teacher or kdant distill."
-            )
-        if not (path / CONFIG_NAME).is_file():
-            raise RunError(
-                f"Folder {path} has no {CONFIG_NAME}, so it is no run folder. Give the --out of a training."
-            )
-        try:
-            run = cls._from_fields(path, json.loads((path / CONFIG_NAME).read_text(encoding="utf-8")))
-        except (ValueError, KeyError, TypeError, AttributeError, KdantError) as error:
-            raise RunError(f"{path / CONFIG_NAME} cannot be read: {error}. Train the run again.") from error
-        if finished and not run.model_path.is_file():
-            raise RunError(
-                f"Run folder {path} has no {MODEL_NAME}: its training has not finished. "
-                f"Finish it: add --resume to the command that began it."
-            )
-        return run
-
-    @classmethod
-    def _from_fields(cls, folder: Path, fields: dict[str, Any]) -> Self:
-        fields = {name: value for name, value in fields.items() if name not in ("git", "command")}
-        fields.pop("versions")
-        features = fields.get("features")
-        return cls(
-            **{
-                **fields,
-                "folder": folder,
-                "config": config_from_dict(fields["config"]),
-                "classes": tuple(fields["classes"]),
-                "clip": ClipSpec(**fields["clip"]),
-                "features": None if features is None else FeatureInfo.from_dict(features),
-                "flow": flow_from(fields.get("flow")),
-                "left_out": tuple(fields.get("left_out", ())),
-                "execution": Execution(**fields.get("execution", {})),
-            }
-        )
 
     @property
     def model_path(self) -> Path:
@@ -222,7 +172,7 @@ class Run:
 
 
 def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
-    """Reads a run folder's config.json; see `Run.load`.
+    """Reads a run folder's config.json.
 
     Args:
         folder: of the run.
@@ -235,7 +185,42 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
         run = load_run("runs/student")
         run.config.feature_loss, run.classes
     """
-    return Run.load(folder, finished=finished)
+    path = Path(folder)
+    if not path.is_dir():
+        raise RunError(f"Run folder {path} does not exist. Train one: kdant train-teacher or kdant distill.")
+    if not (path / CONFIG_NAME).is_file():
+        raise RunError(
+            f"Folder {path} has no {CONFIG_NAME}, so it is no run folder. Give the --out of a training."
+        )
+    try:
+        run = _run_from(path, json.loads((path / CONFIG_NAME).read_text(encoding="utf-8")))
+    except (ValueError, KeyError, TypeError, AttributeError, KdantError) as error:
+        raise RunError(f"{path / CONFIG_NAME} cannot be read: {error}. Train the run again.") from error
+    if finished and not run.model_path.is_file():
+        raise RunError(
+            f"Run folder {path} has no {MODEL_NAME}: its training has not finished. "
+            f"Finish it: add --resume to the command that began it."
+        )
+    return run
+
+
+def _run_from(folder: Path, fields: dict[str, Any]) -> Run:
+    fields = {name: value for name, value in fields.items() if name not in ("git", "command")}
+    fields.pop("versions")
+    features = fields.get("features")
+    return Run(
+        **{
+            **fields,
+            "folder": folder,
+            "config": config_from_dict(fields["config"]),
+            "classes": tuple(fields["classes"]),
+            "clip": ClipSpec(**fields["clip"]),
+            "features": None if features is None else FeatureInfo.from_dict(features),
+            "flow": flow_from(fields.get("flow")),
+            "left_out": tuple(fields.get("left_out", ())),
+            "execution": Execution(**fields.get("execution", {})),
+        }
+    )
 
 
 def flow_from(fields: dict[str, Any] | None) -> FlowInfo | None:
