@@ -17,9 +17,9 @@ from kdant_tf.models.networks import build_network, load_teacher, set_precision
 from kdant_tf.models.weights import initialize
 from kdant_tf.private_apis import layers_within, own_state_of
 from kdant_tf.runs import manifest_sha256
-from kdant_tf.training.distiller import Distiller, choose_xla, make_optimizer
+from kdant_tf.training.distiller import Distiller, make_optimizer
 from kdant_tf.training.job import Job
-from kdant_tf.training.strategy import chief_first
+from kdant_tf.training.strategy import chief_first, choose_xla
 from tf_records.errors import RunError
 from tf_records.features import write_feature_records
 from tf_records.records import Records

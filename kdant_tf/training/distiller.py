@@ -1,4 +1,6 @@
-"""The one definition of a training step, for teachers and students."""
+"""The one definition of a training step, for teachers and students, and the optimizer as it calls it."""
+
+from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
@@ -14,58 +16,30 @@ from kdant_tf.losses import features as feature_losses
 from kdant_tf.losses.classification import classification_loss
 from kdant_tf.models.networks import LOGITS, feature_map_name
 from kdant_tf.private_apis import layers_within
-from tf_records.errors import KdantError
-
-# From `--xla` to what of a step XLA compiles.
-
-
-STEP, POOLING, NOTHING = "step", "pooling", "nothing"
-CHOICES = ("auto", "on", "off")
-
-
-def choose_xla(choice: str, strategy: tf.distribute.Strategy) -> str:
-    """What to compile: STEP, all of the step; POOLING, the feature loss alone; or NOTHING.
-
-    Args:
-        choice: "on", STEP; "off", NOTHING; "auto", STEP on the GPUs of one machine and POOLING elsewhere:
-            oneDNN computes a CPU's convolutions faster than XLA.
-        strategy: where the step runs.
-
-    Raises:
-        KdantError: another choice, or "on" for several CPU devices.
-    """
-    if choice not in CHOICES:
-        raise KdantError(f"`--xla` should be one of {', '.join(CHOICES)}. Received: {choice!r}.")
-    kinds = {tf.DeviceSpec.from_string(name).device_type for name in strategy.extended.worker_devices}
-    if choice == "on" and kinds == {"CPU"} and strategy.num_replicas_in_sync > 1:
-        raise KdantError(
-            f"`--xla on` compiles for one CPU device, this training has {strategy.num_replicas_in_sync}. "
-            f"Give --xla auto, or --devices cpu."
-        )
-    # Collectives between machines within an XLA computation are not tried.
-    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-    whole = kinds == {"GPU"} and not several
-    return {"on": STEP, "off": NOTHING, "auto": STEP if whole else POOLING}[choice]
-
+from kdant_tf.training.strategy import POOLING, STEP
 
 # Of what `Distiller.compute_losses` gives, sums over samples; the rest are means.
 COUNTS = ("correct", "labeled")
 # In a batch, what the teacher makes of the future clip, where that is known already.
 TEACHER_LOGITS = "teacher/logits"
 TEACHER_MAP = "teacher/map"
+_MEANS = ("loss", "classification_loss", "feature_loss")
 
 
+@keras.saving.register_keras_serializable(package="kdant")
 class Distiller(keras.Model):
     """A network that learns from labels, and from a frozen teacher where one is given (paper eq. 2, 3).
 
-    Without a teacher it is plain supervised training, as of the teacher itself.
+    Without a teacher it is plain supervised training, as of the teacher itself. It works with Keras' own
+    `compile`, `fit`, `evaluate`, `save` and callbacks; `kdant distill` runs the same step in a loop of its
+    own, which can be resumed and spread over machines.
 
     Args:
-        student: model from a clip to a dict with "logits" and one feature map, paper symbol A.
+        student: functional model from a clip to a dict with "logits" and one feature map, paper symbol A.
         teacher: the same for R, or None. It is frozen.
         view: the clip `student` sees, "observed" or "future".
         feature_loss: name of the feature loss, see `kdant_tf.losses.features`.
-        feature_weight: paper symbol lambda.
+        feature_weight: float >= 0, paper symbol lambda.
         projection: learn a 1x1x1 convolution from the student's channels to the teacher's, through
             which the feature loss sees the student's map. The student itself is left as it is.
         alpha, penalty, delta, reduction: of the feature loss.
@@ -73,17 +47,39 @@ class Distiller(keras.Model):
         clip_norm: largest norm of the whole batch's gradient, over all variables; None for any.
         gradient_accumulation: micro-batches that a batch is split into, one after the other. All are of
             the same size and every loss is a mean over samples, so that their mean is the batch's.
-        xla: what is compiled by XLA, see `kdant_tf.training.distiller`.
+        xla: what XLA compiles, see `kdant_tf.training.strategy.choose_xla`.
 
     Call Args:
-        clip: float `(B, T, H, W, C)`.
+        inputs: float `(B, T, H, W, C)`, a clip, or a batch as `fit` takes it.
 
     Output:
         The student's dict.
 
     Raises:
-        ValueError: a feature loss other than "none" without a teacher, or two maps that the feature
-            loss cannot compare (says both).
+        ValueError: a network with other outputs, a feature loss other than "none" without a teacher, or
+            two maps that the feature loss cannot compare (says both).
+
+    `fit` and `evaluate` take a dataset of batches as `tf_records.Records.dataset` gives them, dicts of
+    "observed" and "future" clips and "label" int `(B,)`, -1 where there is none. The history has `loss`,
+    `classification_loss`, `feature_loss` and `accuracy`. The metrics of `compile` see the labels and
+    logits of the labelled samples.
+
+    Example:
+        >>> import keras, numpy as np, tensorflow as tf
+        >>> from kdant_tf.training.distiller import Distiller
+        >>> def tiny_network():
+        ...     clip = keras.Input((2, 8, 8, 3))
+        ...     maps = keras.layers.Conv3D(4, 3, padding="same", activation="relu")(clip)
+        ...     logits = keras.layers.Dense(3)(keras.layers.GlobalAveragePooling3D()(maps))
+        ...     return keras.Model(clip, {"logits": logits, "maps": maps})
+        >>> clips = np.random.default_rng(0).uniform(-1, 1, (2, 4, 2, 8, 8, 3)).astype("float32")
+        >>> batch = {"observed": clips[0], "future": clips[1], "label": np.array([0, 1, 2, -1])}
+        >>> data = tf.data.Dataset.from_tensors(batch)
+        >>> distiller = Distiller(tiny_network(), tiny_network(), feature_loss="bidirectional")
+        >>> distiller.compile(optimizer="adam")
+        >>> history = distiller.fit(data, epochs=2, shuffle=False, verbose=0).history
+        >>> sorted(history)
+        ['accuracy', 'classification_loss', 'feature_loss', 'loss']
 
     Source: Tran et al. 2019, eq. 1-3. Deviations: none.
     """
@@ -95,7 +91,7 @@ class Distiller(keras.Model):
         *,
         view: str = "observed",
         feature_loss: str = "none",
-        feature_weight: float = 0.0,
+        feature_weight: float = 0.3,
         projection: bool = False,
         alpha: float | None = None,
         penalty: str = "huber",
@@ -108,51 +104,37 @@ class Distiller(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        if teacher is None and feature_loss != "none":
-            raise ValueError(f"`feature_loss` should be none without a teacher. Received: {feature_loss}.")
+        _check_networks(student, teacher, feature_loss, projection)
         self.student = student
         self.teacher = teacher
         if teacher is not None:
             teacher.trainable = False
         self.view = view
-        self.feature_loss_name = feature_loss
+        self.feature_loss = feature_loss
         self.feature_weight = feature_weight
+        self.alpha, self.penalty, self.delta, self.reduction = alpha, penalty, delta, reduction
         self.weight_decay = weight_decay
         self.clip_norm = clip_norm
         self.gradient_accumulation = gradient_accumulation
-        self.projection: keras.layers.Layer | None = None
         self.xla = xla
-        compute = functools.partial(
-            feature_losses.feature_loss,
-            feature_loss,
-            alpha=alpha,
-            penalty=penalty,
-            delta=delta,
-            reduction=reduction,
-        )
-        self._compute_feature_loss = compile_with_xla(compute) if xla == POOLING else compute
-        self._gradients_of = self._compile_gradients()
+        # The names of both networks' maps, where a feature loss compares them.
+        self.maps: tuple[str, str] | None = None
+        self.projection: keras.layers.Layer | None = None
         if teacher is not None and feature_loss != "none":
             self.maps = (feature_map_name(student), feature_map_name(teacher))
-            own, goal = student.output[self.maps[0]].shape, teacher.output[self.maps[1]].shape
-            _check_maps(own, goal, feature_loss, projection)
             if projection:
-                self.projection = keras.layers.Dense(goal[-1], use_bias=False, name="projection")
-                self.projection.build(own)
+                channels = teacher.output[self.maps[1]].shape[-1]
+                self.projection = keras.layers.Dense(channels, use_bias=False, name="projection")
+                self.projection.build(student.output[self.maps[0]].shape)
+        self._means = [keras.metrics.Mean(name=name) for name in (*_MEANS, "accuracy")]
+        self._compute_feature_loss = self._compile_feature_loss()
+        self._gradients_of = self._compile_gradients()
+        self.built = True
+        # XLA compiles what `xla` says, not what Keras thinks best.
+        self.supports_jit = False
 
-    def _compile_gradients(self) -> Callable[..., Any]:
-        """`_compute_gradients`, as a function of its own where that pays; sums over replicas stay outside."""
-        compute = self._compute_gradients
-        if any(getattr(layer, "synchronized", False) for layer in layers_within(self.student)):
-            return compute  # Synchronised batch norm asks the other replicas within.
-        if self.xla == STEP:
-            return compile_with_xla(compute)  # On one device the loop compiles the rest as well.
-        if self.gradient_accumulation == 1:
-            return compute
-        # Not inlined, micro-batches are traced and optimised once, and leave nothing in memory.
-        return tf.function(compute, autograph=False, experimental_attributes={"_noinline": True})
-
-    def call(self, clip: Any, training: bool = False) -> dict[str, Any]:
+    def call(self, inputs: Any, training: bool = False) -> Any:
+        clip = inputs[self.view] if isinstance(inputs, dict) else inputs
         return self.student(clip, training=training)
 
     def compute_losses(self, batch: dict[str, Any], training: bool = True) -> dict[str, Any]:
@@ -167,34 +149,9 @@ class Distiller(keras.Model):
             dict: "loss" = "classification_loss" + lambda · "feature_loss", all means over the batch;
             "correct" and "labeled", counts.
         """
-        outputs = self.student(batch[self.view], training=training)
-        seen = self._teach(batch)
-        probabilities = None if seen is None else ops.softmax(ops.cast(seen["logits"], "float32"))
-        classification = classification_loss(outputs["logits"], batch["label"], probabilities)
-        features = ops.zeros((), "float32")
-        if seen is not None and self.feature_loss_name != "none":
-            own, goal = outputs[self.maps[0]], seen[self.maps[1]]
-            own = own if self.projection is None else self.projection(own)
-            features = self._compute_feature_loss(own, goal)
-        right = ops.equal(ops.argmax(outputs["logits"], axis=-1), ops.cast(batch["label"], "int64"))
-        return {
-            "loss": classification + self.feature_weight * features,
-            "classification_loss": classification,
-            "feature_loss": features,
-            "correct": ops.sum(ops.cast(right, "float32")),
-            "labeled": ops.sum(ops.cast(batch["label"] >= 0, "float32")),
-        }
+        return self._compute(batch, training)[0]
 
-    def _teach(self, batch: dict[str, Any]) -> dict[str, Any] | None:
-        """The teacher's outputs for the future clips, if there is a teacher."""
-        if self.teacher is None:
-            return None
-        if TEACHER_LOGITS not in batch:
-            return self.teacher(batch["future"], training=False)
-        outputs = {LOGITS: batch[TEACHER_LOGITS]}
-        return outputs if TEACHER_MAP not in batch else {**outputs, self.maps[1]: batch[TEACHER_MAP]}
-
-    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+    def update(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One update from this replica's share of a batch.
 
         Returns:
@@ -202,10 +159,92 @@ class Distiller(keras.Model):
             gradient before it was clipped, without the weight decay; "loss_scale" where the loss is
             scaled.
         """
+        return self._update(batch)[0]
+
+    def train_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """`update` for Keras' `fit`: returns the epoch's metrics so far."""
+        return self._update_metrics(batch, *self._update(batch))
+
+    def test_step(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """`compute_losses` for Keras' `evaluate`: returns the metrics so far."""
+        return self._update_metrics(batch, *self._compute(batch, training=False))
+
+    def compute_metrics(
+        self, x: dict[str, Any], y: Any, y_pred: dict[str, Any], sample_weight: Any = None
+    ) -> dict[str, Any]:
+        """Updates the metrics of `compile` by the labelled samples of a batch; returns all metrics.
+
+        Args:
+            x: the batch. Keras has no `y` where it builds metrics before the first step.
+            y, sample_weight: not used.
+            y_pred: dict with "logits" `(B, classes)`.
+        """
+        known = x["label"] >= 0
+        label, logits = tf.boolean_mask(x["label"], known), tf.boolean_mask(y_pred[LOGITS], known)
+        return dict(super().compute_metrics(x, label, logits))
+
+    def get_config(self) -> dict[str, Any]:
+        names = (
+            *("view", "feature_loss", "feature_weight", "alpha", "penalty", "delta", "reduction"),
+            *("weight_decay", "clip_norm", "gradient_accumulation", "xla"),
+        )
+        return {
+            **super().get_config(),
+            "student": keras.saving.serialize_keras_object(self.student),
+            "teacher": keras.saving.serialize_keras_object(self.teacher),
+            "projection": self.projection is not None,
+            **{name: getattr(self, name) for name in names},
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Distiller:
+        networks = {
+            name: keras.saving.deserialize_keras_object(config[name]) for name in ("student", "teacher")
+        }
+        return cls(**{**config, **networks})
+
+    def _compute(self, batch: dict[str, Any], training: bool) -> tuple[dict[str, Any], Any]:
+        """The losses and counts of `compute_losses`, and the student's logits."""
+        outputs = self.student(batch[self.view], training=training)
+        logits, label = outputs[LOGITS], batch["label"]
+        taught = self._teach(batch)
+        probabilities = None if taught is None else ops.softmax(ops.cast(taught[LOGITS], "float32"))
+        classification = classification_loss(logits, label, probabilities)
+        features = ops.zeros((), "float32")
+        if taught is not None and self.maps is not None:
+            student_map, teacher_map = outputs[self.maps[0]], taught[self.maps[1]]
+            if self.projection is not None:
+                student_map = self.projection(student_map)
+            features = self._compute_feature_loss(student_map, teacher_map)
+        correct = ops.equal(ops.argmax(logits, axis=-1), ops.cast(label, "int64"))
+        losses = {
+            "loss": classification + self.feature_weight * features,
+            "classification_loss": classification,
+            "feature_loss": features,
+            "correct": ops.sum(ops.cast(correct, "float32")),
+            "labeled": ops.sum(ops.cast(label >= 0, "float32")),
+        }
+        return losses, logits
+
+    def _teach(self, batch: dict[str, Any]) -> dict[str, Any] | None:
+        """The teacher's outputs for the future clips, if there is a teacher."""
+        if self.teacher is None:
+            return None
+        if TEACHER_LOGITS not in batch:
+            return dict(self.teacher(batch["future"], training=False))
+        outputs = {LOGITS: batch[TEACHER_LOGITS]}
+        if self.maps is not None:
+            outputs[self.maps[1]] = batch[TEACHER_MAP]
+        return outputs
+
+    def _update(self, batch: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        """What `update` does and returns, and the student's logits before it."""
         variables = self.trainable_variables
-        losses, gradients = self._sum_gradients(batch)
+        if not self.optimizer.built:
+            self.optimizer.build(variables)
+        losses, logits, gradients = self._sum_gradients(batch)
         gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        scale = loss_scale(self.optimizer)
+        scale = _loss_scale(self.optimizer)
         norm = tf.linalg.global_norm(gradients) / (1.0 if scale is None else scale)
         if self.clip_norm is not None:
             factor = self.clip_norm / tf.maximum(norm, self.clip_norm)
@@ -215,39 +254,76 @@ class Distiller(keras.Model):
             gradient + decay * variable if variable.path.endswith("/kernel") else gradient
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
-        apply_summed(self.optimizer, gradients, variables)
+        _apply_summed(self.optimizer, gradients, variables)
         if scale is None:
-            return {**losses, "gradient_norm": norm}
+            return {**losses, "gradient_norm": norm}, logits
         # A gradient that overflowed is left out by the optimizer, and here.
         norm = tf.where(tf.math.is_finite(norm), norm, 0.0)
-        return {**losses, "gradient_norm": norm, "loss_scale": scale}
+        return {**losses, "gradient_norm": norm, "loss_scale": scale}, logits
 
-    def _sum_gradients(self, batch: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
-        """Losses and gradients of this replica's share, which add up to the batch's over all replicas."""
+    def _sum_gradients(self, batch: dict[str, Any]) -> tuple[dict[str, Any], Any, list[Any]]:
+        """Losses, logits and gradients of this replica's share; gradients add up over all replicas."""
         losses: dict[str, Any] = {}
         gradients: list[Any] = []
+        logits = []
         for part in _split(batch, self.gradient_accumulation):
             # Else TensorFlow would run the micro-batches at once, in the memory of the whole batch.
             with tf.control_dependencies(gradients):
                 part = {name: tf.identity(values) for name, values in part.items()}
-            part_losses, part_gradients = self._gradients_of(part)
+            part_losses, part_logits, part_gradients = self._gradients_of(part)
             if gradients:
                 part_gradients = [a + b for a, b in zip(gradients, part_gradients, strict=True)]
                 part_losses = {name: losses[name] + value for name, value in part_losses.items()}
             losses, gradients = part_losses, part_gradients
+            logits.append(part_logits)
         parts = self.gradient_accumulation
-        return {name: value if name in COUNTS else value / parts for name, value in losses.items()}, gradients
+        losses = {name: value if name in COUNTS else value / parts for name, value in losses.items()}
+        return losses, tf.concat(logits, axis=0), gradients
 
-    def _compute_gradients(self, batch: dict[str, Any]) -> tuple[dict[str, Any], list[Any]]:
-        """Losses of one micro-batch, and gradients of its share in the whole batch's loss."""
+    def _compute_gradients(self, batch: dict[str, Any]) -> tuple[dict[str, Any], Any, list[Any]]:
+        """Losses and logits of one micro-batch, and gradients of its share in the whole batch's loss."""
         shares = tf.distribute.get_strategy().num_replicas_in_sync * self.gradient_accumulation
         with tf.GradientTape() as tape:
-            losses = self.compute_losses(batch)
+            losses, logits = self._compute(batch, training=True)
             scaled = self.optimizer.scale_loss(losses["loss"] / shares)
-        return losses, tape.gradient(scaled, [variable.value for variable in self.trainable_variables])
+        gradients = tape.gradient(scaled, [variable.value for variable in self.trainable_variables])
+        return losses, logits, gradients
 
-    def test_step(self, batch: dict[str, Any]) -> dict[str, Any]:
-        return self.compute_losses(batch, training=False)
+    def _compile_feature_loss(self) -> Callable[..., Any]:
+        compute = functools.partial(
+            feature_losses.feature_loss,
+            self.feature_loss,
+            alpha=self.alpha,
+            penalty=self.penalty,
+            delta=self.delta,
+            reduction=self.reduction,
+        )
+        return compile_with_xla(compute) if self.xla == POOLING else compute
+
+    def _compile_gradients(self) -> Callable[..., Any]:
+        """`_compute_gradients`, as a function of its own where that pays; sums over replicas stay outside."""
+        compute = self._compute_gradients
+        if any(getattr(layer, "synchronized", False) for layer in layers_within(self.student)):
+            return compute  # Synchronised batch norm asks the other replicas within.
+        if self.xla == STEP:
+            return compile_with_xla(compute)  # On one device the loop compiles the rest as well.
+        if self.gradient_accumulation == 1:
+            return compute
+        # Not inlined, micro-batches are traced and optimised once, and leave nothing in memory.
+        compiled: Callable[..., Any] = tf.function(
+            compute, autograph=False, experimental_attributes={"_noinline": True}
+        )
+        return compiled
+
+    def _update_metrics(self, batch: dict[str, Any], losses: dict[str, Any], logits: Any) -> dict[str, Any]:
+        """Adds one batch to Keras' metrics, those of `compile` included; returns all of them."""
+        label = batch["label"]
+        *means, accuracy = self._means
+        for mean in means:
+            mean.update_state(losses[mean.name], sample_weight=ops.shape(label)[0])
+        labeled = losses["labeled"]
+        accuracy.update_state(losses["correct"] / ops.maximum(labeled, 1.0), sample_weight=labeled)
+        return self.compute_metrics(batch, label, {LOGITS: logits})
 
 
 def _split(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
@@ -256,23 +332,32 @@ def _split(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
     return [{name: values[i] for name, values in pieces.items()} for i in range(parts)]
 
 
-def _check_maps(
-    student: tuple[int | None, ...], teacher: tuple[int | None, ...], feature_loss: str, projection: bool
+def _check_networks(
+    student: keras.Model, teacher: keras.Model | None, feature_loss: str, projection: bool
 ) -> None:
-    """Refuses two shapes, `(B, …, d)`, that the feature loss cannot compare."""
-    if student[-1] != teacher[-1] and not projection:
+    """Refuses networks that cannot be trained with `feature_loss`."""
+    for role, network in (("student", student), ("teacher", teacher)):
+        outputs = getattr(network, "output", None)
+        if network is not None and not (isinstance(outputs, dict) and LOGITS in outputs):
+            raise ValueError(
+                f"`{role}` should be a functional keras.Model with a dict of outputs, {LOGITS!r} and a "
+                f"feature map. Received: {network!r} with outputs {outputs!r}."
+            )
+    if feature_loss == "none":
+        return
+    if teacher is None:
+        raise ValueError(f"`feature_loss` should be none without a teacher. Received: {feature_loss}.")
+    own, other = (network.output[feature_map_name(network)].shape for network in (student, teacher))
+    if own[-1] != other[-1] and not projection:
         raise ValueError(
-            f"the student's map should have as many channels as the teacher's. Received: {student[-1]} and "
-            f"{teacher[-1]}. Use the teacher's model and width, or --projection."
+            f"the student's map should have as many channels as the teacher's. Received: {own[-1]} and "
+            f"{other[-1]}. Use the teacher's model and width, or --projection."
         )
-    if feature_loss == "direct" and student[1:-1] != teacher[1:-1]:
+    if feature_loss == "direct" and own[1:-1] != other[1:-1]:
         raise ValueError(
-            f"the direct loss compares maps position by position. Received: {student[1:-1]} and "
-            f"{teacher[1:-1]} positions. Use --feature-loss bidirectional."
+            f"the direct loss compares maps position by position. Received: {own[1:-1]} and "
+            f"{other[1:-1]} positions. Use --feature-loss bidirectional."
         )
-
-
-# The optimizer as the step calls it: on gradients that all replicas have agreed on.
 
 
 class SummedSGD(keras.optimizers.SGD):
@@ -292,13 +377,13 @@ def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
     return keras.optimizers.LossScaleOptimizer(sgd) if config.precision == "mixed_float16" else sgd
 
 
-def loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:
+def _loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:
     """What the gradients have to be divided by, or None where no loss is scaled."""
     scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
     return tf.identity(optimizer.dynamic_scale.value) if scaled else None
 
 
-def apply_summed(
+def _apply_summed(
     optimizer: keras.optimizers.Optimizer, gradients: Sequence[Any], variables: Sequence[keras.Variable]
 ) -> None:
     """Updates `variables` by gradients that are summed over the replicas, with any optimizer."""
@@ -307,17 +392,3 @@ def apply_summed(
     if replicas > 1 and not isinstance(inner, SummedSGD):
         gradients = [gradient / replicas for gradient in gradients]  # it adds them up itself
     optimizer.apply(gradients, variables)
-
-
-def check_precision(precision: str, strategy: tf.distribute.Strategy) -> None:
-    """Refuses to train in mixed precision on a CPU.
-
-    Raises:
-        KdantError: says why.
-    """
-    kinds = {tf.DeviceSpec.from_string(name).device_type for name in strategy.extended.worker_devices}
-    if precision != "float32" and kinds != {"GPU"}:
-        raise KdantError(
-            f"`--precision {precision}` needs a GPU: in 16 bits a CPU gives filter gradients of convolutions "
-            f"that are NaN. Leave it out, or give --devices gpu."
-        )

@@ -15,8 +15,8 @@ import keras
 import tensorflow as tf
 
 from kdant_tf.training.assembly import agree_on_statistics
-from kdant_tf.training.distiller import COUNTS, STEP, Distiller
-from kdant_tf.training.strategy import count_workers
+from kdant_tf.training.distiller import COUNTS, Distiller
+from kdant_tf.training.strategy import STEP, count_workers
 from tf_records.errors import KdantError
 from tf_records.records import Records, iterate_batches
 
@@ -87,7 +87,7 @@ def _compile_step(distiller: Distiller, strategy: tf.distribute.Strategy) -> Cal
 
     @tf.function(reduce_retracing=True, autograph=False, jit_compile=whole or None)
     def step(batch: Any) -> dict[str, Any]:
-        losses = strategy.run(distiller.train_step, args=(batch,))
+        losses = strategy.run(distiller.update, args=(batch,))
         return {
             name: strategy.reduce("SUM" if name in COUNTS else "MEAN", value, axis=None)
             for name, value in losses.items()
@@ -319,7 +319,7 @@ def check_finite(losses: Mapping[str, float], epoch: int, step: int) -> None:
     Under loss scaling a gradient may overflow now and then: the optimizer leaves that step out.
 
     Args:
-        losses: of `Distiller.train_step`.
+        losses: of `Distiller.update`.
         epoch, step: counted from 0.
 
     Raises:

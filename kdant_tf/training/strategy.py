@@ -1,4 +1,4 @@
-"""From `--strategy` and `--devices` to a tf.distribute strategy."""
+"""Where a training runs: devices, strategy, XLA, the workers of TF_CONFIG, and what those do together."""
 
 from __future__ import annotations
 
@@ -26,7 +26,22 @@ from tf_records.errors import KdantError
 HEARTBEAT_TIMEOUT_S = 30
 # How long the workers that have started wait for the others.
 START_TIMEOUT_S = 600
-_PATTERN = re.compile(r"(cpu|gpu)(?::([1-9]\d*))?")
+# What of a training step XLA compiles, and what `--xla` may be.
+STEP, POOLING, NOTHING = "step", "pooling", "nothing"
+_XLA_CHOICES = ("auto", "on", "off")
+_DEVICES = re.compile(r"(cpu|gpu)(?::([1-9]\d*))?")
+# Of TF_CONFIG.
+_ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
+_JOBS = ("chief", "worker")
+_EXAMPLE = '{"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}}'
+_SHA256_DIGITS = 64
+# What TensorFlow raises where a worker is no longer there.
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
 
 
 def make_strategy(devices: str = "auto", strategy: str = "mirrored") -> tf.distribute.Strategy:
@@ -64,12 +79,55 @@ def make_strategy(devices: str = "auto", strategy: str = "mirrored") -> tf.distr
     return _one_device_strategy(names[0]) if strategy == "one" else _mirrored_strategy(names)
 
 
+def choose_xla(choice: str, strategy: tf.distribute.Strategy) -> str:
+    """What XLA compiles: STEP, all of a training step; POOLING, the feature loss alone; or NOTHING.
+
+    Args:
+        choice: "on", STEP; "off", NOTHING; "auto", STEP on the GPUs of one machine and POOLING elsewhere:
+            oneDNN computes a CPU's convolutions faster than XLA.
+        strategy: where the step runs.
+
+    Raises:
+        KdantError: another choice, or "on" for several CPU devices.
+    """
+    if choice not in _XLA_CHOICES:
+        raise KdantError(f"`--xla` should be one of {', '.join(_XLA_CHOICES)}. Received: {choice!r}.")
+    kinds = _device_kinds(strategy)
+    if choice == "on" and kinds == {"CPU"} and strategy.num_replicas_in_sync > 1:
+        raise KdantError(
+            f"`--xla on` compiles for one CPU device, this training has {strategy.num_replicas_in_sync}. "
+            f"Give --xla auto, or --devices cpu."
+        )
+    # Collectives between machines within an XLA computation are not tried.
+    several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
+    whole = kinds == {"GPU"} and not several
+    return {"on": STEP, "off": NOTHING, "auto": STEP if whole else POOLING}[choice]
+
+
+def check_precision(precision: str, strategy: tf.distribute.Strategy) -> None:
+    """Refuses to train in mixed precision on a CPU.
+
+    Raises:
+        KdantError: says why.
+    """
+    if precision != "float32" and _device_kinds(strategy) != {"GPU"}:
+        raise KdantError(
+            f"`--precision {precision}` needs a GPU: in 16 bits a CPU gives filter gradients of convolutions "
+            f"that are NaN. Leave it out, or give --devices gpu."
+        )
+
+
+def _device_kinds(strategy: tf.distribute.Strategy) -> set[str]:
+    """{"CPU"} or {"GPU"}."""
+    return {tf.DeviceSpec.from_string(name).device_type for name in strategy.extended.worker_devices}
+
+
 def _parse_devices(devices: str) -> tuple[str, int]:
     """Kind and number: ("CPU", 2)."""
     found = len(tf.config.list_physical_devices("GPU"))
     if devices == "auto":
         devices = "gpu" if found else "cpu"
-    match = _PATTERN.fullmatch(devices)
+    match = _DEVICES.fullmatch(devices)
     if match is None:
         raise KdantError(f"`--devices` should be auto, cpu, gpu, cpu:N or gpu:N. Received: {devices!r}.")
     kind, number = match[1].upper(), match[2]
@@ -143,14 +201,6 @@ def _make_logical_cpus(count: int) -> None:
         raise KdantError(
             f"TensorFlow has started with fewer than {count} CPU devices. Ask for them in a new process."
         ) from error
-
-
-# Which workers train together, read from TF_CONFIG and checked before anything waits for them.
-
-
-_ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
-_JOBS = ("chief", "worker")
-_EXAMPLE = '{"cluster": {"worker": ["HOST:PORT", "HOST:PORT"]}, "task": {"type": "worker", "index": 0}}'
 
 
 class ClusterError(KdantError):
@@ -257,21 +307,10 @@ def _read_jobs(given: Any) -> dict[str, tuple[str, ...]]:
     return {job: tuple(jobs[job]) for job in _JOBS if job in jobs}
 
 
-# What the workers of one training do together. With one worker, all of it is nothing.
-#
-# A worker is a process; each has the same number of devices. The chief, worker 0, writes what a run leaves
-# behind. Everything here but `is_chief` and `count_workers` waits for all workers, so all have to call it
-# in the same order.
-
-
-_DIGITS = 64  # of a sha256
-# What TensorFlow raises where a worker is no longer there.
-_LOST = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-)
+# What the workers of one training do together; with one worker, all of it is nothing. A worker is a process;
+# each has the same number of devices. The chief, worker 0, writes what a run leaves behind. Everything below
+# but `is_chief`, `worker_number` and `count_workers` waits for all workers, so all have to call it in the
+# same order.
 
 
 class WorkerError(KdantError):
@@ -328,7 +367,7 @@ def check_same_on_all(strategy: tf.distribute.Strategy, values: Mapping[str, str
 
 def _compare(strategy: tf.distribute.Strategy, values: Mapping[str, str]) -> None:
     digests = [hashlib.sha256(value.encode()).hexdigest() for value in values.values()]
-    words = [int(digest[i : i + 4], 16) for digest in digests for i in range(0, _DIGITS, 4)]
+    words = [int(digest[i : i + 4], 16) for digest in digests for i in range(0, _SHA256_DIGITS, 4)]
     # (workers, values, words)
     rows = _gather(strategy, words).reshape(count_workers(strategy), len(values), -1)
     differs = (rows != rows[:1]).any(axis=-1)
@@ -378,10 +417,11 @@ def _gather(strategy: tf.distribute.Strategy, row: list[int]) -> np.ndarray:
 
     def rows_of(context: Any) -> tf.Tensor:
         # Zero but for this worker's row on its first device, so that the sum has each row once.
-        table = np.zeros((workers, len(row)), np.float32)
+        own_row = np.zeros((workers, len(row)), np.float32)
         if context.replica_id_in_sync_group % devices == 0:
-            table[own] = row
-        return tf.constant(table)
+            own_row[own] = row
+        return tf.constant(own_row)
 
     rows = strategy.experimental_distribute_values_from_function(rows_of)
-    return strategy.reduce("SUM", rows, axis=None).numpy().astype(np.int64)
+    table: np.ndarray = strategy.reduce("SUM", rows, axis=None).numpy()
+    return table.astype(np.int64)

@@ -82,7 +82,7 @@ class TeacherCache:
         distiller, records = assembly.distiller, assembly.records
         teacher = distiller.teacher
         assert teacher is not None  # There is no such option without one.
-        map_name = None if distiller.feature_loss_name == "none" else distiller.maps[1]
+        map_name = None if distiller.maps is None else distiller.maps[1]
         key = _key(job, teacher, records.folder, map_name)
         return cls(
             path=job.run.folder / TEACHER_CACHE_NAME / f"{key[:16]}.rows",
@@ -164,7 +164,7 @@ class TeacherCache:
         """Rows from number `done` on, some at a time."""
         config, records, teacher = job.run.config, assembly.records, assembly.distiller.teacher
         assert teacher is not None
-        names = (LOGITS, assembly.distiller.maps[1]) if self.map_shape else (LOGITS,)
+        names = (LOGITS, *(assembly.distiller.maps or ())[1:])
 
         @tf.function(reduce_retracing=True, autograph=False)
         def see(clips: tf.Tensor) -> tf.Tensor:

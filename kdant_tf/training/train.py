@@ -26,11 +26,12 @@ from kdant_tf.training.checkpoint import (
     find_checkpoint,
     read_checkpoint,
 )
-from kdant_tf.training.distiller import check_precision, choose_xla
 from kdant_tf.training.job import Job, check_same_run, prepare_job, remove_run, resumable_run
 from kdant_tf.training.loop import NotFiniteError, Position, fit
 from kdant_tf.training.strategy import (
+    check_precision,
     check_same_on_all,
+    choose_xla,
     count_workers,
     is_chief,
     make_strategy,

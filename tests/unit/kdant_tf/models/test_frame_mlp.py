@@ -69,7 +69,7 @@ def test_only_the_mlp_learns(network, clip):
     distiller = Distiller(network, view="future", weight_decay=0.1)
     distiller.compile(optimizer=keras.optimizers.SGD(0.1))
     distiller.optimizer.build(distiller.trainable_variables)
-    distiller.train_step({"future": clip, "label": np.array([0, 1, 2])})
+    distiller.update({"future": clip, "label": np.array([0, 1, 2])})
     changed = {v.path for v in network.weights if not np.array_equal(v.numpy(), before[v.path])}
     assert changed == {"hidden/kernel", "hidden/bias", "Logits/kernel", "Logits/bias"}
     assert "norm/moving_mean" in before

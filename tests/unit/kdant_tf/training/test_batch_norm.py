@@ -84,7 +84,7 @@ def test_synchronised_two_devices_give_the_weights_of_one_after_20_steps():
 def test_each_device_has_its_own_statistics_until_they_agree(synchronised):
     strategy = make_strategy("cpu:2")
     distiller = make_distiller(strategy, small_config(sync_batch_norm=synchronised))
-    step = tf.function(lambda batch: strategy.run(distiller.train_step, args=(batch,)))
+    step = tf.function(lambda batch: strategy.run(distiller.update, args=(batch,)))
     for batch in strategy.experimental_distribute_dataset(batches(0).take(3)):
         step(batch)
     moving = [each for each in distiller.student.variables if "moving_" in each.path]

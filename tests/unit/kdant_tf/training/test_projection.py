@@ -67,7 +67,7 @@ def test_a_step_changes_the_projection_and_decays_it():
         keras.utils.set_random_seed(0)
         distiller = compiled(network(5), network(7), feature_loss="direct", weight_decay=decay)
         before = distiller.projection.kernel.numpy()
-        distiller.train_step(batch())
+        distiller.update(batch())
         kernels[decay] = distiller.projection.kernel.numpy()
     assert np.abs(kernels[0.0] - before).max() > 1e-5
     np.testing.assert_allclose(kernels[0.5], kernels[0.0] - 0.1 * 0.5 * before, rtol=1e-4, atol=1e-6)

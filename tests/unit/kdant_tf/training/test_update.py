@@ -9,9 +9,9 @@ import tensorflow as tf
 from test_distiller import CLASSES, random_batch, tiny_network, weights_of
 
 from kdant_tf.config import TrainConfig
-from kdant_tf.training.distiller import NOTHING, Distiller, make_optimizer
+from kdant_tf.training.distiller import Distiller, make_optimizer
 from kdant_tf.training.loop import NotFiniteError, _compile_step, check_finite
-from kdant_tf.training.strategy import make_strategy
+from kdant_tf.training.strategy import NOTHING, make_strategy
 
 LABELS = (0, -1, 2, -1, -1, -1, 1, 0)
 

@@ -7,8 +7,7 @@ from test_update import run_steps, whole_batch
 
 from kdant_tf.config import Execution, TrainConfig
 from kdant_tf.training import distiller
-from kdant_tf.training.distiller import NOTHING, POOLING, STEP, choose_xla
-from kdant_tf.training.strategy import make_strategy
+from kdant_tf.training.strategy import NOTHING, POOLING, STEP, choose_xla, make_strategy
 from kdant_tf.training.train import train
 from tf_records.errors import KdantError
 
