@@ -188,4 +188,4 @@ def _print_result(result: TrainResult, as_json: bool, next_command: str) -> None
         fields["best epoch"] = f"{result.best_epoch}, kept as model.keras"
         fields["its validation accuracy"] = percent(result.validation_accuracy)
     fields |= {"clips per second": f"{result.clips_per_second:.1f}", "next": next_command}
-    print_fields(f"Trained {result.run}", fields)
+    print_fields(f"Trained {result.run.folder}", fields)

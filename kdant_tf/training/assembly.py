@@ -26,6 +26,8 @@ from tf_records.records import Records
 from tf_records.remote_path import RemotePath
 from tf_records.schema import FEATURES_FOLDER, FeatureInfo
 
+BatchNorms = tuple[keras.layers.BatchNormalization, ...]
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Assembly:
@@ -54,7 +56,7 @@ def assemble(job: Job, *, load_weights: bool, report: Callable[[str], None]) -> 
     Args:
         job: prepared.
         load_weights: whether to load the first weights; False where a checkpoint will bring them.
-        report: told in a line what takes long.
+        report: called with a line on what takes long.
 
     Raises:
         KdantError: weights that cannot be had, or a teacher and a student that do not fit.
@@ -135,7 +137,7 @@ def _records_of_features(job: Job, stem: keras.Model, report: Callable[[str], No
         clips = tf.reshape(frames, (-1, *job.input_shape))
         return tf.reshape(stem(clips, training=False), (-1, stem.output.shape[-1]))
 
-    def tell(done: int, total: int) -> None:
+    def report_progress(done: int, total: int) -> None:
         if done * 10 // total != (done - 1) * 10 // total:
             report(f"frame features: {done}/{total} records")
 
@@ -149,7 +151,7 @@ def _records_of_features(job: Job, stem: keras.Model, report: Callable[[str], No
             FeatureInfo(shape=(stem.output.shape[-1],), source=f"{_backbone_name(stem)}, {crop} px"),
             crop=crop,
             batch_frames=clip_frames * max(1, 32 // clip_frames),
-            on_record=tell,
+            on_record=report_progress,
         )
     return Records.open(folder)
 
@@ -162,16 +164,11 @@ def _digest(network: keras.Model) -> str:
 
 
 def _backbone_name(stem: keras.Model) -> str:
-    return next(layer.name for layer in stem.layers if isinstance(layer, keras.Model))
+    return str(next(layer.name for layer in stem.layers if isinstance(layer, keras.Model)))
 
 
-# Batch normalisation while a network is trained: over all devices, or not at all; and its statistics.
-#
-# Keras' flags `synchronized` and `trainable` of the layers are all it takes, for networks of any kind. They
+# Batch normalisation while a network is trained: Keras' flags `synchronized` and `trainable` of the layers
 # are set for the training alone, so that what is saved is a plain network.
-
-
-BatchNorms = tuple[keras.layers.BatchNormalization, ...]
 
 
 def prepare_batch_norm(network: keras.Model, config: TrainConfig) -> BatchNorms:
@@ -229,10 +226,10 @@ def agree_on_statistics(network: keras.Model, strategy: tf.distribute.Strategy) 
 
     def take_mean() -> None:
         # Copies, since what is read of a variable names no device to reduce to.
-        own = [tf.identity(variable.value) for variable in statistics]
+        values = [tf.identity(variable.value) for variable in statistics]
         replica = tf.distribute.get_replica_context()
         assert replica is not None
-        for variable, mean in zip(statistics, replica.all_reduce("MEAN", own), strict=True):
+        for variable, mean in zip(statistics, replica.all_reduce("MEAN", values), strict=True):
             variable.assign(mean)
 
     tf.function(lambda: strategy.run(take_mean), autograph=False)()

@@ -1,4 +1,6 @@
-"""The callbacks that measure a training and write its run folder."""
+"""The callbacks that measure a training and write its run folder, and the files at its end."""
+
+from __future__ import annotations
 
 import csv
 import dataclasses
@@ -37,31 +39,176 @@ from tf_records.reader import evaluation_batches
 from tf_records.records import Records, iterate_batches
 from tf_records.schema import FUTURE, OBSERVED
 
-# Pictures a training, one more at its end.
+TRAIN = "train"
+# Pictures of heat maps in TensorBoard: so many a training, one more at its end; each of one sample of so many
+# classes, which are looked for among so many records.
 _PICTURES = 10
+_PICTURE_CLASSES = 4
+_PICTURE_SEARCH = 256
+_EVENT_FILES = "events.out.tfevents.*"
 
 
 def run_callbacks(
-    job: Job, assembly: Assembly, save_networks: Callable[[Path], None], report: Callable[[str], None]
+    job: Job, assembly: Assembly, report: Callable[[str], None]
 ) -> list[keras.callbacks.Callback]:
-    """In the order in which they have to be told; validation first, since the others see its numbers.
+    """Those of every training, in order: validation first, since the others read its numbers.
 
     Args:
         job, assembly: of the training.
-        save_networks: writes the networks into a folder.
-        report: told in a line what is validated on.
+        report: called with a line on what is validated on.
     """
     config, out = job.run.config, job.run.folder
-    validation = validation_of(job, assembly)
+    validation = make_validation(job, assembly)
     if validation is not None:
-        report(describe_data(validation.data))
+        report(_describe_data(validation.data))
     drawer = heat_map_drawer(job, assembly, None if validation is None else validation.data)
     events = TensorBoardEvents(out / TENSORBOARD_NAME, drawer, every=max(1, config.epochs // _PICTURES))
     written: list[keras.callbacks.Callback] = [MetricsFile(out / METRICS_NAME), events]
-    return written if validation is None else [validation, BestNetwork(out, save_networks), *written]
+    if validation is None:
+        return written
+    return [validation, BestNetwork(out, lambda folder: save_networks(assembly, folder)), *written]
 
 
-# metrics.csv: a row an epoch, which always ends where the checkpoint does.
+def make_validation(job: Job, assembly: Assembly) -> Validation | None:
+    """What the settings ask for, if they do.
+
+    A network that trains on cached features of the training split sees frames in the others.
+    """
+    config = job.run.config
+    split = config.validation_split
+    if split is None and job.held_out is None:
+        return None
+    if split is None:
+        network = assembly.distiller.student
+        data = ValidationData(records=assembly.records, split=TRAIN, chosen=job.held_out)
+    else:
+        network, data = assembly.network, ValidationData(records=job.records, split=split)
+    view = default_view(job.run)
+    return Validation(network, data, view=view, crop=config.crop, windows=config.windows)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationData:
+    """What is validated on.
+
+    Args:
+        records: and `split`, where the samples are.
+        chosen: bool `(records of the split,)`, those to validate on; None for all.
+    """
+
+    records: Records
+    split: str
+    chosen: np.ndarray | None = None
+
+
+class Validation(keras.callbacks.Callback):
+    """Adds `validation_loss`, `validation_accuracy` and `validation_mean_class_accuracy` to an epoch's logs.
+
+    Goes before the callbacks that are to see them. Samples without a label are passed over; windows are
+    those of `kdant evaluate`, over all of the segment that such a network is for.
+    The loss is the cross-entropy of the probabilities averaged over a sample's windows.
+
+    Args:
+        network: in training, from what `data` has to a dict with "logits".
+        data: to validate on.
+        view: "observed" or "future", what the network sees of each sample.
+        crop, windows: as in TrainConfig.
+    """
+
+    def __init__(
+        self, network: keras.Model, data: ValidationData, *, view: str, crop: int, windows: int
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.data = data
+        # Both are traced once, not each epoch.
+        self.infer = compile_inference(network)
+        self.batches = evaluation_batches(
+            data.records,
+            split=data.split,
+            view=view,
+            batch_size=BATCH_SIZE,
+            crop=crop,
+            windows=windows,
+            chosen=data.chosen,
+        )
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        if logs is not None:
+            logs.update(self.validate())
+
+    def validate(self) -> dict[str, float]:
+        """The metrics of the network as it is."""
+        records, split = self.data.records, self.data.split
+        batches = iterate_batches(self.batches, records, split)
+        predictions = predict(self.network, batches, records.split(split).records, infer=self.infer)
+        labeled = predictions.labels >= 0
+        probabilities, labels = predictions.probabilities[labeled], predictions.labels[labeled]
+        return {
+            "validation_loss": negative_log_likelihood(probabilities, labels),
+            "validation_accuracy": top_k_accuracy(probabilities, labels, 1),
+            "validation_mean_class_accuracy": mean_class_accuracy(probabilities, labels),
+        }
+
+
+def _describe_data(data: ValidationData) -> str:
+    """What is validated on, and what that costs."""
+    split = data.records.split(data.split)
+    if data.chosen is not None:
+        return f"Held out {int(np.sum(data.chosen))} of {split.records} training samples to validate on."
+    warning = ""
+    if data.split == "test":
+        warning = " They choose the best epoch, so its accuracy on them is no estimate for other videos."
+    return f"Validating on the {split.labeled} labelled samples of split {data.split!r}.{warning}"
+
+
+class BestNetwork(keras.callbacks.Callback):
+    """Keeps the network of the best epoch so far, and of the best before this one.
+
+    Two, since a training may be resumed from the checkpoint before. Which they are follows from metrics.csv
+    and so needs no state of its own. Goes after the validation.
+
+    Args:
+        folder: of the run.
+        save: writes the network's files into a folder.
+    """
+
+    def __init__(self, folder: Path, save: Callable[[Path], None]) -> None:
+        super().__init__()
+        self.folder = folder
+        self.save = save
+
+    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
+        self.rows = read_metrics(self.folder / METRICS_NAME)
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        before = best_epoch(self.rows[:epoch])
+        self.rows = [*self.rows[:epoch], {**(logs or {}), "epoch": epoch + 1}]
+        now = best_epoch(self.rows)
+        if now == epoch + 1:
+            self._write(_epoch_folder(self.folder, now))
+        kept = {_epoch_folder(self.folder, best) for best in (before, now) if best is not None}
+        for saved in (self.folder / BEST_NAME).iterdir():
+            if saved not in kept:
+                shutil.rmtree(saved)
+
+    def _write(self, folder: Path) -> None:
+        """The folder appears as a whole."""
+        temporary = folder.with_name(f".tmp-{os.getpid()}-{folder.name}")
+        temporary.mkdir(parents=True)
+        self.save(temporary)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.rename(folder)
+
+
+def best_network(folder: Path) -> Path | None:
+    """The folder in a run folder that holds the best epoch's network, if that is known and there."""
+    best = best_epoch(read_metrics(folder / METRICS_NAME))
+    return None if best is None or not _epoch_folder(folder, best).is_dir() else _epoch_folder(folder, best)
+
+
+def _epoch_folder(folder: Path, epoch: int) -> Path:
+    return folder / BEST_NAME / f"epoch-{epoch:04d}"
 
 
 class MetricsFile(keras.callbacks.Callback):
@@ -99,64 +246,6 @@ class MetricsFile(keras.callbacks.Callback):
         writer.writeheader()
         writer.writerows(self.rows)
         write_text_atomically(self.path, text.getvalue())
-
-
-# The network of the epoch that validation finds best, kept while training goes on.
-
-
-class BestNetwork(keras.callbacks.Callback):
-    """Keeps the network of the best epoch so far, and of the best before this one.
-
-    Two, since a training may be resumed from the checkpoint before. Which they are follows from metrics.csv
-    and so needs no state of its own. Goes after the validation.
-
-    Args:
-        folder: of the run.
-        save: writes the network's files into a folder.
-    """
-
-    def __init__(self, folder: Path, save: Callable[[Path], None]) -> None:
-        super().__init__()
-        self.folder = folder
-        self.save = save
-
-    def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        self.rows = read_metrics(self.folder / METRICS_NAME)
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        before = best_epoch(self.rows[:epoch])
-        self.rows = [*self.rows[:epoch], {**(logs or {}), "epoch": epoch + 1}]
-        now = best_epoch(self.rows)
-        if now == epoch + 1:
-            self._write(_place(self.folder, now))
-        kept = {_place(self.folder, best) for best in (before, now) if best is not None}
-        for place in (self.folder / BEST_NAME).iterdir():
-            if place not in kept:
-                shutil.rmtree(place)
-
-    def _write(self, place: Path) -> None:
-        """The folder appears as a whole."""
-        temporary = place.with_name(f".tmp-{os.getpid()}-{place.name}")
-        temporary.mkdir(parents=True)
-        self.save(temporary)
-        shutil.rmtree(place, ignore_errors=True)
-        temporary.rename(place)
-
-
-def best_network(folder: Path) -> Path | None:
-    """The folder in a run folder that holds the best epoch's network, if that is known and there."""
-    best = best_epoch(read_metrics(folder / METRICS_NAME))
-    return None if best is None or not _place(folder, best).is_dir() else _place(folder, best)
-
-
-def _place(folder: Path, epoch: int) -> Path:
-    return folder / BEST_NAME / f"epoch-{epoch:04d}"
-
-
-# What TensorBoard shows of a training while it runs: scalars, and now and then heat maps.
-
-
-_EVENT_FILES = "events.out.tfevents.*"
 
 
 class TensorBoardEvents(keras.callbacks.Callback):
@@ -226,106 +315,51 @@ def _read_events(path: Path) -> list[tf.compat.v1.Event]:
     return events
 
 
-# Validation after each epoch.
+def heat_map_drawer(
+    job: Job, assembly: Assembly, data: ValidationData | None
+) -> Callable[[], np.ndarray] | None:
+    """Draws the network in training on the first sample of each of a few classes, and the teacher beside it.
 
-
-TRAIN = "train"
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class ValidationData:
-    """What is validated on.
-
-    Args:
-        records: and `split`, where the samples are.
-        chosen: bool `(records of the split,)`, those to validate on; None for all.
+    The samples are of `data`, or else of the training split, without augmentation; never of the test split
+    unless that is validated on. None where the networks have no map in space.
     """
+    student, teacher = assembly.distiller.student, assembly.distiller.teacher
+    if not all(_has_positions(network) for network in (student, teacher) if network is not None):
+        return None
+    data = ValidationData(records=assembly.records, split=TRAIN) if data is None else data
 
-    records: Records
-    split: str
-    chosen: np.ndarray | None = None
-
-
-class Validation(keras.callbacks.Callback):
-    """Adds `validation_loss`, `validation_accuracy` and `validation_mean_class_accuracy` to an epoch's logs.
-
-    Goes before the callbacks that are to see them. Samples without a label are passed over; windows are
-    those of `kdant evaluate`, over all of the segment that such a network is for.
-    The loss is the cross-entropy of the probabilities averaged over a sample's windows.
-
-    Args:
-        network: in training, from what `data` has to a dict with "logits".
-        data: to validate on.
-        view: "observed" or "future", what the network sees of each sample.
-        crop, windows: as in TrainConfig.
-    """
-
-    def __init__(
-        self, network: keras.Model, data: ValidationData, *, view: str, crop: int, windows: int
-    ) -> None:
-        super().__init__()
-        self.network = network
-        self.data = data
-        # Both are traced once, not each epoch.
-        self.infer = compile_inference(network)
-        self.batches = evaluation_batches(
+    def choose(view: str) -> dict[int, np.ndarray]:
+        return first_clips(
             data.records,
-            split=data.split,
-            view=view,
-            batch_size=BATCH_SIZE,
-            crop=crop,
-            windows=windows,
+            data.split,
+            view,
+            job.run.config.crop,
             chosen=data.chosen,
+            classes=_PICTURE_CLASSES,
+            samples=_PICTURE_SEARCH,
         )
 
-    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        if logs is not None:
-            logs.update(self.validate())
-
-    def validate(self) -> dict[str, float]:
-        """The metrics of the network as it is."""
-        records, split = self.data.records, self.data.split
-        batches = iterate_batches(self.batches, records, split)
-        seen = predict(self.network, batches, records.split(split).records, infer=self.infer)
-        labeled = seen.labels >= 0
-        probabilities, labels = seen.probabilities[labeled], seen.labels[labeled]
-        return {
-            "validation_loss": negative_log_likelihood(probabilities, labels),
-            "validation_accuracy": top_k_accuracy(probabilities, labels, 1),
-            "validation_mean_class_accuracy": mean_class_accuracy(probabilities, labels),
-        }
-
-
-def describe_data(data: ValidationData) -> str:
-    """What is validated on, and what that costs."""
-    split = data.records.split(data.split)
-    if data.chosen is not None:
-        return f"Held out {int(np.sum(data.chosen))} of {split.records} training samples to validate on."
-    warning = ""
-    if data.split == "test":
-        warning = " They choose the best epoch, so its accuracy on them is no estimate for other videos."
-    return f"Validating on the {split.labeled} labelled samples of split {data.split!r}.{warning}"
-
-
-def validation_of(job: Job, assembly: Assembly) -> Validation | None:
-    """What the settings ask for, if they do.
-
-    A network that trains on cached features of the training split sees frames in the others.
-    """
-    config = job.run.config
-    split = config.validation_split
-    if split is None and job.held_out is None:
+    future = choose(FUTURE)
+    if not future:
         return None
-    if split is None:
-        network = assembly.distiller.student
-        data = ValidationData(records=assembly.records, split=TRAIN, chosen=job.held_out)
+    observed = future if teacher is None else choose(OBSERVED)
+    titles = [job.run.classes[label] for label in future]
+    past, action = (np.stack([*clips.values()]) for clips in (observed, future))
+    if teacher is None:
+        first, columns = ("future clip", action), {"teacher": (action, student)}
     else:
-        network, data = assembly.network, ValidationData(records=job.records, split=split)
-    view = default_view(job.run)
-    return Validation(network, data, view=view, crop=config.crop, windows=config.windows)
+        first = ("observed clip", past)
+        columns = {
+            "student": (past, student),
+            "teacher": (past, teacher),
+            "teacher, future clip": (action, teacher),
+        }
+    return lambda: heat_map_pixels(heat_map_rows(titles, first, columns))
 
 
-# The files that a training leaves besides its checkpoints: networks and curves.
+def _has_positions(network: keras.Model) -> bool:
+    """Whether its map is `(B, T, H, W, d)`."""
+    return len(network.output[feature_map_name(network)].shape) == 5
 
 
 def save_result(assembly: Assembly, out: Path) -> None:
@@ -355,58 +389,3 @@ def plot_run(out: Path) -> None:
     rows = read_metrics(out / METRICS_NAME)
     if rows:
         plot_curves({out.name: rows}, out / CURVES_NAME)
-
-
-# Heat maps of a few fixed samples, drawn of the networks in training (paper §4.2, Figure 3).
-
-
-ROWS = 4
-# Records to look for ROWS classes in.
-_LOOKED_AT = 256
-
-
-def heat_map_drawer(
-    job: Job, assembly: Assembly, data: ValidationData | None
-) -> Callable[[], np.ndarray] | None:
-    """Draws the network in training on the first sample of each of ROWS classes, and the teacher beside it.
-
-    The samples are of `data`, or else of the training split, without augmentation; never of the test split
-    unless that is validated on. None where the networks have no map in space.
-    """
-    student, teacher = assembly.distiller.student, assembly.distiller.teacher
-    if not all(_has_places(network) for network in (student, teacher) if network is not None):
-        return None
-    data = ValidationData(records=assembly.records, split=TRAIN) if data is None else data
-
-    def choose(view: str) -> dict[int, np.ndarray]:
-        return first_clips(
-            data.records,
-            data.split,
-            view,
-            job.run.config.crop,
-            chosen=data.chosen,
-            classes=ROWS,
-            samples=_LOOKED_AT,
-        )
-
-    future = choose(FUTURE)
-    if not future:
-        return None
-    observed = future if teacher is None else choose(OBSERVED)
-    titles = [job.run.classes[label] for label in future]
-    past, action = (np.stack([*clips.values()]) for clips in (observed, future))
-    if teacher is None:
-        shown, columns = ("future clip", action), {"teacher": (action, student)}
-    else:
-        shown = ("observed clip", past)
-        columns = {
-            "student": (past, student),
-            "teacher": (past, teacher),
-            "teacher, future clip": (action, teacher),
-        }
-    return lambda: heat_map_pixels(heat_map_rows(titles, shown, columns))
-
-
-def _has_places(network: keras.Model) -> bool:
-    """Whether its map is `(B, T, H, W, d)`."""
-    return len(network.output[feature_map_name(network)].shape) == 5

@@ -1,4 +1,4 @@
-"""When a training is saved, what of it, and how it goes on from there."""
+"""When a training is saved, what of it, how it goes on from there, and how it stops when it is asked to."""
 
 from __future__ import annotations
 
@@ -27,10 +27,17 @@ from kdant_tf.training.strategy import any_worker, is_chief
 from tf_records.errors import KdantError, RunError
 from tf_records.files import fsync_path, hash_file, is_sealed, seal
 
-LAST_KEPT = 2
+# The newest is what a training goes on from, the one before where that is damaged.
+_KEPT = 2
 _TENSORS = "tensors"
 # What Keras' own callbacks remember from epoch to epoch: EarlyStopping, ReduceLROnPlateau, ModelCheckpoint.
-_REMEMBERED = ("wait", "best", "best_epoch", "stopped_epoch", "cooldown_counter")
+_CALLBACK_STATE = ("wait", "best", "best_epoch", "stopped_epoch", "cooldown_counter")
+# `checkpoints/step-00000120` holds files of tensors and `state.json`, which has their sha256s and, last, one
+# of itself. A folder appears under its name in one go, when all of it has reached the disk.
+_STATE_NAME = "state.json"
+_NAME = re.compile(r"step-\d{8,}")
+_TEMPORARY = ".tmp-"
+_SIGNAL_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 class RunCheckpoints(keras.callbacks.Callback):
@@ -46,7 +53,7 @@ class RunCheckpoints(keras.callbacks.Callback):
         position: that the loop moves on.
         others: callbacks whose state is kept.
         minutes: save within an epoch once so many have passed since the last time; 0 never does.
-        stop_asked: says who asks for an end, or None.
+        stop_requested: gives what asked for an end, such as "SIGTERM", or None.
 
     With several workers each has one of these, which all save and stop at the same step; the chief's writes.
     """
@@ -60,17 +67,17 @@ class RunCheckpoints(keras.callbacks.Callback):
         *,
         others: Sequence[keras.callbacks.Callback] = (),
         minutes: float = 0.0,
-        stop_asked: Callable[[], str | None] = lambda: None,
+        stop_requested: Callable[[], str | None] = lambda: None,
     ) -> None:
         super().__init__()
         self.folder = folder / CHECKPOINTS_NAME
         self.position = position
         self.others = _by_name(others)
         self.minutes = minutes
-        self.stop_asked = stop_asked
+        self.stop_requested = stop_requested
         self.network = network
         self.strategy = distiller.distribute_strategy
-        self._patience: list[tuple[keras.callbacks.Callback, dict[str, Any]]] = []
+        self._keras_states: list[tuple[keras.callbacks.Callback, dict[str, Any]]] = []
         # TensorFlow's checkpoints do not see the state of Keras' dropout seeds by themselves.
         variables = network.variables
         seeds = [variable.value for variable in variables if variable.path.endswith("seed_generator_state")]
@@ -90,7 +97,7 @@ class RunCheckpoints(keras.callbacks.Callback):
             if state is not None and hasattr(callback, "set_state"):
                 callback.set_state(state)
             elif state is not None:
-                self._patience.append((callback, state))
+                self._keras_states.append((callback, state))
         if not is_chief(self.strategy):
             return
         names = checkpoint_names(self.folder)
@@ -99,14 +106,14 @@ class RunCheckpoints(keras.callbacks.Callback):
         remove_half_written(self.folder.parent)
 
     def on_train_begin(self, logs: dict[str, float] | None = None) -> None:
-        for callback, state in self._patience:
+        for callback, state in self._keras_states:
             for name, value in state.items():
                 setattr(callback, name, value)
         self._saved_s = time.monotonic()
 
     def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
         due = self.minutes > 0 and time.monotonic() - self._saved_s >= 60 * self.minutes
-        stop, due = any_worker(self.strategy, self.stop_asked() is not None, due)
+        stop, due = any_worker(self.strategy, self.stop_requested() is not None, due)
         if stop or due:
             agree_on_statistics(self.network, self.strategy)
             self.save()
@@ -114,7 +121,7 @@ class RunCheckpoints(keras.callbacks.Callback):
             raise self._stopped(f"step {batch + 1} of epoch {self.position.epoch + 1}")
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        stop, ended = any_worker(self.strategy, self.stop_asked() is not None, self.model.stop_training)
+        stop, ended = any_worker(self.strategy, self.stop_requested() is not None, self.model.stop_training)
         self.position.stopped = self.model.stop_training = ended
         self.save()
         if stop and epoch + 1 < self.params["epochs"] and not ended:
@@ -130,51 +137,23 @@ class RunCheckpoints(keras.callbacks.Callback):
             "callbacks": {name: _get_state(callback) for name, callback in self.others.items()},
         }
         write_checkpoint(self.folder, self.position.global_step, state, self._write_tensors)
-        remove_checkpoints(self.folder, keep=set(checkpoint_names(self.folder)[-LAST_KEPT:]))
+        remove_checkpoints(self.folder, keep=set(checkpoint_names(self.folder)[-_KEPT:]))
 
     def _write_tensors(self, folder: Path) -> None:
         try:
             self._tensors.write(str(folder / _TENSORS))
         except tf.errors.OpError as error:
-            said = error.message.split("}} ")[-1].split(" [Op:")[0]
+            message = error.message.split("}} ")[-1].split(" [Op:")[0]
             raise RunError(
-                f"A checkpoint cannot be written: {said}. Mend that and go on with --resume."
+                f"A checkpoint cannot be written: {message}. Mend that and go on with --resume."
             ) from error
 
     def _stopped(self, after: str) -> StoppedError:
-        asked_by = self.stop_asked()
+        by = self.stop_requested()
         return StoppedError(
-            f"Stopped by {'another worker' if asked_by is None else asked_by} after {after}; a checkpoint "
+            f"Stopped by {'another worker' if by is None else by} after {after}; a checkpoint "
             f"holds all of it. Go on with the same command and --resume."
         )
-
-
-def _by_name(callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, keras.callbacks.Callback]:
-    """Callbacks under their class's name, further ones of a class with a number."""
-    named: dict[str, keras.callbacks.Callback] = {}
-    for callback in callbacks:
-        name, number = type(callback).__name__, 1
-        while f"{name}-{number}" in named:
-            number += 1
-        named[f"{name}-{number}"] = callback
-    return named
-
-
-def _get_state(callback: keras.callbacks.Callback) -> dict[str, Any]:
-    if hasattr(callback, "get_state"):
-        return dict(callback.get_state())
-    return {name: getattr(callback, name) for name in _REMEMBERED if hasattr(callback, name)}
-
-
-# Checkpoints on the disk: folders that are whole or recognised as not. No TensorFlow here.
-#
-# `checkpoints/step-00000120` holds files of tensors and `state.json`, which has their sha256s and, last, one
-# of itself. A folder appears under its name in one go, when all of it has reached the disk.
-
-
-STATE_NAME = "state.json"
-_NAME = re.compile(r"step-\d{8,}")
-_TEMPORARY = ".tmp-"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -204,7 +183,7 @@ def write_checkpoint(
         write_files(temporary)
         files = {file.name: hash_file(file) for file in sorted(temporary.iterdir())}
         text = json.dumps({**state, "files": files}, indent=1, default=float) + "\n"
-        (temporary / STATE_NAME).write_text(seal(text), encoding="utf-8")
+        (temporary / _STATE_NAME).write_text(seal(text), encoding="utf-8")
         for written in (*temporary.iterdir(), temporary):
             fsync_path(written)
         shutil.rmtree(path, ignore_errors=True)
@@ -216,7 +195,7 @@ def write_checkpoint(
 
 
 def checkpoint_name(global_step: int) -> str:
-    """Of the checkpoint written after so many steps."""
+    """Name of the checkpoint written after so many steps."""
     return f"step-{global_step:08d}"
 
 
@@ -225,7 +204,7 @@ def find_checkpoint(folder: Path, report: Callable[[str], None]) -> SavedCheckpo
 
     Args:
         folder: of all checkpoints, which need not be there.
-        report: told in a line of newer ones that are not whole.
+        report: called with a line on newer ones that are not whole.
 
     Raises:
         RunError: there are checkpoints, but none that is whole or that this version can read.
@@ -253,9 +232,9 @@ def find_checkpoint(folder: Path, report: Callable[[str], None]) -> SavedCheckpo
 def read_checkpoint(path: Path) -> SavedCheckpoint:
     """Raises RunError, in one sentence, where anything is not as it was written."""
     try:
-        content = (path / STATE_NAME).read_bytes()
+        content = (path / _STATE_NAME).read_bytes()
         if not is_sealed(content):
-            raise RunError(f"Checkpoint {path} is damaged: {STATE_NAME} is not as it was written.")
+            raise RunError(f"Checkpoint {path} is damaged: {_STATE_NAME} is not as it was written.")
         state = json.loads(content)
         for name, sha256 in state["files"].items():
             if hash_file(path / name) != sha256:
@@ -293,12 +272,6 @@ def _checkpoints(folder: Path) -> list[Path]:
     return sorted((path for path in paths if _NAME.fullmatch(path.name)), key=lambda path: int(path.name[5:]))
 
 
-# SIGTERM and Ctrl-C as a wish that a training can fulfil after its step. No TensorFlow here.
-
-
-_WORDS = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
-
-
 class StoppedError(KdantError):
     """A training that was asked to stop, and did so with a checkpoint."""
 
@@ -309,7 +282,7 @@ class StopSignals:
     In threads but the main one, where Python gives no signals, it does nothing.
 
     Args:
-        report: told in a line what the first one does.
+        report: called with a line on what the first one does.
     """
 
     def __init__(self, report: Callable[[str], None] = lambda line: None) -> None:
@@ -319,7 +292,7 @@ class StopSignals:
 
     def __enter__(self) -> StopSignals:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in _WORDS}
+            self._before = {number: signal.signal(number, self._receive) for number in _SIGNAL_NAMES}
         return self
 
     def __exit__(
@@ -334,6 +307,23 @@ class StopSignals:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received is not None:
             raise KeyboardInterrupt
-        self.received = _WORDS[signal.Signals(number)]
+        self.received = _SIGNAL_NAMES[signal.Signals(number)]
         with contextlib.suppress(RuntimeError):  # a line that is just being printed cannot be interrupted
             self._report(f"{self.received}: finishing this step, then a checkpoint. Once more stops at once.")
+
+
+def _by_name(callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, keras.callbacks.Callback]:
+    """Callbacks under their class's name, further ones of a class with a number."""
+    named: dict[str, keras.callbacks.Callback] = {}
+    for callback in callbacks:
+        name, number = type(callback).__name__, 1
+        while f"{name}-{number}" in named:
+            number += 1
+        named[f"{name}-{number}"] = callback
+    return named
+
+
+def _get_state(callback: keras.callbacks.Callback) -> dict[str, Any]:
+    if hasattr(callback, "get_state"):
+        return dict(callback.get_state())
+    return {name: getattr(callback, name) for name in _CALLBACK_STATE if hasattr(callback, name)}

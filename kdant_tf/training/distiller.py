@@ -30,7 +30,8 @@ _MEANS = ("loss", "classification_loss", "feature_loss")
 class Distiller(keras.Model):
     """A network that learns from labels, and from a frozen teacher where one is given (paper eq. 2, 3).
 
-    Without a teacher it is plain supervised training, as of the teacher itself. It works with Keras' own
+    Without a teacher it is plain supervised training, as of the teacher itself, in which samples without a
+    label add nothing to the loss. It works with Keras' own
     `compile`, `fit`, `evaluate`, `save` and callbacks; `kdant distill` runs the same step in a loop of its
     own, which can be resumed and spread over machines.
 

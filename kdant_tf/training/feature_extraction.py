@@ -1,5 +1,6 @@
 """From records of frames, or from videos, to records of features of I3D's stem (paper §4.3)."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -14,7 +15,7 @@ from tf_records.files import claim_folder, lock_folder, remove_folder
 from tf_records.manifest import MANIFEST_NAME, Manifest
 from tf_records.plan import BuildOptions
 from tf_records.records import Records
-from tf_records.remote_path import RecordPath, RemotePath
+from tf_records.remote_path import RecordPath, RemotePath, record_path
 from tf_records.schema import FRAMES_FOLDER, PER_CLIP, ClipSpec, FeatureInfo
 from tf_records.sources.sample import Annotations
 from tf_records.writer import ShardResult, ShardWriter, build_records, finished_manifest, remove_records
@@ -23,8 +24,8 @@ BATCH_SIZE = 4
 
 
 def extract_features(
-    records_folder: RecordPath,
-    out: RecordPath,
+    records: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     init: str,
     *,
     modality: str | None = None,
@@ -39,7 +40,7 @@ def extract_features(
     """Runs the stem of an I3D over the clips of a record folder, once.
 
     Args:
-        records_folder: records of frames.
+        records: folder of records of frames.
         out: folder of the features, made if need be; not empty only with `resume` or `overwrite`.
         init: whose stem, see `kdant_tf.models.i3d_stem.load_stem`.
         modality: "rgb" or "flow", where the records hold both; None is RGB then.
@@ -51,34 +52,34 @@ def extract_features(
         devices: "auto", "cpu" or "gpu"; one device is used.
         resume: keep the finished shards of an interrupted extraction.
         overwrite: replace the records in `out`.
-        on_record: told of each number of records done.
+        on_record: called with each number of records done.
 
     Raises:
         KdantError: records, weights, devices and `out` do not fit together (says how).
     """
-    records = Records.open(records_folder, modality=modality)
-    manifest = records.manifest
+    opened, out = Records.open(records, modality=modality), record_path(out)
+    manifest = opened.manifest
     if manifest.features is not None:
-        raise RecordError(f"{records_folder} has features already. Give the records of frames.")
+        raise RecordError(f"{opened.folder} has features already. Give the records of frames.")
     if manifest.longest_anticipation_s is not None:
         raise RecordError(
-            f"{records_folder} keeps frames for several anticipation times, features are of one. Build "
+            f"{opened.folder} keeps frames for several anticipation times, features are of one. Build "
             f"records without --longest-anticipation-s."
         )
-    if _lies_in(records_folder, out):
+    if _lies_in(opened.folder, out):
         raise RecordError(
-            f"Features in {out} could replace the frames in {records_folder}. Give another --out."
+            f"Features in {out} could replace the frames in {opened.folder}. Give another --out."
         )
     device = _choose_device(devices)
-    stem = _load_stem(init, device, records.modality, manifest.clip)
+    stem = _load_stem(init, device, opened.modality, manifest.clip)
     with _claimed(out, resume=resume, overwrite=overwrite):
-        info = _describe(stem, windows=windows, crop=crop, records_sha256=manifest_sha256(records_folder))
-        return _extract(records, out, stem, info, device, batch_size, on_record)
+        info = _describe(stem, windows=windows, crop=crop, records_sha256=manifest_sha256(opened.folder))
+        return _extract(opened, out, stem, info, device, batch_size, on_record)
 
 
 def build_features(
     annotations: Annotations,
-    out: RecordPath,
+    out: str | os.PathLike[str],
     options: BuildOptions,
     init: str,
     *,
@@ -105,7 +106,7 @@ def build_features(
     Raises:
         KdantError: see both.
     """
-    device = _choose_device(devices)
+    out, device = record_path(out), _choose_device(devices)
     stem = _load_stem(init, device, options.modality, options.clip)
     with _claimed(out, resume=resume, overwrite=overwrite):
         frames = out / FRAMES_FOLDER
@@ -195,7 +196,7 @@ def _describe(stem: Stem, *, windows: int, crop: int | None, records_sha256: str
 
 def _choose_device(devices: str) -> str:
     """Name of the first device of `--devices`."""
-    return make_strategy(devices).extended.worker_devices[0]
+    return str(make_strategy(devices).extended.worker_devices[0])
 
 
 def _lies_in(path: RecordPath, folder: RecordPath) -> bool:

@@ -1,5 +1,7 @@
 """One training with its inputs opened and checked, before any network is built."""
 
+from __future__ import annotations
+
 import dataclasses
 from pathlib import Path
 
@@ -31,6 +33,9 @@ from tf_records.reader import MAP_STRIDE, map_side
 from tf_records.records import Records
 from tf_records.remote_path import RecordPath
 from tf_records.schema import CHANNELS, EITHER, FLOW, FUTURE, OBSERVED, PER_FRAME, FeatureInfo
+
+# Makes the draw of videos independent of that of labels, which has the same seed.
+_VIDEO_DRAW = 1
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +111,8 @@ def prepare_job(
         _check_teacher(teacher, records)
     if config.validation_split is not None:
         _check_validation_split(records, config.validation_split)
-    seen = choose_labels(records, config)
-    samples = seen.labeled if teacher is None else seen.samples
+    chosen = choose_labels(records, config)
+    samples = chosen.labeled if teacher is None else chosen.samples
     if samples < config.batch_size:
         raise RecordError(
             f"Batch size {config.batch_size} is larger than the {samples} training samples in "
@@ -133,120 +138,16 @@ def prepare_job(
     return Job(
         run=run,
         records=records,
-        labels=seen.labels,
-        held_out=seen.held_out,
+        labels=chosen.labels,
+        held_out=chosen.held_out,
         samples=samples,
         teacher=teacher,
     )
 
 
-def _check_teacher(teacher: Run, records: Records) -> None:
-    teacher.check_records(records.manifest, records.folder)
-    if teacher.modality != records.modality:
-        raise RunError(
-            f"Teacher {teacher.folder} sees {teacher.modality}, the student would see "
-            f"{records.modality}. Leave `modality` out, or give another teacher."
-        )
-
-
-def _check_validation_split(records: Records, split: str) -> None:
-    if records.split(split).labeled == 0:
-        raise RecordError(
-            f"No sample of split {split!r} in {records.folder} has a label to validate on. Give another "
-            f"--validation-split, or --validation-fraction."
-        )
-
-
-def _check_features(manifest: Manifest, folder: RecordPath, config: TrainConfig) -> None:
-    """Refuses features that the network of `config` cannot learn from."""
-    features = manifest.features
-    assert features is not None
-    if features.per == PER_FRAME:
-        raise RecordError(
-            f"{folder} has features in place of frames, a cache of frame-mlp. Give the record folder that it "
-            f"lies in."
-        )
-    if config.model in ("tsn", "frame-mlp"):
-        raise ConfigError(
-            f"Setting `model` should be i3d on {folder}, which has features of it. Received: "
-            f"{config.model!r}, which sees frames."
-        )
-    if config.model == "i3d":
-        _check_head(features, config)
-    side = map_side(manifest.short_side if features.crop is None else features.crop)
-    if map_side(config.crop) > side:
-        raise ConfigError(
-            f"Setting `crop` should be at most {MAP_STRIDE * side} on {folder}, whose maps have {side} "
-            f"positions on the shorter side. Received: {config.crop}."
-        )
-
-
-def _check_head(features: FeatureInfo, config: TrainConfig) -> None:
-    later = ENDPOINTS[ENDPOINTS.index(ENDPOINT) + 1 :]
-    if config.endpoint not in later:
-        raise ConfigError(
-            f"Setting `endpoint` should be one of {', '.join(later)}, after the features. Received: "
-            f"{config.endpoint!r}."
-        )
-    if features.shape[-1] != endpoint_channels(ENDPOINT, config.width):
-        raise ConfigError(
-            f"Setting `width` should be that of the features' I3D, {features.width}, whose maps have "
-            f"{features.shape[-1]} channels. Received: {config.width}."
-        )
-
-
-def check_same_run(before: Run, now: Run) -> None:
-    """Lets a run be resumed only as it was begun, but for the number of epochs.
-
-    Raises:
-        RunError: other settings, records or teacher (names each).
-    """
-    old, new = dataclasses.asdict(before), dataclasses.asdict(now)
-    settings = {
-        name: (old["config"][name], new["config"][name]) for name in new["config"] if name != "epochs"
-    }
-    same = ("role", "classes", "modality", "records_sha256", "left_out", "teacher")
-    fields = {name: (old[name], new[name]) for name in same}
-    changed = [f"{name} {a!r} → {b!r}" for name, (a, b) in {**settings, **fields}.items() if a != b]
-    if changed:
-        raise RunError(
-            f"Run {now.folder} was begun with other settings: {'; '.join(changed)}. Resume it as it was "
-            f"begun, or give another --out."
-        )
-
-
-def resumable_run(folder: Path) -> Run | None:
-    """The run begun in `folder`, or None where the folder is empty."""
-    begun = any(not path.name.startswith(".") for path in folder.iterdir())
-    return load_run(folder, finished=False) if begun else None
-
-
-def remove_run(folder: Path) -> None:
-    """Removes what an earlier training left in `folder`, and nothing else."""
-    for name in (CHECKPOINTS_NAME, BEST_NAME, TENSORBOARD_NAME, TEACHER_CACHE_NAME):
-        if (folder / name).is_dir():
-            tf.io.gfile.rmtree(str(folder / name))
-    for name in (
-        METRICS_NAME,
-        CURVES_NAME,
-        EVALUATION_NAME,
-        PREDICTIONS_NAME,
-        MODEL_NAME,
-        PROJECTION_NAME,
-    ):
-        (folder / name).unlink(missing_ok=True)
-
-
-# Which training videos are kept out of a training, to validate on, and which labels count in it.
-
-
-# So that the draws of videos and of labels, from the same seed, are independent.
-_VIDEOS = 1
-
-
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class TrainingLabels:
-    """What a training sees of the training split, in record order.
+    """What a training uses of the training split, in record order.
 
     Args:
         labels: int64 `(records,)` in place of the recorded ones, or None for these.
@@ -308,7 +209,7 @@ def hold_out(labels: np.ndarray, videos: np.ndarray, fraction: float, seed: int)
             f"`validation_fraction` should leave videos to train on. Received: {fraction}, which holds out "
             f"{count} of the {len(names)} videos with labels. Lower it, or give --validation-split."
         )
-    drawn = np.random.default_rng((seed, _VIDEOS)).permutation(len(names))[:count]
+    drawn = np.random.default_rng((seed, _VIDEO_DRAW)).permutation(len(names))[:count]
     return np.isin(videos, names[drawn])
 
 
@@ -319,3 +220,100 @@ def reduce_labels(labels: np.ndarray, kept: np.ndarray, fraction: float, seed: i
     order = np.random.default_rng(seed).permutation(labeled)
     labels[order[round(fraction * len(labeled)) :]] = -1
     return labels
+
+
+def check_same_run(before: Run, now: Run) -> None:
+    """Lets a run be resumed only as it was begun, but for the number of epochs.
+
+    Raises:
+        RunError: other settings, records or teacher (names each).
+    """
+    old, new = dataclasses.asdict(before), dataclasses.asdict(now)
+    settings = {
+        name: (old["config"][name], new["config"][name]) for name in new["config"] if name != "epochs"
+    }
+    same = ("role", "classes", "modality", "records_sha256", "left_out", "teacher")
+    fields = {name: (old[name], new[name]) for name in same}
+    changed = [f"{name} {a!r} → {b!r}" for name, (a, b) in {**settings, **fields}.items() if a != b]
+    if changed:
+        raise RunError(
+            f"Run {now.folder} was begun with other settings: {'; '.join(changed)}. Resume it as it was "
+            f"begun, or give another --out."
+        )
+
+
+def resumable_run(folder: Path) -> Run | None:
+    """The run begun in `folder`, or None where the folder is empty."""
+    begun = any(not path.name.startswith(".") for path in folder.iterdir())
+    return load_run(folder, finished=False) if begun else None
+
+
+def remove_run(folder: Path) -> None:
+    """Removes what an earlier training left in `folder`, and nothing else."""
+    for name in (CHECKPOINTS_NAME, BEST_NAME, TENSORBOARD_NAME, TEACHER_CACHE_NAME):
+        if (folder / name).is_dir():
+            tf.io.gfile.rmtree(str(folder / name))
+    for name in (
+        METRICS_NAME,
+        CURVES_NAME,
+        EVALUATION_NAME,
+        PREDICTIONS_NAME,
+        MODEL_NAME,
+        PROJECTION_NAME,
+    ):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _check_teacher(teacher: Run, records: Records) -> None:
+    teacher.check_records(records.manifest, records.folder)
+    if teacher.modality != records.modality:
+        raise RunError(
+            f"Teacher {teacher.folder} sees {teacher.modality}, the student would see "
+            f"{records.modality}. Leave `modality` out, or give another teacher."
+        )
+
+
+def _check_validation_split(records: Records, split: str) -> None:
+    if records.split(split).labeled == 0:
+        raise RecordError(
+            f"No sample of split {split!r} in {records.folder} has a label to validate on. Give another "
+            f"--validation-split, or --validation-fraction."
+        )
+
+
+def _check_features(manifest: Manifest, folder: RecordPath, config: TrainConfig) -> None:
+    """Refuses features that the network of `config` cannot learn from."""
+    features = manifest.features
+    assert features is not None
+    if features.per == PER_FRAME:
+        raise RecordError(
+            f"{folder} has features in place of frames, a cache of frame-mlp. Give the record folder that it "
+            f"lies in."
+        )
+    if config.model in ("tsn", "frame-mlp"):
+        raise ConfigError(
+            f"Setting `model` should be i3d on {folder}, which has features of it. Received: "
+            f"{config.model!r}, which sees frames."
+        )
+    if config.model == "i3d":
+        _check_head(features, config)
+    side = map_side(manifest.short_side if features.crop is None else features.crop)
+    if map_side(config.crop) > side:
+        raise ConfigError(
+            f"Setting `crop` should be at most {MAP_STRIDE * side} on {folder}, whose maps have {side} "
+            f"positions on the shorter side. Received: {config.crop}."
+        )
+
+
+def _check_head(features: FeatureInfo, config: TrainConfig) -> None:
+    later = ENDPOINTS[ENDPOINTS.index(ENDPOINT) + 1 :]
+    if config.endpoint not in later:
+        raise ConfigError(
+            f"Setting `endpoint` should be one of {', '.join(later)}, after the features. Received: "
+            f"{config.endpoint!r}."
+        )
+    if features.shape[-1] != endpoint_channels(ENDPOINT, config.width):
+        raise ConfigError(
+            f"Setting `width` should be that of the features' I3D, {features.width}, whose maps have "
+            f"{features.shape[-1]} channels. Received: {config.width}."
+        )

@@ -20,6 +20,11 @@ from kdant_tf.training.strategy import STEP, count_workers
 from tf_records.errors import KdantError
 from tf_records.records import Records, iterate_batches
 
+# The next epoch's pipeline is begun so many steps before the end of this one's.
+PREFETCH_STEPS = 8
+# Loss scaling halves the scale for each gradient that overflowed: 15 in a row, from Keras' first scale.
+_SMALLEST_SCALE = 1.0
+
 
 def fit(
     distiller: Distiller,
@@ -34,8 +39,8 @@ def fit(
 ) -> dict[str, float]:
     """Trains up to `epochs`; returns the last epoch's logs.
 
-    Keras' own fit does not run under MultiWorkerMirroredStrategy; this loop does, and says how long
-    it waits for data.
+    Keras' own fit does not run under MultiWorkerMirroredStrategy; this loop does, goes on from any step and
+    says how long it waits for data.
 
     Args:
         distiller: compiled with an optimizer, under `strategy`'s scope.
@@ -44,7 +49,7 @@ def fit(
             `position` lies in, those that are left of it.
         epochs: of the whole training, those before `position` included.
         learning_rate: epoch → rate.
-        callbacks: told of epochs and steps; the logs are described at `EpochMeter.logs`. One that sets
+        callbacks: called at each epoch and step; the logs are described at `EpochMeter.logs`. One that sets
             `stop_training` ends the training after the epoch.
         position: where to begin, by default at the start; it is kept up to date.
         records: where the batches come from, so that an error can name the damaged shard.
@@ -52,8 +57,8 @@ def fit(
     position = Position() if position is None else position
     step = _compile_step(distiller, strategy)
     logs: dict[str, float] = {}
-    ahead = EpochsAhead(
-        lambda epoch: iter(distribute(strategy, batches(epoch))),
+    prefetcher = EpochPrefetcher(
+        lambda epoch: iter(_distribute(strategy, batches(epoch))),
         records,
         range(position.epoch, epochs),
         (callbacks.params or {}).get("steps", 0),
@@ -61,12 +66,12 @@ def fit(
     )
     distiller.stop_training = position.stopped
     callbacks.on_train_begin()
-    with contextlib.closing(ahead):
+    with contextlib.closing(prefetcher):
         while position.epoch < epochs and not distiller.stop_training:
             epoch = position.epoch
             distiller.optimizer.learning_rate = learning_rate(epoch)
             callbacks.on_epoch_begin(epoch)
-            for batch in position.meter.timed(ahead.batches(epoch)):
+            for batch in position.meter.timed(prefetcher.batches(epoch)):
                 number = position.step
                 callbacks.on_train_batch_begin(number)
                 losses = {name: float(value) for name, value in step(batch).items()}
@@ -79,29 +84,6 @@ def fit(
             callbacks.on_epoch_end(epoch, logs)
     callbacks.on_train_end(logs)
     return logs
-
-
-def _compile_step(distiller: Distiller, strategy: tf.distribute.Strategy) -> Callable[[Any], dict[str, Any]]:
-    # XLA compiles no collective of several devices: there the distiller has each device's part compiled.
-    whole = distiller.xla == STEP and strategy.num_replicas_in_sync == 1
-
-    @tf.function(reduce_retracing=True, autograph=False, jit_compile=whole or None)
-    def step(batch: Any) -> dict[str, Any]:
-        losses = strategy.run(distiller.update, args=(batch,))
-        return {
-            name: strategy.reduce("SUM" if name in COUNTS else "MEAN", value, axis=None)
-            for name, value in losses.items()
-        }
-
-    return step
-
-
-def _batch_size(strategy: tf.distribute.Strategy, batch: dict[str, Any]) -> int:
-    local = sum(int(labels.shape[0]) for labels in strategy.experimental_local_results(batch["label"]))
-    return local * count_workers(strategy)
-
-
-# Where a training stands, to the step: all that the loop has to know to go on from there.
 
 
 class EpochMeter:
@@ -199,13 +181,38 @@ class Position:
         self.meter.set_state(state["meter"])
 
 
-# Batches of one epoch after the other, without a wait between them.
+class NotFiniteError(KdantError):
+    """A loss or gradient that is infinite or not a number."""
 
 
-STEPS_AHEAD = 8
+def check_finite(losses: Mapping[str, float], epoch: int, step: int) -> None:
+    """Refuses to go on from a step whose loss or gradient is not finite.
+
+    Under loss scaling a gradient may overflow now and then: the optimizer leaves that step out.
+
+    Args:
+        losses: of `Distiller.update`.
+        epoch, step: counted from 0.
+
+    Raises:
+        NotFiniteError: names the step and the loss's parts.
+    """
+    if not math.isfinite(losses["loss"]):
+        what = "The loss is no longer finite"
+    elif not math.isfinite(losses["gradient_norm"]):
+        what = "The gradient is no longer finite"
+    elif losses.get("loss_scale", _SMALLEST_SCALE) < _SMALLEST_SCALE:
+        what = "The gradient overflows float16 at every scale of the loss"
+    else:
+        return
+    raise NotFiniteError(
+        f"{what} in epoch {epoch + 1}, step {step + 1} (loss {losses['loss']:.4g}, classification "
+        f"{losses['classification_loss']:.4g}, features {losses['feature_loss']:.4g}, gradient norm "
+        f"{losses['gradient_norm']:.4g}). Lower --learning-rate or --feature-weight, or give --clip-norm"
+    )
 
 
-class EpochsAhead:
+class EpochPrefetcher:
     """One epoch's batches after the other's; the next epoch is begun while the last steps of this one run.
 
     Tracing its pipeline and filling its buffers would otherwise be waited for at the start of every epoch,
@@ -231,7 +238,7 @@ class EpochsAhead:
         self._start = start
         self._records = records
         self._epochs = epochs
-        self._begin_at = max(0, steps - STEPS_AHEAD)
+        self._begin_at = max(0, steps - PREFETCH_STEPS)
         self._first_step = first_step
         # One thread begins the next pipeline while another still takes the last one down.
         self._pool = concurrent.futures.ThreadPoolExecutor(2)
@@ -265,10 +272,29 @@ class EpochsAhead:
         del self._pipelines[epoch]
 
 
-# A worker's share of each batch, and from there to its devices.
+def _compile_step(distiller: Distiller, strategy: tf.distribute.Strategy) -> Callable[[Any], dict[str, Any]]:
+    # XLA compiles no collective of several devices: there the distiller has each device's part compiled.
+    whole = distiller.xla == STEP and strategy.num_replicas_in_sync == 1
+
+    def step(batch: Any) -> dict[str, Any]:
+        losses = strategy.run(distiller.update, args=(batch,))
+        return {
+            name: strategy.reduce("SUM" if name in COUNTS else "MEAN", value, axis=None)
+            for name, value in losses.items()
+        }
+
+    compiled: Callable[[Any], dict[str, Any]] = tf.function(
+        step, reduce_retracing=True, autograph=False, jit_compile=whole or None
+    )
+    return compiled
 
 
-def distribute(strategy: tf.distribute.Strategy, batches: tf.data.Dataset) -> Any:
+def _batch_size(strategy: tf.distribute.Strategy, batch: dict[str, Any]) -> int:
+    local = sum(int(labels.shape[0]) for labels in strategy.experimental_local_results(batch["label"]))
+    return local * count_workers(strategy)
+
+
+def _distribute(strategy: tf.distribute.Strategy, batches: tf.data.Dataset) -> Any:
     """An iterable of what each device of this worker gets of each batch.
 
     On one CPU these are the batches themselves. TensorFlow's iterator over devices would start threads and
@@ -300,41 +326,3 @@ def _split(batch: dict[str, tf.Tensor], devices: int) -> tf.data.Dataset:
         for name, values in batch.items()
     }
     return tf.data.Dataset.from_tensor_slices(parts)
-
-
-# A training stops where its numbers are numbers no more.
-
-
-# Loss scaling halves the scale for each gradient that overflowed: 15 in a row, from Keras' first scale.
-_SMALLEST_SCALE = 1.0
-
-
-class NotFiniteError(KdantError):
-    """A loss or gradient that is infinite or not a number."""
-
-
-def check_finite(losses: Mapping[str, float], epoch: int, step: int) -> None:
-    """Refuses to go on from a step whose loss or gradient is not finite.
-
-    Under loss scaling a gradient may overflow now and then: the optimizer leaves that step out.
-
-    Args:
-        losses: of `Distiller.update`.
-        epoch, step: counted from 0.
-
-    Raises:
-        NotFiniteError: names the step and the loss's parts.
-    """
-    if not math.isfinite(losses["loss"]):
-        what = "The loss is no longer finite"
-    elif not math.isfinite(losses["gradient_norm"]):
-        what = "The gradient is no longer finite"
-    elif losses.get("loss_scale", _SMALLEST_SCALE) < _SMALLEST_SCALE:
-        what = "The gradient overflows float16 at every scale of the loss"
-    else:
-        return
-    raise NotFiniteError(
-        f"{what} in epoch {epoch + 1}, step {step + 1} (loss {losses['loss']:.4g}, classification "
-        f"{losses['classification_loss']:.4g}, features {losses['feature_loss']:.4g}, gradient norm "
-        f"{losses['gradient_norm']:.4g}). Lower --learning-rate or --feature-weight, or give --clip-norm"
-    )

@@ -1,5 +1,7 @@
 """The frozen teacher's outputs, computed once for each pair and view, and read back in every epoch."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import math
@@ -77,7 +79,7 @@ class TeacherCache:
     map_shape: tuple[int, ...]
 
     @classmethod
-    def of(cls, job: Job, assembly: Assembly) -> "TeacherCache":
+    def of(cls, job: Job, assembly: Assembly) -> TeacherCache:
         """The cache that a student's training needs, filled or not."""
         distiller, records = assembly.distiller, assembly.records
         teacher = distiller.teacher
@@ -108,8 +110,8 @@ class TeacherCache:
         free = shutil.disk_usage(folder).free
         if self.rows * self.row.itemsize - there > free:
             raise KdantError(
-                f"The teacher's outputs for {self._words} would not fit in {folder}, which has "
-                f"{_in_words(free)} free. Lower --views, or leave --cache-teacher out."
+                f"The teacher's outputs for {self._describe_size} would not fit in {folder}, which has "
+                f"{_format_bytes(free)} free. Lower --views, or leave --cache-teacher out."
             )
 
     def fill(
@@ -118,19 +120,19 @@ class TeacherCache:
         assembly: Assembly,
         batch_size: int,
         report: Callable[[str], None],
-        stop_asked: Callable[[], str | None] = lambda: None,
+        stop_requested: Callable[[], str | None] = lambda: None,
     ) -> None:
         """Computes and writes the rows that are not there yet.
 
         Args:
             job, assembly: those the cache is of.
             batch_size: clips that the teacher takes at a time in training, on one device.
-            report: told how large the file gets, and how far it is.
-            stop_asked: by what the training was asked to stop, if it was.
+            report: called with lines on how large the file gets, and how far it is.
+            stop_requested: gives what asked the training to stop, such as "SIGTERM", or None.
 
         Raises:
             KdantError: a record is damaged, or the file cannot be written.
-            StoppedError: as asked; what is written stays.
+            StoppedError: a stop was requested; what is written stays.
         """
         self.path.parent.mkdir(exist_ok=True)
         for other in self.path.parent.iterdir():
@@ -139,7 +141,7 @@ class TeacherCache:
         done = self._count_whole_rows() if self.path.is_file() else 0
         if done >= self.rows:
             return
-        report(f"Keeping the teacher's outputs for {self._words}, in {self.path.parent}")
+        report(f"Keeping the teacher's outputs for {self._describe_size}, in {self.path.parent}")
         try:
             with self.path.open("ab") as file:
                 file.truncate(done * self.row.itemsize)
@@ -148,9 +150,9 @@ class TeacherCache:
                     before, done = done, done + len(rows)
                     if done * 10 // self.rows != before * 10 // self.rows:
                         report(f"teacher's outputs: {done}/{self.rows} clips")
-                    if (asked_by := stop_asked()) is not None:
+                    if (by := stop_requested()) is not None:
                         raise StoppedError(
-                            f"Stopped by {asked_by} after {done} of {self.rows} of the teacher's outputs, "
+                            f"Stopped by {by} after {done} of {self.rows} of the teacher's outputs, "
                             f"which are kept. Go on with the same command and --resume."
                         )
                 os.fsync(file.fileno())
@@ -166,12 +168,12 @@ class TeacherCache:
         assert teacher is not None
         names = (LOGITS, *(assembly.distiller.maps or ())[1:])
 
-        @tf.function(reduce_retracing=True, autograph=False)
-        def see(clips: tf.Tensor) -> tf.Tensor:
+        def compute(clips: tf.Tensor) -> tf.Tensor:
             outputs = teacher(clips, training=False)
             flat = [tf.reshape(outputs[name], (tf.shape(clips)[0], -1)) for name in names]
             return tf.concat([tf.cast(values, tf.float32) for values in flat], axis=1)
 
+        compiled = tf.function(compute, reduce_retracing=True, autograph=False)
         first_view, first = divmod(done, self.pairs)
         for view in range(first_view, self.views):
             batches = clips_in_order(
@@ -184,7 +186,7 @@ class TeacherCache:
                 first=first if view == first_view else 0,
             )
             for clips in iterate_batches(batches, records, "train"):
-                yield self.make_rows(see(clips).numpy())
+                yield self.make_rows(compiled(clips).numpy())
 
     def make_rows(self, values: np.ndarray) -> np.ndarray:
         """Logits and maps, flat, float32 `(clips, values)` → rows of the file."""
@@ -210,7 +212,6 @@ class TeacherCache:
         rows = np.memmap(self.path, self.row, "r")[: self.rows]
         first = epoch % self.views * self.pairs
 
-        @plain
         def add(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
             size = batch["index"].shape[0]
             values = tf.numpy_function(
@@ -222,12 +223,12 @@ class TeacherCache:
                 outputs[TEACHER_MAP] = tf.reshape(values[:, self.classes :], (size, *self.map_shape))
             return {**batch, **outputs}
 
-        return batches.map(add).prefetch(tf.data.AUTOTUNE)
+        return batches.map(plain(add)).prefetch(tf.data.AUTOTUNE)
 
     @property
-    def _words(self) -> str:
+    def _describe_size(self) -> str:
         views = "view" if self.views == 1 else "views"
-        return f"{self.pairs} pairs x {self.views} {views}, {_in_words(self.rows * self.row.itemsize)}"
+        return f"{self.pairs} pairs x {self.views} {views}, {_format_bytes(self.rows * self.row.itemsize)}"
 
 
 def _key(job: Job, teacher: keras.Model, folder: RecordPath, map_name: str | None) -> str:
@@ -242,5 +243,5 @@ def _key(job: Job, teacher: keras.Model, folder: RecordPath, map_name: str | Non
     return digest.hexdigest()
 
 
-def _in_words(size: int) -> str:
+def _format_bytes(size: int) -> str:
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{max(1, round(size / 1e6))} MB"

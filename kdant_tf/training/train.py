@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,17 @@ import keras
 import tensorflow as tf
 
 from kdant_tf.config import DEFAULT_EXECUTION, Execution, TrainConfig
-from kdant_tf.runs import CHECKPOINTS_NAME, METRICS_NAME, TEACHER_CACHE_NAME, Run, best_epoch, read_metrics
+from kdant_tf.runs import (
+    CHECKPOINTS_NAME,
+    METRICS_NAME,
+    TEACHER_CACHE_NAME,
+    Run,
+    best_epoch,
+    load_run,
+    read_metrics,
+)
 from kdant_tf.training.assembly import Assembly, assemble
-from kdant_tf.training.callbacks import plot_run, run_callbacks, save_networks, save_result
+from kdant_tf.training.callbacks import plot_run, run_callbacks, save_result
 from kdant_tf.training.checkpoint import (
     RunCheckpoints,
     SavedCheckpoint,
@@ -45,15 +54,17 @@ from tf_records.errors import KdantError
 from tf_records.files import claim_folder, lock_folder, remove_folder
 from tf_records.reader import training_batches
 from tf_records.records import Records
-from tf_records.remote_path import RecordPath
+
+# What the chief tells the other workers where there is no checkpoint to go on from.
+_NO_STEP = -1
 
 
 def train(
-    records_folder: RecordPath,
-    out: Path,
+    records: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     config: TrainConfig,
     *,
-    teacher: Run | None = None,
+    teacher: Run | str | os.PathLike[str] | None = None,
     execution: Execution = DEFAULT_EXECUTION,
     resume: bool = False,
     overwrite: bool = False,
@@ -64,17 +75,17 @@ def train(
     """Trains a teacher, or with `teacher` a student, and leaves a run folder.
 
     Args:
-        records_folder: folder of records, local or remote.
+        records: folder of records, local or remote.
         out: run folder, made if need be; not empty only with `resume` or `overwrite`.
         config: all settings.
-        teacher: a finished run; None trains a teacher.
+        teacher: a finished run or its folder; None trains a teacher.
         execution: how it runs.
         resume: go on from the last checkpoint in `out`.
         overwrite: replace the run in `out`; other files there stay.
         skip_damaged: train without the shards whose bytes are not those that the manifest describes; a
             resumed run has to lack the same ones.
-        callbacks: told of epochs and steps, such as a progress bar.
-        report: told in a line what takes long before the first epoch, and where it goes on from.
+        callbacks: called at each epoch and step, such as a progress bar.
+        report: called with a line on what takes long before the first epoch, and where it goes on from.
 
     Raises:
         KdantError: records, teacher, settings, devices and `out` do not fit together (says how).
@@ -86,24 +97,70 @@ def train(
     # The first thing of all: several workers have to find each other before TensorFlow runs anything.
     strategy = make_strategy(execution.devices, execution.strategy)
     with naming_lost_workers(strategy):
-        records = Records.open(
-            records_folder,
+        opened = Records.open(
+            records,
             clip_frames=config.clip_frames,
             modality=config.modality,
             skip_damaged=skip_damaged,
         )
-        if records.left_out:
-            report(_describe_left_out(records))
-        job = prepare_job(records, out, config, teacher, execution)
-        _check_settings(job, strategy)
-        with claim_run(job.run, strategy, resume=resume, overwrite=overwrite, report=report) as saved:
+        if opened.left_out:
+            report(_describe_left_out(opened))
+        if teacher is not None and not isinstance(teacher, Run):
+            teacher = load_run(teacher)
+        job = prepare_job(opened, Path(out), config, teacher, execution)
+        _check_devices(job, strategy)
+        with _claim_run(job.run, strategy, resume=resume, overwrite=overwrite, report=report) as saved:
             return _train(job, strategy, saved, overwrite=overwrite, callbacks=callbacks, report=report)
 
 
-def _check_settings(job: Job, strategy: tf.distribute.Strategy) -> None:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class TrainResult:
+    """What a training made.
+
+    Args:
+        run: the finished run.
+        epochs: that were trained, in all.
+        final_loss: mean of the last epoch.
+        best_epoch: counted from 1, the one whose network was kept; None where nothing was validated.
+        validation_accuracy: of that epoch.
+        clips_per_second: in the last epoch.
+        left_out: damaged shards.
+        worker: number of this worker; 0, the chief, wrote the run.
+    """
+
+    run: Run
+    epochs: int
+    final_loss: float
+    best_epoch: int | None
+    validation_accuracy: float | None
+    clips_per_second: float
+    left_out: tuple[str, ...]
+    worker: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """What the command line prints as JSON."""
+        return {
+            "run": str(self.run.folder),
+            "epochs": self.epochs,
+            "final_loss": self.final_loss,
+            "best_epoch": self.best_epoch,
+            "validation_accuracy": self.validation_accuracy,
+            "clips_per_second": self.clips_per_second,
+            "left_out": list(self.left_out),
+        }
+
+
+def _check_devices(job: Job, strategy: tf.distribute.Strategy) -> None:
     """Refuses what the devices cannot do."""
     config, execution = job.run.config, job.run.execution
-    _check_batch_size(config, strategy.num_replicas_in_sync)
+    parts, replicas = config.gradient_accumulation, strategy.num_replicas_in_sync
+    # Every device sees as many samples as any other, in every micro-batch.
+    if config.batch_size % (replicas * parts):
+        times = "" if parts == 1 else f" times {parts} micro-batches"
+        raise KdantError(
+            f"Batch size {config.batch_size} should be a multiple of the {replicas} devices{times}. Change "
+            f"--batch-size, --gradient-accumulation or --devices."
+        )
     check_precision(config.precision, strategy)
     choose_xla(execution.xla, strategy)
     if execution.cache_teacher:
@@ -131,41 +188,17 @@ def _train(
         if overwrite:
             remove_run(out)
         job.run.save()
-    logs = fit_job(job, assembly, strategy, saved=saved, cache=cache, callbacks=callbacks, report=report)
+    logs = _fit(job, assembly, strategy, saved=saved, cache=cache, callbacks=callbacks, report=report)
     if is_chief(strategy):
         save_result(assembly, out)
         plot_run(out)
         remove_folder(out / TEACHER_CACHE_NAME)
     # The others end when all is written, so that they fail where that does.
     wait_for_all(strategy)
-    return describe_result(job.run, strategy, logs)
+    return _describe_result(job.run, strategy, logs)
 
 
-def _check_batch_size(config: TrainConfig, replicas: int) -> None:
-    """Every device sees as many samples as any other, in every micro-batch."""
-    parts = config.gradient_accumulation
-    if config.batch_size % (replicas * parts):
-        times = "" if parts == 1 else f" times {parts} micro-batches"
-        raise KdantError(
-            f"Batch size {config.batch_size} should be a multiple of the {replicas} devices{times}. Change "
-            f"--batch-size, --gradient-accumulation or --devices."
-        )
-
-
-def _describe_left_out(records: Records) -> str:
-    kept, left_out = records.split("train"), records.left_out
-    lost = sum(shard.records for shard in left_out)
-    return (
-        f"Left out {len(left_out)} of {len(left_out) + len(kept.shards)} training shards, {lost} of "
-        f"{lost + kept.records} records, because they are damaged: "
-        f"{', '.join(shard.file for shard in left_out)}"
-    )
-
-
-# The loop with all that a run's training puts around it: callbacks, checkpoints, signals, the cache.
-
-
-def fit_job(
+def _fit(
     job: Job,
     assembly: Assembly,
     strategy: tf.distribute.Strategy,
@@ -189,25 +222,25 @@ def fit_job(
     """
     config, out = job.run.config, job.run.folder
     position, stop = Position(), StopSignals(report)
-    others: list[keras.callbacks.Callback] = []
+    chiefs: list[keras.callbacks.Callback] = []
     if is_chief(strategy):
-        others = [*run_callbacks(job, assembly, lambda to: save_networks(assembly, to), report), *callbacks]
+        chiefs = [*run_callbacks(job, assembly, report), *callbacks]
     checkpoints = RunCheckpoints(
         out,
         assembly.network,
         assembly.distiller,
         position,
-        others=others,
+        others=chiefs,
         minutes=job.run.execution.checkpoint_minutes,
-        stop_asked=lambda: stop.received,
+        stop_requested=lambda: stop.received,
     )
     if saved is not None:
         checkpoints.restore(saved)
         done = f"epochs done: {position.epoch}, and steps: {position.step}"
         report(f"Going on from {saved.path.name} ({done}).")
-    told = keras.callbacks.CallbackList([*others, checkpoints], model=assembly.distiller)
-    told.set_params({"epochs": config.epochs, "steps": job.samples // config.batch_size})
-    with _at_its_end(out, writes=is_chief(strategy)), stop:
+    callback_list = keras.callbacks.CallbackList([*chiefs, checkpoints], model=assembly.distiller)
+    callback_list.set_params({"epochs": config.epochs, "steps": job.samples // config.batch_size})
+    with _explaining_early_end(out, writes=is_chief(strategy)), stop:
         if cache is not None and position.epoch < config.epochs:
             clips = config.batch_size // strategy.num_replicas_in_sync
             cache.fill(job, assembly, clips, report, lambda: stop.received)
@@ -217,15 +250,15 @@ def fit_job(
             _batches_of(job, assembly, strategy, cache, (position.epoch, position.step)),
             epochs=config.epochs,
             learning_rate=config.learning_rate_at,
-            callbacks=told,
+            callbacks=callback_list,
             position=position,
             records=assembly.records,
         )
 
 
 @contextlib.contextmanager
-def _at_its_end(out: Path, *, writes: bool) -> Iterator[None]:
-    """Where the training ends early: the curves so far, or which checkpoint there is to go on from."""
+def _explaining_early_end(out: Path, *, writes: bool) -> Iterator[None]:
+    """Where the training ends early: draws its curves so far, or names the checkpoint to go on from."""
     try:
         yield
     except NotFiniteError as error:
@@ -250,7 +283,7 @@ def _batches_of(
     share = (worker_number(strategy), count_workers(strategy))
 
     def batches(epoch: int) -> tf.data.Dataset:
-        own = training_batches(
+        dataset = training_batches(
             assembly.records,
             views=job.views if cache is None else job.views[:1],
             batch_size=config.batch_size,
@@ -264,19 +297,13 @@ def _batches_of(
             skip_batches=done if epoch == first else 0,
             share=share,
         )
-        return own if cache is None else cache.add_outputs(own, epoch)
+        return dataset if cache is None else cache.add_outputs(dataset, epoch)
 
     return batches
 
 
-# How a training takes its run folder: on the chief, who writes there; the other workers follow it.
-
-
-_NONE = -1
-
-
 @contextlib.contextmanager
-def claim_run(
+def _claim_run(
     run: Run,
     strategy: tf.distribute.Strategy,
     *,
@@ -286,6 +313,8 @@ def claim_run(
 ) -> Iterator[SavedCheckpoint | None]:
     """Makes or accepts the folder of `run`, and keeps other trainings out of it meanwhile.
 
+    The chief does, who writes there; the other workers follow it.
+
     Yields:
         The checkpoint to go on from, the same on all workers.
 
@@ -294,15 +323,15 @@ def claim_run(
             checkpoint in it is whole.
         WorkerError: another worker has other settings, records or versions.
     """
-    check_same_on_all(strategy, _describe(run))
+    check_same_on_all(strategy, _describe_settings(run))
     with contextlib.ExitStack() as stack:
         saved = None
         if is_chief(strategy):
             claim_folder(run.folder, resume=resume, overwrite=overwrite)
             stack.enter_context(lock_folder(run.folder, "training"))
             saved = _find_own_checkpoint(run, report) if resume else None
-        step = of_chief(strategy, _NONE if saved is None else saved.state["position"]["global_step"])
-        if not is_chief(strategy) and step != _NONE:
+        step = of_chief(strategy, _NO_STEP if saved is None else saved.state["position"]["global_step"])
+        if not is_chief(strategy) and step != _NO_STEP:
             saved = read_checkpoint(run.folder / CHECKPOINTS_NAME / checkpoint_name(step))
         yield saved
 
@@ -315,7 +344,7 @@ def _find_own_checkpoint(run: Run, report: Callable[[str], None]) -> SavedCheckp
     return find_checkpoint(run.folder / CHECKPOINTS_NAME, report)
 
 
-def _describe(run: Run) -> dict[str, str]:
+def _describe_settings(run: Run) -> dict[str, str]:
     """All that the workers of one training should agree in, by the name a person knows it under."""
     fields = dataclasses.asdict(run)
     del fields["folder"], fields["teacher"]  # which may lie elsewhere on another machine
@@ -323,40 +352,22 @@ def _describe(run: Run) -> dict[str, str]:
     return {name: repr(value) for name, value in {**fields, **settings}.items()}
 
 
-# What a training says at its end.
+def _describe_left_out(records: Records) -> str:
+    kept, left_out = records.split("train"), records.left_out
+    lost = sum(shard.records for shard in left_out)
+    return (
+        f"Left out {len(left_out)} of {len(left_out) + len(kept.shards)} training shards, {lost} of "
+        f"{lost + kept.records} records, because they are damaged: "
+        f"{', '.join(shard.file for shard in left_out)}"
+    )
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class TrainResult:
-    """What a training prints.
-
-    `clips_per_second` is of the last epoch, `left_out` names damaged shards, `best_epoch` is the one whose
-    network was kept; None where nothing was validated. Where several workers trained, `worker` is this one's
-    number; 0, the chief, wrote the run.
-    """
-
-    run: Path
-    epochs: int
-    final_loss: float
-    best_epoch: int | None
-    validation_accuracy: float | None
-    clips_per_second: float
-    left_out: tuple[str, ...]
-    worker: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        fields = dataclasses.asdict(self)
-        del fields["worker"]  # of which only the chief's result is shown
-        return {**fields, "run": str(self.run), "left_out": list(self.left_out)}
-
-
-def describe_result(run: Run, strategy: tf.distribute.Strategy, logs: dict[str, float]) -> TrainResult:
+def _describe_result(run: Run, strategy: tf.distribute.Strategy, logs: dict[str, float]) -> TrainResult:
     """The result of `run`, whose last epoch had these logs."""
-    out = run.folder
-    rows = read_metrics(out / METRICS_NAME) if is_chief(strategy) else []
+    rows = read_metrics(run.folder / METRICS_NAME) if is_chief(strategy) else []
     best = best_epoch(rows)
     return TrainResult(
-        run=out,
+        run=run,
         epochs=len(rows),
         final_loss=rows[-1]["loss"] if rows else logs.get("loss", math.nan),
         best_epoch=best,

@@ -191,7 +191,7 @@ def test_checkpoints_of_an_earlier_version_are_refused(tmp_path):
 def test_a_training_that_is_asked_to_stop_saves_first(whole, tmp_path, step, words):
     training = Training(tmp_path)
     iterations = training.distiller.optimizer.iterations
-    training.checkpoints.stop_asked = lambda: "SIGTERM" if int(iterations.numpy()) == step else None
+    training.checkpoints.stop_requested = lambda: "SIGTERM" if int(iterations.numpy()) == step else None
     with pytest.raises(StoppedError, match=rf"Stopped by SIGTERM after {words};.*--resume"):
         training.run()
     resumed = Training(tmp_path)

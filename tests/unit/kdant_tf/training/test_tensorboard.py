@@ -9,7 +9,7 @@ import tensorflow as tf
 from kdant_tf.config import TrainConfig
 from kdant_tf.runs import load_run
 from kdant_tf.training.assembly import assemble
-from kdant_tf.training.callbacks import TensorBoardEvents, heat_map_drawer, keep_events, validation_of
+from kdant_tf.training.callbacks import TensorBoardEvents, heat_map_drawer, keep_events, make_validation
 from kdant_tf.training.job import prepare_job
 from kdant_tf.training.strategy import make_strategy
 from tf_records.records import Records
@@ -68,7 +68,7 @@ def drawer_of(record_folder, finished_run):
         job = prepare_job(Records.open(record_folder), finished_run / "x", config, load_run(finished_run))
         with make_strategy("cpu").scope():
             assembly = assemble(job, load_weights=True, report=print)
-        validation = validation_of(job, assembly)
+        validation = make_validation(job, assembly)
         return job, assembly, heat_map_drawer(job, assembly, validation and validation.data)
 
     return make

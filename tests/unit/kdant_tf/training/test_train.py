@@ -1,11 +1,72 @@
-"""What a training refuses before it builds a network or touches its output folder."""
+"""`train` from Python: what it takes, what it gives, and what it refuses before it builds a network."""
 
+import json
+from pathlib import Path
+
+import keras
 import pytest
+from keras import layers
 
 from kdant_tf.config import Execution, TrainConfig
-from kdant_tf.training.train import train
+from kdant_tf.runs import Run, load_run
+from kdant_tf.training.train import TrainResult, train
 from tf_records.errors import KdantError
 from tf_records.files import lock_folder
+
+CPU = Execution(devices="cpu")
+SETTINGS = {"model": "test_train:build", "crop": 32, "batch_size": 8, "epochs": 1}
+
+
+def build(num_classes: int, input_shape: tuple[int, ...]) -> keras.Model:
+    clip = layers.Input(input_shape)
+    x = layers.Conv3D(4, 1, (2, 8, 8), activation="relu")(clip)
+    logits = layers.Dense(num_classes, name="Logits")(layers.GlobalAveragePooling3D()(x))
+    return keras.Model(clip, {"logits": logits, "map": x})
+
+
+@pytest.fixture(scope="module")
+def teacher(record_folder, tmp_path_factory) -> TrainResult:
+    out = tmp_path_factory.mktemp("train") / "teacher"
+    config = TrainConfig(**SETTINGS, validation_fraction=0.25)
+    return train(str(record_folder), str(out), config, execution=CPU)
+
+
+def test_the_result_is_typed_and_names_the_run(teacher):
+    assert isinstance(teacher.run, Run)
+    assert teacher.run.folder.name == "teacher"
+    assert teacher.run == load_run(teacher.run.folder)
+    assert (teacher.epochs, teacher.best_epoch, teacher.left_out) == (1, 1, ())
+    assert teacher.final_loss > 0
+    assert 0 <= teacher.validation_accuracy <= 1
+    assert teacher.clips_per_second > 0
+
+
+def test_the_result_as_json(teacher):
+    printed = json.loads(json.dumps(teacher.to_dict(), allow_nan=False))
+    assert printed["run"] == str(teacher.run.folder)
+    assert printed["left_out"] == []
+    assert set(printed) == {
+        *("run", "epochs", "final_loss", "best_epoch", "validation_accuracy", "clips_per_second"),
+        "left_out",
+    }
+
+
+@pytest.mark.parametrize("kind", ["run", "text", "path"])
+def test_a_teacher_is_a_run_or_its_folder(record_folder, teacher, tmp_path, kind):
+    run = teacher.run
+    given = {"run": run, "text": str(run.folder), "path": run.folder}[kind]
+    result = train(record_folder, tmp_path / "student", TrainConfig(**SETTINGS), teacher=given, execution=CPU)
+    assert (result.run.role, result.run.teacher) == ("student", str(run.folder))
+    assert result.validation_accuracy is None
+
+
+def test_a_teacher_that_is_no_run_is_refused_in_the_command_lines_words(record_folder, tmp_path):
+    with pytest.raises(KdantError) as expected:
+        load_run(tmp_path / "none")
+    with pytest.raises(KdantError) as error:
+        train(record_folder, tmp_path / "out", TrainConfig(**SETTINGS), teacher=tmp_path / "none")
+    assert str(error.value) == str(expected.value)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -28,7 +89,7 @@ def test_what_does_not_fit_is_refused(record_folder, tmp_path, settings, devices
     assert not (tmp_path / "run").exists()
 
 
-def test_two_trainings_in_one_folder_are_refused(record_folder, tmp_path):
+def test_two_trainings_in_one_folder_are_refused(record_folder, tmp_path: Path):
     config = TrainConfig(crop=32, width=0.0625, batch_size=8, epochs=1)
     with lock_folder(tmp_path, "training"), pytest.raises(KdantError, match="Another training is writing"):
-        train(record_folder, tmp_path, config, execution=Execution(devices="cpu"), resume=True)
+        train(record_folder, tmp_path, config, execution=CPU, resume=True)

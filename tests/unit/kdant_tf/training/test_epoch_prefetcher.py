@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from kdant_tf.training.loop import STEPS_AHEAD, EpochsAhead
+from kdant_tf.training.loop import PREFETCH_STEPS, EpochPrefetcher
 
-STEPS = STEPS_AHEAD + 2
+STEPS = PREFETCH_STEPS + 2
 
 
 class SlowPipeline:
@@ -33,7 +33,7 @@ class SlowPipeline:
 
 def test_no_epoch_waits_for_the_one_before_to_be_taken_down():
     may_end, ended = threading.Event(), []
-    ahead = EpochsAhead(lambda epoch: SlowPipeline(epoch, may_end, ended), None, range(2), STEPS)
+    ahead = EpochPrefetcher(lambda epoch: SlowPipeline(epoch, may_end, ended), None, range(2), STEPS)
     seen = [batch for epoch in range(2) for batch in ahead.batches(epoch)]
     assert seen == [(epoch, step) for epoch in range(2) for step in range(STEPS)]
     assert ended == []
@@ -49,14 +49,14 @@ def test_the_next_epoch_is_begun_before_this_one_ends():
         begun[epoch].set()
         return iter(range(STEPS))
 
-    with contextlib.closing(EpochsAhead(start, None, range(1, 3), STEPS)) as ahead:
+    with contextlib.closing(EpochPrefetcher(start, None, range(1, 3), STEPS)) as ahead:
         batches = ahead.batches(1)
-        for _ in range(STEPS - STEPS_AHEAD):
+        for _ in range(STEPS - PREFETCH_STEPS):
             next(batches)
         assert not begun[2].is_set()
         next(batches)
         assert begun[2].wait(timeout=60)
-        assert len(list(batches)) == STEPS_AHEAD - 1
+        assert len(list(batches)) == PREFETCH_STEPS - 1
 
 
 def test_an_epoch_that_is_begun_in_its_middle_begins_the_next_one_in_time():
@@ -67,14 +67,14 @@ def test_an_epoch_that_is_begun_in_its_middle_begins_the_next_one_in_time():
             begun.set()
         return iter(range(STEPS if epoch else STEPS - 1))
 
-    with contextlib.closing(EpochsAhead(start, None, range(2), 2 * STEPS, STEPS + 1)) as ahead:
+    with contextlib.closing(EpochPrefetcher(start, None, range(2), 2 * STEPS, STEPS + 1)) as ahead:
         batches = ahead.batches(0)
-        for _ in range(STEPS - 1 - STEPS_AHEAD):
+        for _ in range(STEPS - 1 - PREFETCH_STEPS):
             next(batches)
         assert not begun.is_set()
         next(batches)
         assert begun.wait(timeout=60)
-        assert len(list(batches)) == STEPS_AHEAD - 1
+        assert len(list(batches)) == PREFETCH_STEPS - 1
         assert list(ahead.batches(1)) == list(range(STEPS))
 
 
@@ -84,7 +84,7 @@ def test_an_epoch_that_cannot_begin_fails_when_it_is_asked_for():
             raise OSError("no such shard")
         return iter(range(STEPS))
 
-    with contextlib.closing(EpochsAhead(start, None, range(2), STEPS)) as ahead:
+    with contextlib.closing(EpochPrefetcher(start, None, range(2), STEPS)) as ahead:
         assert list(ahead.batches(0)) == list(range(STEPS))
         with pytest.raises(OSError, match="no such shard"):
             list(ahead.batches(1))
