@@ -1,0 +1,89 @@
+"""What a training needs, prepared: the clips it reads, its networks' inputs, what a resumed run keeps."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from kdant_tf.config import TrainConfig
+from kdant_tf.runs import load_run
+from kdant_tf.training.job import Job, check_same_run, prepare_job, remove_run, resumable_run
+from tf_records.errors import KdantError, RunError
+from tf_records.records import Records
+from tf_records.schema import PER_CLIP, FeatureInfo
+
+SETTINGS = {"crop": 32, "width": 0.0625, "batch_size": 8, "epochs": 2}
+
+
+def prepare(record_folder: Path, out: Path, teacher: Path | None = None, **settings) -> Job:
+    run = None if teacher is None else load_run(teacher)
+    return prepare_job(Records.open(record_folder), out, TrainConfig(**{**SETTINGS, **settings}), run)
+
+
+@pytest.mark.parametrize(
+    ("view", "expected"), [("future", ("future",)), ("both", ("either",)), ("observed", ("observed",))]
+)
+def test_a_teacher_reads_the_clips_it_is_told_to(record_folder, tmp_path, view, expected):
+    job = prepare(record_folder, tmp_path, teacher_view=view)
+    assert job.views == expected
+    assert (job.run.role, job.run.teacher, job.samples) == ("teacher", None, 16)
+
+
+def test_a_student_reads_both_and_unlabelled_pairs_too(record_folder, tmp_path, finished_run):
+    job = prepare(record_folder, tmp_path, finished_run)
+    assert job.views == ("observed", "future")
+    assert (job.run.role, job.run.teacher, job.samples) == ("student", str(finished_run), 20)
+
+
+def test_networks_see_clips_or_the_maps_of_features(record_folder, tmp_path):
+    job = prepare(record_folder, tmp_path)
+    assert job.clip_shape == job.input_shape == (8, 32, 32, 3)
+    features = FeatureInfo(shape=(2, None, None, 192), source="I3D", per=PER_CLIP)
+    job = dataclasses.replace(job, run=dataclasses.replace(job.run, features=features))
+    assert job.clip_shape == (8, 32, 32, 3)
+    assert job.input_shape == (2, 2, 2, 192)
+
+
+def test_a_teacher_of_other_clips_is_refused(record_folder, tmp_path, finished_run):
+    other = dataclasses.replace(load_run(finished_run), short_side=48)
+    with pytest.raises(RunError, match=r"short side of 48 pixels.*64"):
+        prepare_job(Records.open(record_folder), tmp_path, TrainConfig(**SETTINGS), other)
+
+
+def test_a_validation_split_needs_labels(record_folder, tmp_path):
+    with pytest.raises(KdantError, match=r"no records in split 'val'"):
+        prepare(record_folder, tmp_path, validation_split="val")
+
+
+def test_a_run_is_resumed_as_it_was_begun_but_for_its_epochs(record_folder, tmp_path):
+    begun = prepare(record_folder, tmp_path).run
+    check_same_run(begun, prepare(record_folder, tmp_path, epochs=3).run)
+    now = prepare(record_folder, tmp_path, learning_rate=0.5, seed=1).run
+    with pytest.raises(RunError, match=r"other settings: .*learning_rate 0\.01 → 0\.5.*seed 0 → 1.*--out"):
+        check_same_run(begun, now)
+    with pytest.raises(RunError, match=r"records_sha256 .* → 'other'"):
+        check_same_run(begun, dataclasses.replace(begun, records_sha256="other"))
+
+
+def test_a_run_begun_in_a_folder_is_found_there(record_folder, tmp_path):
+    assert resumable_run(tmp_path) is None
+    run = prepare(record_folder, tmp_path).run
+    run.save()
+    assert resumable_run(tmp_path) == run
+
+
+def test_overwriting_removes_what_a_training_made_and_nothing_else(tmp_path):
+    for folder in ("checkpoints", "best", "tensorboard", "teacher-cache", "notes"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "file").touch()
+    for name in (
+        "metrics.csv",
+        "curves.png",
+        "evaluation.json",
+        "predictions.npz",
+        "model.keras",
+        "mine.txt",
+    ):
+        (tmp_path / name).touch()
+    remove_run(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.txt", "notes"]
