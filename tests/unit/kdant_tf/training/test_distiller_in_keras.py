@@ -9,9 +9,11 @@ import pytest
 import tensorflow as tf
 from test_distiller import random_batch, tiny_network, weights_of
 
+from kdant_tf.models.i3d import build_i3d
 from kdant_tf.training import distiller as module
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.strategy import make_strategy
+from tf_records.records import Records
 
 LOSSES = {"loss", "classification_loss", "feature_loss"}
 BATCHES = [random_batch(0), random_batch(1, (1, -1, 0, 0)), random_batch(2, (2, -1))]
@@ -151,6 +153,19 @@ def test_fit_on_two_devices_gives_the_weights_and_numbers_of_one(optimizer):
         np.testing.assert_allclose(history[name], values, rtol=1e-3, atol=1e-6, err_msg=name)
     for path, weights in weights_of(one.student).items():
         np.testing.assert_allclose(weights_of(two.student)[path], weights, atol=1e-5, err_msg=path)
+
+
+def test_fit_takes_a_record_folders_datasets(record_folder):
+    records, clip_shape = Records.open(record_folder), (8, 16, 16, 3)
+    keras.utils.set_random_seed(0)
+    networks = [build_i3d(4, clip_shape, width=0.0625, endpoints=("Mixed_4f",)) for _ in range(2)]
+    model = Distiller(*networks, feature_loss="bidirectional")
+    model.compile(optimizer="adam")
+    data = records.dataset(batch_size=10, crop=16)
+    test = records.dataset(split="test", batch_size=8, crop=16)
+    history = model.fit(data, validation_data=test, epochs=2, shuffle=False, verbose=0).history
+    assert all(np.isfinite(values).all() for values in history.values())
+    assert 0 <= history["val_accuracy"][-1] <= 1
 
 
 def test_networks_with_other_outputs_are_refused():
