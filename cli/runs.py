@@ -23,7 +23,7 @@ def runs(folder: Path, as_json: bool) -> None:
     """List the runs in a folder: how far they are, in which settings they differ, and their results.
 
     Folders in it are looked into, three levels deep. Run folders that cannot be read come last, with the
-    reason.
+    reason. Results of an earlier network, of before a run was trained further, are named as stale.
     """
     from kdant_tf.runs import differing_settings, list_runs
 
@@ -51,6 +51,7 @@ def _to_dict(summary: RunSummary, names: Sequence[str]) -> dict[str, Any]:
         "last": summary.last,
         "best": summary.best,
         "evaluation": summary.evaluation,
+        "stale": list(summary.stale),
     }
 
 
@@ -64,7 +65,7 @@ def _print(folder: Path, found: Sequence[RunSummary], names: Sequence[str]) -> N
                 f"{name}={_format_setting(name, value)}" for name, value in _pick(summary, names).items()
             ),
             _describe_metrics(summary.last, summary.best),
-            _describe_evaluation(summary.evaluation),
+            _describe_evaluation(summary),
         )
         for summary in found
     ]
@@ -104,12 +105,12 @@ def _describe_metrics(last: dict[str, float], best: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def _describe_evaluation(results: dict[str, dict[str, Any]]) -> str:
+def _describe_evaluation(summary: RunSummary) -> str:
     """Accuracies by view, and the ends of the curves that `kdant evaluate --observe` and `--tau` keep."""
     from .output import percent
 
     lines = []
-    for name, result in results.items():
+    for name, result in summary.evaluation.items():
         top1 = result.get("top1", [])
         if not isinstance(top1, list):
             lines.append(f"{name} {percent(top1)}")
@@ -117,6 +118,8 @@ def _describe_evaluation(results: dict[str, dict[str, Any]]) -> str:
             first, last = top1[0], top1[-1]
             lines.append(f"{name} {first[name]:g} … {last[name]:g}:")
             lines.append(f"  {percent(first['value'])} … {percent(last['value'])}")
+    if summary.stale:
+        lines.append(f"stale: {', '.join(summary.stale)}")
     return "\n".join(lines)
 
 

@@ -16,6 +16,7 @@ import platform
 import shlex
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from kdant_tf.config import DEFAULT_EXECUTION, TEACHER, Execution, TrainConfig, 
 from kdant_tf.settings import settings_of
 from kdant_tf.version import __version__
 from tf_records.errors import KdantError, RunError
-from tf_records.files import write_text_atomically
+from tf_records.files import hash_file, write_text_atomically
 from tf_records.manifest import MANIFEST_NAME, Manifest
 from tf_records.remote_path import RecordPath, record_path
 from tf_records.schema import OBSERVED, ClipSpec, FeatureInfo, FlowInfo
@@ -234,6 +235,22 @@ def inherited_settings(teacher: Run) -> dict[str, Any]:
     return {**{name: getattr(teacher.config, name) for name in names}, "modality": teacher.modality}
 
 
+def weights_sha256(model: str | Path) -> str:
+    """Identifies a network by its weights, whenever and however often it was saved.
+
+    Args:
+        model: file that Keras saved; of any other the whole file is hashed.
+    """
+    digest = hashlib.sha256()
+    try:
+        with zipfile.ZipFile(model) as archive, archive.open("model.weights.h5") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except (zipfile.BadZipFile, KeyError):
+        return hash_file(Path(model))
+    return digest.hexdigest()
+
+
 def manifest_sha256(records: str | RecordPath) -> str:
     """Identifies a record folder by its manifest's bytes."""
     return hashlib.sha256((record_path(records) / MANIFEST_NAME).read_bytes()).hexdigest()
@@ -292,10 +309,29 @@ def read_evaluation(folder: str | Path) -> dict[str, dict[str, Any]]:
 
 
 def record_evaluation(run: Run, view: str, result: dict[str, Any]) -> None:
-    """Adds `result` to the run's evaluation.json, under its view."""
+    """Adds `result` to the run's evaluation.json, under its view, with the network it was made with."""
+    if "weights_sha256" not in result and run.model_path.is_file():
+        result = {**result, "weights_sha256": weights_sha256(run.model_path)}
     results = {**read_evaluation(run.folder), view: result}
     write_text_atomically(
         run.folder / EVALUATION_NAME, json.dumps(results, indent=1, ensure_ascii=False) + "\n"
+    )
+
+
+def stale_results(run: Run, results: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """Names of the results that are not of the run's network, because it was trained further since.
+
+    Older versions of kdant did not note the network; what was written before it counts as stale.
+    """
+    if not results or not run.model_path.is_file():
+        return ()
+    network = weights_sha256(run.model_path)
+    path = run.folder / EVALUATION_NAME
+    older = path.is_file() and path.stat().st_mtime_ns < run.model_path.stat().st_mtime_ns
+    return tuple(
+        name
+        for name, result in results.items()
+        if (older if "weights_sha256" not in result else result["weights_sha256"] != network)
     )
 
 
@@ -306,12 +342,14 @@ class RunSummary:
     Args:
         run: as config.json has it.
         rows: of its metrics.csv.
-        evaluation: of its evaluation.json: view → result.
+        evaluation: of its evaluation.json: view → result of the network that the run has now.
+        stale: names of the results there that are of an earlier network.
     """
 
     run: Run
     rows: Sequence[dict[str, float]]
     evaluation: dict[str, dict[str, Any]]
+    stale: tuple[str, ...] = ()
 
     @property
     def state(self) -> str:
@@ -410,10 +448,13 @@ def _find_run_folders(folder: Path, depth: int) -> Iterator[Path]:
 
 def _summarize(folder: Path) -> RunSummary:
     run = load_run(folder, finished=False)
+    results = read_evaluation(folder)
+    stale = stale_results(run, results)
     return RunSummary(
         run=run,
         rows=read_metrics(folder / METRICS_NAME),
-        evaluation=read_evaluation(folder),
+        evaluation={name: result for name, result in results.items() if name not in stale},
+        stale=stale,
     )
 
 

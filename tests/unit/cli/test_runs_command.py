@@ -102,6 +102,17 @@ def test_curves_over_shares_and_seconds_stand_beside_the_views(folder):
     assert done["evaluation"] == results
 
 
+def test_a_result_of_an_earlier_network_is_named_but_not_shown(folder):
+    done = folder / "a" / "done"
+    results = {"future": {"top1": 0.5, "weights_sha256": "0" * 64}}
+    (done / "evaluation.json").write_text(json.dumps(results))
+    (listed, *_) = json.loads(CliRunner().invoke(main, ["runs", str(folder), "--json"]).stdout)["runs"]
+    assert (listed["evaluation"], listed["stale"]) == ({}, ["future"])
+    table = CliRunner().invoke(main, ["runs", str(folder)]).stdout
+    assert "stale: future" in table
+    assert "50.0 %" not in table
+
+
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [

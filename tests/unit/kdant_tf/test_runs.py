@@ -1,7 +1,10 @@
 """The run folder: what is written can be read, and what cannot is refused in one sentence."""
 
 import dataclasses
+import hashlib
 import json
+import os
+import zipfile
 
 import pytest
 
@@ -11,11 +14,14 @@ from kdant_tf.runs import (
     Run,
     best_epoch,
     inherited_settings,
+    list_runs,
     load_run,
     manifest_sha256,
     read_evaluation,
     read_metrics,
     record_evaluation,
+    stale_results,
+    weights_sha256,
 )
 from tf_records.errors import RunError
 from tf_records.manifest import Manifest
@@ -176,7 +182,40 @@ def test_evaluations_of_both_views_are_kept(run):
     record_evaluation(run, "observed", {"top1": 0.25})
     record_evaluation(run, "future", {"top1": 0.75})
     results = json.loads((run.folder / "evaluation.json").read_text("utf-8"))
-    assert results == {"future": {"top1": 0.75}, "observed": {"top1": 0.25}}
+    network = hashlib.sha256(b"model").hexdigest()
+    assert results == {
+        "future": {"top1": 0.75, "weights_sha256": network},
+        "observed": {"top1": 0.25, "weights_sha256": network},
+    }
+
+
+def test_a_network_is_known_by_its_weights_however_often_it_is_saved(run, tmp_path):
+    for name, date, weights in (("a", "1", "w"), ("b", "2", "w"), ("c", "1", "v")):
+        with zipfile.ZipFile(tmp_path / name, "w") as archive:
+            archive.writestr("metadata.json", date)
+            archive.writestr("model.weights.h5", weights)
+    first, again, other = (weights_sha256(tmp_path / name) for name in "abc")
+    assert first == again == hashlib.sha256(b"w").hexdigest()
+    assert other != first
+
+
+def test_results_of_an_earlier_network_are_stale(run):
+    record_evaluation(run, "future", {"top1": 0.5})
+    assert stale_results(run, read_evaluation(run.folder)) == ()
+    run.model_path.write_bytes(b"trained further")
+    record_evaluation(run, "observed", {"top1": 0.25})
+    assert stale_results(run, read_evaluation(run.folder)) == ("future",)
+    (listed,), _ = list_runs(run.folder)
+    assert (list(listed.evaluation), listed.stale) == (["observed"], ("future",))
+
+
+@pytest.mark.parametrize(("network_s", "stale"), [(5, ()), (20, ("future",))])
+def test_results_that_name_no_network_are_of_that_before_them(run, network_s, stale):
+    path = run.folder / "evaluation.json"
+    path.write_text('{"future": {"top1": 0.5}}')
+    os.utime(path, (10, 10))
+    os.utime(run.model_path, (network_s, network_s))
+    assert stale_results(run, read_evaluation(run.folder)) == stale
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"future": 0.5}'])
