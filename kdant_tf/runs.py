@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -241,13 +242,21 @@ def weights_sha256(model: str | Path) -> str:
     Args:
         model: file that Keras saved; of any other the whole file is hashed.
     """
+    path = Path(model)
+    status = path.stat()
+    return _hash_weights(path, status.st_mtime_ns, status.st_size)
+
+
+@functools.lru_cache
+def _hash_weights(path: Path, mtime_ns: int, size: int) -> str:
+    """Of a file of this date and size, which tell whether it was hashed before."""
     digest = hashlib.sha256()
     try:
-        with zipfile.ZipFile(model) as archive, archive.open("model.weights.h5") as file:
+        with zipfile.ZipFile(path) as archive, archive.open("model.weights.h5") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     except (zipfile.BadZipFile, KeyError):
-        return hash_file(Path(model))
+        return hash_file(path)
     return digest.hexdigest()
 
 
@@ -318,20 +327,23 @@ def record_evaluation(run: Run, view: str, result: dict[str, Any]) -> None:
     )
 
 
-def stale_results(run: Run, results: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
-    """Names of the results that are not of the run's network, because it was trained further since.
+def stale_results(folder: str | Path) -> tuple[str, ...]:
+    """Names of a run's results that are not of its network, because it was trained further since.
 
     Older versions of kdant did not note the network; what was written before it counts as stale.
+
+    Raises:
+        RunError: evaluation.json cannot be read.
     """
-    if not results or not run.model_path.is_file():
+    results, model = read_evaluation(folder), Path(folder) / MODEL_NAME
+    if not results or not model.is_file():
         return ()
-    network = weights_sha256(run.model_path)
-    path = run.folder / EVALUATION_NAME
-    older = path.is_file() and path.stat().st_mtime_ns < run.model_path.stat().st_mtime_ns
+    network = weights_sha256(model)
+    older = (Path(folder) / EVALUATION_NAME).stat().st_mtime_ns < model.stat().st_mtime_ns
     return tuple(
         name
         for name, result in results.items()
-        if (older if "weights_sha256" not in result else result["weights_sha256"] != network)
+        if (result["weights_sha256"] != network if "weights_sha256" in result else older)
     )
 
 
@@ -448,8 +460,7 @@ def _find_run_folders(folder: Path, depth: int) -> Iterator[Path]:
 
 def _summarize(folder: Path) -> RunSummary:
     run = load_run(folder, finished=False)
-    results = read_evaluation(folder)
-    stale = stale_results(run, results)
+    results, stale = read_evaluation(folder), stale_results(folder)
     return RunSummary(
         run=run,
         rows=read_metrics(folder / METRICS_NAME),

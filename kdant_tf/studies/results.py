@@ -18,9 +18,8 @@ import numpy as np
 from tabulate import SEPARATING_LINE, tabulate
 
 from kdant_tf.evaluation.metrics import RESAMPLES, Interval
-from kdant_tf.evaluation.predictions import Predictions, fuse, load_predictions
-from kdant_tf.runs import PREDICTIONS_NAME
-from kdant_tf.studies.study_folder import TEST
+from kdant_tf.evaluation.predictions import Predictions, fuse
+from kdant_tf.studies.study_folder import read_predictions
 from kdant_tf.studies.study_plan import Place, Study, TableColumn, TableRow, run_folder, run_name
 from tf_records.files import write_text_atomically
 
@@ -168,8 +167,7 @@ class _Reader:
 
     def _read_run(self, name: str, view: str) -> Predictions | None:
         if (name, view) not in self.kept:
-            path = run_folder(self.folder, name) / PREDICTIONS_NAME
-            self.kept[name, view] = load_predictions(path, f"{view}/{TEST}")
+            self.kept[name, view] = read_predictions(run_folder(self.folder, name), view)
         return self.kept[name, view]
 
 

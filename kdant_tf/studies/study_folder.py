@@ -15,7 +15,7 @@ from typing import Any
 import tomli_w
 
 from kdant_tf.config import TrainConfig
-from kdant_tf.evaluation.predictions import load_predictions
+from kdant_tf.evaluation.predictions import Predictions, load_predictions
 from kdant_tf.runs import (
     CONFIG_NAME,
     EVALUATION_NAME,
@@ -25,6 +25,7 @@ from kdant_tf.runs import (
     load_run,
     manifest_sha256,
     read_metrics,
+    stale_results,
 )
 from kdant_tf.studies.study_plan import RunSpec, run_folder
 from tf_records.errors import RunError
@@ -125,10 +126,18 @@ def is_finished(spec: RunSpec, study_folder: Path) -> bool:
     return (
         is_trained(spec, study_folder)
         and evaluated
-        and all(
-            load_predictions(folder / PREDICTIONS_NAME, f"{view}/{TEST}") is not None for view in spec.views
-        )
+        and all(read_predictions(folder, view) is not None for view in spec.views)
     )
+
+
+def read_predictions(folder: Path, view: str) -> Predictions | None:
+    """Of a run on a view of the test split; None where its network was not evaluated on it.
+
+    Raises:
+        RunError: predictions or evaluation.json cannot be read.
+    """
+    predictions = load_predictions(folder / PREDICTIONS_NAME, f"{view}/{TEST}")
+    return None if predictions is None or view in stale_results(folder) else predictions
 
 
 def _check_same(spec: RunSpec, begun: TrainConfig, folder: Path) -> None:

@@ -94,6 +94,18 @@ def test_a_finished_study_trains_nothing_and_a_missing_run_is_named(study: Path,
     assert "Not finished, so not in the table: rgb-split1-seed4-bidirectional" in result.stderr
 
 
+def test_what_an_earlier_network_answered_is_not_in_the_table(study: Path, record_folder: Path) -> None:
+    """Its run was trained further, so that it is not finished but for its training."""
+    run = study / "runs" / "rgb-split1-seed4-direct"
+    results = {"observed": {"top1": 1.0, "weights_sha256": "0" * 64}}
+    (run / "evaluation.json").write_text(json.dumps(results))
+    command = ("table1", "--records", record_folder, "--out", study, "--scale", "tiny", "--seeds", 4)
+    result = reproduce(*command, "--rows", "none,direct", "--summarize")
+    assert result.exit_code == 0, result.stderr
+    assert "Not finished, so not in the table: rgb-split1-seed4-direct" in result.stderr
+    assert "100.0" not in result.stdout
+
+
 def test_runs_of_other_settings_are_refused(study: Path, record_folder: Path) -> None:
     command = ("table1", "--records", record_folder, "--out", study, "--scale", "tiny", "--seeds", 4)
     for mode in ("--resume", "--summarize"):

@@ -201,10 +201,10 @@ def test_a_network_is_known_by_its_weights_however_often_it_is_saved(run, tmp_pa
 
 def test_results_of_an_earlier_network_are_stale(run):
     record_evaluation(run, "future", {"top1": 0.5})
-    assert stale_results(run, read_evaluation(run.folder)) == ()
+    assert stale_results(run.folder) == ()
     run.model_path.write_bytes(b"trained further")
     record_evaluation(run, "observed", {"top1": 0.25})
-    assert stale_results(run, read_evaluation(run.folder)) == ("future",)
+    assert stale_results(run.folder) == ("future",)
     (listed,), _ = list_runs(run.folder)
     assert (list(listed.evaluation), listed.stale) == (["observed"], ("future",))
 
@@ -215,7 +215,7 @@ def test_results_that_name_no_network_are_of_that_before_them(run, network_s, st
     path.write_text('{"future": {"top1": 0.5}}')
     os.utime(path, (10, 10))
     os.utime(run.model_path, (network_s, network_s))
-    assert stale_results(run, read_evaluation(run.folder)) == stale
+    assert stale_results(run.folder) == stale
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"future": 0.5}'])
