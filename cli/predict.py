@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -109,10 +109,12 @@ def predict(
     from kdant_tf.anticipation.anticipate import fit_model
     from kdant_tf.anticipation.sources import check_source
 
-    for source in sources:
-        check_source(source, live=live)
     if overlay is not None:
         _check_overlay(overlay, sources, live)
+    alone = len(sources) == 1
+    readable = _try_each(sources, lambda source: check_source(source, live=live), alone=alone)
+    if not readable:
+        raise KdantError("None of the sources can be read, see above.")
     model = fit_model(open_model(folder, **server), fps=fps, flow_algorithm=flow_algorithm)
     model.warm_up()
     options = _Options(
@@ -126,17 +128,26 @@ def predict(
         latency=latency,
         overlay=overlay,
     )
-    failed = 0
+    done = _try_each(readable, lambda source: _predict_source(source, model, options), alone=alone)
+    if len(done) < len(sources):
+        raise KdantError(
+            f"{len(sources) - len(done)} of {len(sources)} sources could not be gone through, see above."
+        )
+
+
+def _try_each(sources: Sequence[str], function: Callable[[str], None], *, alone: bool) -> list[str]:
+    """The sources that `function` does; unless it is `alone`, one that fails does not keep the others."""
+    done = []
     for source in sources:
         try:
-            _predict_source(source, model, options)
+            function(source)
         except KdantError as error:
-            if len(sources) == 1:
+            if alone:
                 raise
-            failed += 1
-            click.echo(f"Error: {error}", err=True)
-    if failed:
-        raise KdantError(f"{failed} of {len(sources)} sources could not be gone through, see above.")
+            _print_note(f"Error: {error}")
+        else:
+            done.append(source)
+    return done
 
 
 def _check_overlay(overlay: Path, sources: tuple[str, ...], live: bool) -> None:
@@ -247,7 +258,7 @@ def _print_latencies(name: str, latencies: Latencies, options: _Options) -> None
             f"({percent(latencies.dropped / windows)})."
         )
     if options.latency and options.json_lines:
-        click.echo(json.dumps({"source": name, "latency": latencies.summary()}))
+        click.echo(json.dumps({"source": name, "latency": latencies.summary()}, allow_nan=False))
     elif options.latency:
         _print_latency_table(name, latencies)
 
@@ -290,7 +301,7 @@ def _to_json_line(name: str, anticipation: Anticipation, likeliest: Likeliest) -
         "expected": [{"class": each, "probability": round(value, 6)} for each, value in likeliest],
         **({"dropped": anticipation.dropped} if anticipation.dropped else {}),
     }
-    return json.dumps(fields, ensure_ascii=False)
+    return json.dumps(fields, ensure_ascii=False, allow_nan=False)
 
 
 def _plain_printer(name: str) -> Printer:

@@ -47,6 +47,27 @@ def claim_folder(
         )
 
 
+def check_apart(out: RecordPath, *inputs: RecordPath) -> None:
+    """Refuses an output that is, contains or lies in an input, which writing or replacing it could destroy.
+
+    Raises:
+        KdantError: names both.
+    """
+    for path in inputs:
+        if _lies_in(out, path) or _lies_in(path, out):
+            raise KdantError(
+                f"Output {out} and input {path} should lie apart, so that nothing of it is overwritten. "
+                f"Choose another output."
+            )
+
+
+def _lies_in(path: RecordPath, folder: RecordPath) -> bool:
+    """Whether `path` is `folder` or lies below it."""
+    if isinstance(path, RemotePath) or isinstance(folder, RemotePath):
+        return f"{path}/".startswith(f"{folder}/")
+    return path.resolve().is_relative_to(folder.resolve())
+
+
 def _make_folder(folder: Path) -> bool:
     """Makes a local folder; True where it was there and holds something."""
     try:

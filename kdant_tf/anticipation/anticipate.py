@@ -21,7 +21,7 @@ import av
 import numpy as np
 
 from kdant_tf.anticipation.sources import FrameSource, TimedFrame, check_source, open_source
-from kdant_tf.serving.model import AnticipationModel, load_model
+from kdant_tf.serving.model import AnticipationModel, NotFiniteAnswerError, load_model
 from tf_records.encode import to_grey
 from tf_records.errors import KdantError, VideoError
 from tf_records.flow import compute_flow, describe_flow, flow_to_bytes
@@ -181,6 +181,7 @@ def anticipate(
     Raises:
         KdantError: `stride_s` is not above 0.
         VideoError: the source cannot be read, states no rate, or is shorter than a clip.
+        NotFiniteAnswerError: the model answers with what are no numbers; says when.
     """
     if not stride_s > 0:
         raise KdantError(f"`stride_s` should be above 0. Received: {stride_s}.")
@@ -188,7 +189,10 @@ def anticipate(
     windows = _cut_windows(source, model, fps=fps, stride=stride_s * fps, on_frame=on_frame)
     offset_s = model.offset_at(fps)
     for window, dropped in keep_newest(windows) if source.live else ((window, 0) for window in windows):
-        probabilities = model.probabilities(window.clip[None])[0]
+        try:
+            probabilities = model.probabilities(window.clip[None])[0]
+        except NotFiniteAnswerError as error:
+            raise NotFiniteAnswerError(f"{source.name} at {window.last / fps:.2f} s: {error}") from error
         yield Anticipation(
             time_s=window.last / fps,
             expected_s=window.first / fps + offset_s,

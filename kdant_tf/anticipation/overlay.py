@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw, ImageFont
 from kdant_tf.anticipation.sources import FrameSource, TimedFrame, VideoSource, stamp_s
 from kdant_tf.visualization.style import OKABE_ITO, text_on
 from tf_records.errors import KdantError
-from tf_records.files import atomic_path
+from tf_records.files import atomic_path, check_apart
 from tf_records.video_file import Limits, Resizer, reason_of
 
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
@@ -55,7 +55,7 @@ def check_overlay(path: str | Path, source: str | Path) -> None:
     """Refuses a name that no overlay can have, before anything is loaded.
 
     Raises:
-        KdantError: another suffix, no such folder, or the source's own name.
+        KdantError: another suffix, no such folder, or a name of or in the source.
     """
     path = Path(path)
     if path.suffix.lower() not in FORMATS:
@@ -64,6 +64,8 @@ def check_overlay(path: str | Path, source: str | Path) -> None:
         raise KdantError(f"Overlay {path} cannot be written: no folder that can be written. Choose another.")
     if path.is_dir() or (path.exists() and os.path.exists(source) and path.samefile(source)):
         raise KdantError(f"Overlay {path} would replace what it is drawn of. Choose another name.")
+    if os.path.isdir(source):
+        check_apart(path, Path(source))
 
 
 class OverlayVideo(AbstractContextManager["OverlayVideo"]):

@@ -30,6 +30,7 @@ from kdant_tf.serving import ENCODED, FEATURES, RAW
 from kdant_tf.serving.model import (
     SAVED_MODEL_NAME,
     ask,
+    check_finite,
     encode_frames,
     load_signatures,
 )
@@ -38,7 +39,7 @@ from kdant_tf.serving.signatures import Stream, add_signatures, input_names, ope
 from kdant_tf.version import __version__
 from tf_records import augment
 from tf_records.errors import KdantError, RunError
-from tf_records.files import claim_folder, lock_folder, remove_folder
+from tf_records.files import check_apart, claim_folder, lock_folder, remove_folder
 from tf_records.reader import decode_clip, parse
 from tf_records.records import Records
 from tf_records.remote_path import RecordPath
@@ -151,16 +152,19 @@ def export_run(
         served = tf.saved_model.load(str(exported.folder)).signatures["serving_default"]
     """
     out, records = Path(out), _open_records(records)
+    loaded = [_load(each) for each in (run, other) if each is not None]
     _check_is_no_model(out)
     _check_is_free(out, version)
-    runs = [_with_rate(_load(each), records) for each in (run, other) if each is not None]
+    check_apart(out, *(each.folder for each in loaded), *(() if records is None else (records.folder,)))
+    runs = [_with_rate(each, records) for each in loaded]
     streams = open_streams(runs, weights, stem=stem, network=network)
     clips = _draw_trial_clips(streams) if records is None else _read_trial_clips(streams, records)
     source = "drawn clips" if records is None else f"clips of {records.folder}"
     claim_folder(out, resume=True)
     with lock_folder(out, "export"), _temporary_folder(out) as temporary:
-        config = _write_model(streams, temporary, fold_batch_norm=fold_batch_norm, batching=batching)
-        no_warm_up = _write_warm_up(temporary, clips[0].requests(streams))
+        with _errors_named(out):
+            config = _write_model(streams, temporary, fold_batch_norm=fold_batch_norm, batching=batching)
+            no_warm_up = _write_warm_up(temporary, clips[0].requests(streams))
         parity = _check_parity(temporary, streams, clips, source)
         _check_is_free(out, version)
         folder = temporary.rename(out / str(_next_version(out) if version is None else version))
@@ -194,13 +198,7 @@ def _write_model(
         if stream.stem is not None:
             archive.track(stream.stem)
     signatures = add_signatures(archive, served)
-    try:
-        archive.write_out(str(folder), verbose=False)
-    except (OSError, tf.errors.OpError) as error:
-        raise KdantError(
-            f"The SavedModel cannot be written to {folder.parent}: {first_line(error)}. Make room there, or "
-            f"give another --out."
-        ) from error
+    archive.write_out(str(folder), verbose=False)
     config = _describe_export(streams, signatures, folded=fold_batch_norm)
     texts = {
         CONFIG_NAME: json.dumps(config, indent=1, ensure_ascii=False) + "\n",
@@ -211,6 +209,20 @@ def _write_model(
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     return config
+
+
+@contextmanager
+def _errors_named(out: Path) -> Iterator[None]:
+    """Says of a full or broken disk where nothing could be written, and not TensorFlow's names for it."""
+    try:
+        yield
+    except (OSError, tf.errors.OpError) as error:
+        # Such as "{{function_node …}} PATH; No space left on device [Op:SaveV2]".
+        reason = first_line(error).rpartition("; ")[2].partition(" [Op:")[0]
+        raise KdantError(
+            f"The SavedModel cannot be written to {out}: {getattr(error, 'strerror', None) or reason}. Make "
+            f"room there, or give another --out."
+        ) from error
 
 
 @contextmanager
@@ -322,11 +334,13 @@ def _check_parity(folder: Path, streams: Sequence[Stream], clips: Sequence[Trial
 
     Raises:
         RunError: they differ by more than TOLERANCE.
+        NotFiniteAnswerError: the run answers with what are no numbers.
     """
     signatures = load_signatures(folder)
     difference = 0.0
-    for clip in clips:
-        expected = _answer_of_run(streams, clip)
+    answers = [_answer_of_run(streams, clip) for clip in clips]
+    check_finite(np.concatenate(answers), f"Of {source}, run {streams[0].run.folder}")
+    for clip, expected in zip(clips, answers, strict=True):
         for name, inputs in clip.requests(streams).items():
             # max() would drop what is no number.
             difference = float(np.maximum(difference, np.abs(ask(signatures[name], inputs) - expected).max()))

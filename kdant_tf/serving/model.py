@@ -32,6 +32,10 @@ _PNG_LEVEL = 1
 Infer = Callable[[np.ndarray], np.ndarray]
 
 
+class NotFiniteAnswerError(KdantError):
+    """A network that answers with what are no numbers."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class AnticipationModel:
     """Clips in, class probabilities out.
@@ -109,6 +113,7 @@ class AnticipationModel:
 
         Raises:
             KdantError: clips of another shape or type.
+            NotFiniteAnswerError: a network whose weights are broken.
         """
         frames, channels = self.clip_frames, self.channels
         fits = clips.ndim == 5 and clips.shape[1::3] == (frames, channels) and clips.dtype == np.uint8
@@ -117,12 +122,29 @@ class AnticipationModel:
                 f"{self.name} takes clips of uint8 (B, {frames}, H, W, {channels}). "
                 f"Received: {clips.dtype} {clips.shape}."
             )
-        return self.infer(clips)
+        probabilities = self.infer(clips)
+        check_finite(probabilities, self.name)
+        return probabilities
 
     def warm_up(self) -> None:
         """Lets it answer once: a first answer takes seconds, which no stream should wait for."""
         side = self.short_side
         self.probabilities(np.zeros((1, self.clip_frames, side, side, self.channels), np.uint8))
+
+
+def check_finite(probabilities: np.ndarray, name: str) -> None:
+    """Refuses probabilities, float32 `(B, classes)`, of which some are no numbers.
+
+    Raises:
+        NotFiniteAnswerError: says how many clips, and which.
+    """
+    broken = np.flatnonzero(~np.isfinite(probabilities).all(axis=-1))
+    if len(broken):
+        which = ", ".join(str(number) for number in broken[:5]) + (", …" if len(broken) > 5 else "")
+        raise NotFiniteAnswerError(
+            f"{name} answers {len(broken)} of {len(probabilities)} clips with NaN or infinity: clip {which}. "
+            f"Its weights are broken; train it again with a lower --learning-rate."
+        )
 
 
 def load_model(path: str | Path) -> AnticipationModel:

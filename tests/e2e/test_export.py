@@ -215,8 +215,31 @@ def test_a_full_disk(tiny_run: Path, tmp_path: Path) -> None:
         message = refuse("export", tiny_run, "--out", tmp_path / "served")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert "cannot be written to" in message
+    place = f"The SavedModel cannot be written to {tmp_path / 'served'}"
+    assert message == f"Error: {place}: File too large. Make room there, or give another --out."
     assert list((tmp_path / "served").iterdir()) == []
+
+
+def test_a_network_that_answers_no_numbers_is_not_exported(tiny_run: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    network = keras.models.load_model(run / "model.keras")
+    network.layers[-1].bias.assign([0, float("nan"), 0, 0])
+    network.save(run / "model.keras")
+    message = refuse("export", run, "--out", tmp_path / "served")
+    assert re.search(
+        r"Of drawn clips, run .*run answers 2 of 2 clips with NaN or infinity: clip 0, 1\.", message
+    )
+    assert list((tmp_path / "served").iterdir()) == []
+
+
+def test_versions_do_not_go_where_the_run_or_its_records_are(
+    tiny_run: Path, record_folder: Path, tmp_path: Path
+) -> None:
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    for out in (run / "served", tmp_path, record_folder / "served"):
+        message = refuse("export", run, "--out", out, "--records", record_folder)
+        assert "should lie apart" in message
+        assert not (out / "1").exists()
 
 
 def test_the_model_card_tells_a_stranger_what_it_is(tiny_run: Path, tmp_path: Path) -> None:

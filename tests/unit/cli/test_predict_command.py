@@ -129,3 +129,31 @@ def test_an_overlay_is_drawn_of_one_source(video: Path, tmp_path: Path) -> None:
 )
 def test_wrong_usage(video: Path, options: tuple[str, ...]) -> None:
     run(video, *options, code=2)
+
+
+def test_a_source_that_cannot_be_read_does_not_keep_the_others(video: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.mp4").touch()
+    result = run(tmp_path / "none.mp4", video, tmp_path / "empty.mp4", "--json-lines", code=1)
+    assert len(result.stdout.splitlines()) == 2
+    assert "none.mp4 cannot be opened as a video: No such file" in result.stderr
+    assert "2 of 3 sources could not be gone through" in result.stderr
+    nothing = run(tmp_path / "none.mp4", tmp_path / "empty.mp4", "--json-lines", code=1)
+    assert nothing.stdout == ""
+    assert nothing.stderr.splitlines()[-1] == "Error: None of the sources can be read, see above."
+
+
+def test_a_network_that_answers_no_numbers_is_named_and_nothing_is_printed_of_it(
+    video: Path, model: dict[str, AnticipationModel]
+) -> None:
+    answers = iter([[0.25, 0.75], [0.25, 0.75], [np.nan, 0.5]])
+    infer = lambda clips: np.float32([next(answers)])  # noqa: E731
+    model["model"] = dataclasses.replace(model["model"], infer=infer)
+    result = run(video, "--json-lines", code=1)
+    assert [json.loads(line)["time_s"] for line in result.stdout.splitlines()] == [0.1]
+    assert f"{video} at 0.37 s: constant answers 1 of 1 clips with NaN or infinity" in result.stderr
+
+
+def test_an_overlay_does_not_lie_in_its_source(tmp_path: Path) -> None:
+    Image.new("RGB", (64, 48)).save(tmp_path / "frame_1.png")
+    stderr = run(tmp_path, "--overlay", tmp_path / "over.mp4", code=1).stderr
+    assert "should lie apart" in stderr

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from tf_records.errors import KdantError
-from tf_records.files import atomic_path, claim_folder, write_text_atomically
+from tf_records.files import atomic_path, check_apart, claim_folder, write_text_atomically
+from tf_records.remote_path import record_path
 
 
 def test_a_new_folder_is_made_with_its_parents(tmp_path: Path) -> None:
@@ -82,3 +83,23 @@ def test_the_temporary_file_lies_beside_the_final_one_with_its_suffix(tmp_path: 
         temporary.write_bytes(b"whole")
         assert not (tmp_path / "clip.mp4").exists()
     assert (tmp_path / "clip.mp4").read_bytes() == b"whole"
+
+
+def test_an_output_that_is_contains_or_lies_in_an_input_is_refused(tmp_path: Path) -> None:
+    teacher = tmp_path / "runs" / "teacher"
+    teacher.mkdir(parents=True)
+    (tmp_path / "link").symlink_to(teacher)
+    outs = (
+        teacher,
+        teacher / "new",
+        tmp_path / "runs",
+        tmp_path / "link",
+        tmp_path / "link" / ".." / "teacher",
+    )
+    for out in outs:
+        with pytest.raises(KdantError, match="should lie apart"):
+            check_apart(out, tmp_path / "records", teacher)
+    check_apart(tmp_path / "runs" / "teacher2", teacher, record_path("gs://bucket/records"))
+    check_apart(record_path("gs://bucket/records2"), teacher, record_path("gs://bucket/records"))
+    with pytest.raises(KdantError, match="should lie apart"):
+        check_apart(record_path("gs://bucket/records/a"), record_path("gs://bucket/records"))

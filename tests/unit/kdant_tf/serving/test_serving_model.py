@@ -14,7 +14,7 @@ from PIL import Image
 from kdant_tf.runs import load_run
 from kdant_tf.serving import model as module
 from kdant_tf.serving.export import export_run
-from kdant_tf.serving.model import AnticipationModel, load_model, make_inputs
+from kdant_tf.serving.model import AnticipationModel, NotFiniteAnswerError, load_model, make_inputs
 from tf_records.errors import KdantError, RunError
 from tf_records.schema import ClipSpec
 
@@ -128,3 +128,16 @@ def test_frames_are_encoded_without_loss():
 
 def test_the_example_in_the_docstring() -> None:
     assert doctest.testmod(module) == (0, 4)
+
+
+def test_answers_that_are_no_numbers_are_counted(model: AnticipationModel) -> None:
+    answers = np.full((8, 4), 0.25, np.float32)
+    answers[[1, 6], 2] = np.nan, np.inf
+    broken = dataclasses.replace(model, name="student", infer=lambda clips: answers)
+    with pytest.raises(
+        NotFiniteAnswerError, match=r"student answers 2 of 8 clips with NaN .*: clip 1, 6\. Its"
+    ):
+        broken.probabilities(np.zeros((8, 8, 32, 32, 3), np.uint8))
+    answers[:] = np.nan
+    with pytest.raises(NotFiniteAnswerError, match=r"8 of 8 clips .*: clip 0, 1, 2, 3, 4, …\."):
+        broken.probabilities(np.zeros((8, 8, 32, 32, 3), np.uint8))
