@@ -54,8 +54,9 @@ class TrainConfig:
         ConfigError: a value out of range, or values that do not go together.
 
     Example:
-        >>> TrainConfig(epochs=2, learning_rate=0.1, decay_epochs=(1,)).learning_rate_at(1)
-        0.010000000000000002
+        >>> config = TrainConfig(epochs=2, learning_rate=0.5, decay_epochs=(1,), decay_factor=0.5)
+        >>> [config.learning_rate_at(epoch) for epoch in range(2)]
+        [0.5, 0.25]
     """
 
     model: str = setting(
@@ -376,7 +377,7 @@ def resolve_config(
     *,
     inherited: Mapping[str, Any] = types.MappingProxyType({}),
     preset: str | None = None,
-    file: Path | None = None,
+    file: str | Path | None = None,
     options: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> TrainConfig:
     """Merges all sources of settings for a "teacher" or a "student".
@@ -395,7 +396,7 @@ def resolve_config(
     if preset is not None:
         settings |= _settings_of(_read_preset(preset), role, f"Preset {preset}")
     if file is not None:
-        settings |= _settings_of(_read_toml(file), role, str(file))
+        settings |= _settings_of(_read_toml(Path(file)), role, str(file))
     given = {name: value for name, value in options.items() if value is not None}
     settings |= {name: _checked(name, value, "The call") for name, value in given.items()}
     return TrainConfig(**settings)
