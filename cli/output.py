@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
@@ -13,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 from rich.text import Text
 
+from tf_records.files import json_text
+
 if TYPE_CHECKING:
     from tf_records.writer import ShardResult
 
@@ -21,8 +22,8 @@ _BUILD_LINES = 20
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Prints one JSON object on one line."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+    """Prints one JSON object on one line; a number that is not finite is null, see `json_text`."""
+    click.echo(json_text(value))
 
 
 def print_table(

@@ -26,7 +26,7 @@ from kdant_tf.config import DEFAULT_EXECUTION, TEACHER, Execution, TrainConfig, 
 from kdant_tf.settings import settings_of
 from kdant_tf.version import __version__
 from tf_records.errors import KdantError, RunError
-from tf_records.files import hash_file, write_text_atomically
+from tf_records.files import hash_file, json_text, write_text_atomically
 from tf_records.manifest import MANIFEST_NAME, Manifest
 from tf_records.remote_path import RecordPath, record_path
 from tf_records.schema import OBSERVED, ClipSpec, FeatureInfo, FlowInfo
@@ -322,9 +322,7 @@ def record_evaluation(run: Run, view: str, result: dict[str, Any]) -> None:
     if "weights_sha256" not in result and run.model_path.is_file():
         result = {**result, "weights_sha256": weights_sha256(run.model_path)}
     results = {**read_evaluation(run.folder), view: result}
-    write_text_atomically(
-        run.folder / EVALUATION_NAME, json.dumps(results, indent=1, ensure_ascii=False) + "\n"
-    )
+    write_text_atomically(run.folder / EVALUATION_NAME, json_text(results, indent=1) + "\n")
 
 
 def stale_results(folder: str | Path) -> tuple[str, ...]:

@@ -2,13 +2,16 @@
 
 import fcntl
 import hashlib
+import json
+import math
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tf_records.errors import KdantError
 from tf_records.remote_path import RecordPath, RemotePath
@@ -111,6 +114,39 @@ def write_text_atomically(path: RecordPath, text: str) -> None:
     """Replaces `path` by `text` in UTF-8, or leaves it alone."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def json_text(value: Mapping[str, Any], *, indent: int | None = None) -> str:
+    """JSON that any parser reads: a number that is not finite is null, and `not_finite` says what it was.
+
+    Args:
+        value: of what JSON holds.
+        indent: of each level; None is one line.
+
+    Example:
+        >>> json_text({"loss": float("nan"), "epochs": [1, 2]})
+        '{"loss": null, "epochs": [1, 2], "not_finite": {"loss": "nan"}}'
+    """
+    reasons: dict[str, str] = {}
+    clean = {name: _finite_only(part, name, reasons) for name, part in value.items()}
+    return json.dumps(
+        clean | ({"not_finite": reasons} if reasons else {}),
+        ensure_ascii=False,
+        allow_nan=False,
+        indent=indent,
+    )
+
+
+def _finite_only(value: Any, place: str, reasons: dict[str, str]) -> Any:
+    """`value` with None for what is not finite, whose places and values are added to `reasons`."""
+    if isinstance(value, Mapping):
+        return {name: _finite_only(part, f"{place}.{name}", reasons) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite_only(part, f"{place}.{number}", reasons) for number, part in enumerate(value)]
+    if isinstance(value, float) and not math.isfinite(value):
+        reasons[place] = str(value)
+        return None
+    return value
 
 
 def hash_file(path: RecordPath) -> str:

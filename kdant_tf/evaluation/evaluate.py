@@ -320,7 +320,9 @@ def predict_run(
     )
     network = load_network(run) if network is None else network
     samples = records.split(split).records
-    return predict(network, iterate_batches(batches, records, split), samples, on_batch)
+    predictions = predict(network, iterate_batches(batches, records, split), samples, on_batch)
+    predictions.check_finite(f"The network of run {run.folder}")
+    return predictions
 
 
 def predict(
@@ -338,25 +340,29 @@ def predict(
         samples: number of samples in the split.
         on_batch: called after each batch with its number of clips.
         infer: `compile_inference` of the network, where it is kept.
+
+    Returns:
+        Of every sample that was read, also where the network's outputs are not finite: see
+        `Predictions.check_finite`.
     """
     infer = compile_inference(network) if infer is None else infer
     sums = np.zeros((samples, network.output["logits"].shape[-1]))
+    read = np.zeros(samples, dtype=bool)
     labels = np.full(samples, -1, dtype=np.int64)
     ids, videos = np.full(samples, "", dtype=object), np.full(samples, "", dtype=object)
     for batch in batches:
         index = batch["index"].numpy()
         np.add.at(sums, index, infer(batch["clip"]).numpy())
+        read[index] = True
         labels[index] = batch["label"].numpy()
         for names, key in ((ids, "id"), (videos, "video")):
             names[index] = [name.decode() for name in batch[key].numpy()]
         on_batch(len(index))
-    total = sums.sum(axis=1)
-    shown = total > 0
     return Predictions(
-        probabilities=sums[shown] / total[shown, None],
-        labels=labels[shown],
-        ids=ids[shown].astype(str),
-        videos=videos[shown].astype(str),
+        probabilities=sums[read] / sums[read].sum(axis=1, keepdims=True),
+        labels=labels[read],
+        ids=ids[read].astype(str),
+        videos=videos[read].astype(str),
     )
 
 

@@ -20,6 +20,11 @@ from tf_records.errors import RunError
 from tf_records.files import atomic_path
 from tf_records.schema import FUTURE, OBSERVED
 
+# What to do where a network answers with what is no number.
+DIVERGED = "Its training diverged; train it again with a lower --learning-rate or with --clip-norm."
+# Samples that an error names.
+_NAMED = 3
+
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Predictions:
@@ -41,6 +46,24 @@ class Predictions:
         """Whether the label is among the `k` most probable classes: bool `(N,)`."""
         return in_top_k(self.probabilities, self.labels, k)
 
+    def check_finite(self, whose: str) -> None:
+        """Refuses probabilities that are infinite or not a number.
+
+        Args:
+            whose: they are, in words, to begin the sentence with.
+
+        Raises:
+            RunError: names how many samples have such ones, and the first of them.
+        """
+        finite = np.isfinite(self.probabilities).all(axis=1)
+        if not finite.all():
+            first = ", ".join(self.ids[~finite][:_NAMED])
+            more = " …" if np.sum(~finite) > _NAMED else ""
+            raise RunError(
+                f"{whose} gives outputs that are not finite for {np.sum(~finite)} of {len(finite)} samples: "
+                f"{first}{more}. {DIVERGED}"
+            )
+
 
 _FIELDS = tuple(field.name for field in dataclasses.fields(Predictions))
 
@@ -61,12 +84,14 @@ def load_predictions(path: Path, name: str) -> Predictions | None:
     """What was saved under `name`, or None where nothing was.
 
     Raises:
-        RunError: the file cannot be read.
+        RunError: the file cannot be read, or holds probabilities that are not finite.
     """
     arrays = _read(path) if path.is_file() else {}
     if any(f"{name}/{field}" not in arrays for field in _FIELDS):
         return None
-    return Predictions(**{field: arrays[f"{name}/{field}"] for field in _FIELDS})
+    predictions = Predictions(**{field: arrays[f"{name}/{field}"] for field in _FIELDS})
+    predictions.check_finite(f"The network of {path.parent}")
+    return predictions
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -142,6 +142,7 @@ class Validation(keras.callbacks.Callback):
         records, split = self.data.records, self.data.split
         batches = iterate_batches(self.batches, records, split)
         predictions = predict(self.network, batches, records.split(split).records, infer=self.infer)
+        predictions.check_finite("The network in training")
         labeled = predictions.labels >= 0
         probabilities, labels = predictions.probabilities[labeled], predictions.labels[labeled]
         return {

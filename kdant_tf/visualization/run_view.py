@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from kdant_tf.config import STUDENT, TEACHER, TrainConfig
 from kdant_tf.evaluation.evaluate import default_view, evaluate_run
-from kdant_tf.evaluation.predictions import Predictions, load_predictions
+from kdant_tf.evaluation.predictions import DIVERGED, Predictions, load_predictions
 from kdant_tf.models.networks import feature_map_name, load_network, load_saved, load_teacher
 from kdant_tf.runs import PREDICTIONS_NAME, PROJECTION_NAME, Run
 from tf_records import schema
@@ -170,6 +170,8 @@ class RunView:
                 f"The feature map of {self.name} has no places in the frame, its shape is {found.shape}: "
                 f"nothing can be drawn over a frame."
             )
+        if not np.isfinite(found).all():
+            raise RunError(f"The feature map of {self.name} is not finite for sample {pair.id}. {DIVERGED}")
         return found.astype(np.float32)
 
 

@@ -1,12 +1,15 @@
 """Files are whole or absent, and a folder in use is not taken."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from tf_records.errors import KdantError
-from tf_records.files import atomic_path, check_apart, claim_folder, write_text_atomically
+from tf_records.files import atomic_path, check_apart, claim_folder, json_text, write_text_atomically
 from tf_records.remote_path import record_path
 
 
@@ -103,3 +106,30 @@ def test_an_output_that_is_contains_or_lies_in_an_input_is_refused(tmp_path: Pat
     check_apart(record_path("gs://bucket/records2"), teacher, record_path("gs://bucket/records"))
     with pytest.raises(KdantError, match="should lie apart"):
         check_apart(record_path("gs://bucket/records/a"), record_path("gs://bucket/records"))
+
+
+@given(
+    st.dictionaries(
+        st.text(),
+        st.recursive(
+            st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+            lambda parts: st.lists(parts) | st.dictionaries(st.text(), parts),
+        ),
+    )
+)
+def test_json_is_read_back_by_strict_parsers_and_finite_values_are_unchanged(value):
+    def refuse(name):
+        raise AssertionError(name)
+
+    read = json.loads(json_text(value), parse_constant=refuse)
+    if "not_finite" not in read:
+        assert read == value
+
+
+def test_json_says_what_a_number_was_that_is_not_finite():
+    value = {"loss": float("nan"), "rows": ({"a": float("inf")}, {"a": 1.0})}
+    assert json.loads(json_text(value, indent=1)) == {
+        "loss": None,
+        "rows": [{"a": None}, {"a": 1.0}],
+        "not_finite": {"loss": "nan", "rows.0.a": "inf"},
+    }

@@ -36,6 +36,20 @@ def test_probabilities_are_averaged_over_the_windows_of_a_sample():
     assert counts == [2, 2, 1]
 
 
+def test_every_sample_counts_also_where_the_network_gives_no_number():
+    clip = layers.Input((2,))
+    network = keras.Model(clip, {"logits": layers.Identity()(clip)})
+    clips = np.array([[0, 1], [np.nan, 0], [2, 0]], np.float32)
+    names = {"id": np.array([b"a", b"b", b"c"]), "video": np.array([b"v", b"v", b"w"])}
+    batch = {"clip": clips, "index": np.array([0, 1, 3]), "label": np.array([1, 0, 0]), **names}
+    result = predict(network, tf.data.Dataset.from_tensor_slices(batch).batch(3), 5)
+    # Samples 2 and 4 were not read, such as in validation.
+    assert result.ids.tolist() == ["a", "b", "c"]
+    assert np.isfinite(result.probabilities).all(axis=1).tolist() == [True, False, True]
+    with pytest.raises(RunError, match="for 1 of 3 samples: b"):
+        result.check_finite("R")
+
+
 @pytest.fixture
 def evaluation() -> Evaluation:
     probabilities = np.array([[0.7, 0.2, 0.1], [0.6, 0.3, 0.1], [0.1, 0.8, 0.1], [0.5, 0.3, 0.2]])

@@ -92,3 +92,17 @@ def test_a_file_with_pickles_is_not_opened(rgb, tmp_path):
     np.savez(path, **{"x/ids": np.array([{"a": 1}], dtype=object)})
     with pytest.raises(RunError, match="cannot be read"):
         load_predictions(path, "x")
+
+
+def test_probabilities_that_are_not_finite_are_counted_and_named(rgb, tmp_path):
+    rgb.check_finite("R")
+    probabilities = np.repeat(rgb.probabilities[:1], 6, axis=0)
+    probabilities[[1, 2, 4, 5], [0, 1, 2, 3]] = (np.nan, np.inf, np.nan, -np.inf)
+    names = np.array([f"clip-{number}" for number in range(6)])
+    wrong = Predictions(probabilities=probabilities, labels=np.zeros(6, int), ids=names, videos=names)
+    sentence = r"^R gives outputs that are not finite for 4 of 6 samples: clip-1, clip-2, clip-4 …\. "
+    with pytest.raises(RunError, match=sentence + r"Its training diverged"):
+        wrong.check_finite("R")
+    save_predictions(tmp_path / "predictions.npz", "x", wrong)
+    with pytest.raises(RunError, match=r"The network of .* gives outputs that are not finite for 4 of 6"):
+        load_predictions(tmp_path / "predictions.npz", "x")
