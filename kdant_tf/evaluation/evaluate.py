@@ -13,7 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from kdant_tf.evaluation import metrics
-from kdant_tf.evaluation.metrics import CurvePoint, Interval, bootstrap_interval, mean_interval
+from kdant_tf.evaluation.metrics import (
+    CurvePoint,
+    Interval,
+    mean_class_accuracy_interval,
+    mean_interval,
+)
 from kdant_tf.evaluation.predictions import Predictions, fuse, save_predictions
 from kdant_tf.models.networks import load_network
 from kdant_tf.runs import PREDICTIONS_NAME, Run, load_run, record_evaluation
@@ -23,6 +28,8 @@ from tf_records.records import Records, iterate_batches
 from tf_records.schema import FUTURE, OBSERVED
 
 BATCH_SIZE = 16
+# The confusion matrix of more classes is mostly zeros: 2,513 classes would take 12 MB of JSON.
+DENSE_CLASSES = 200
 OnBatch = Callable[[int], None]
 RunOrFolder = Run | str | os.PathLike[str]
 RecordsOrFolder = Records | str | os.PathLike[str]
@@ -51,7 +58,6 @@ class Evaluation:
         expected_calibration_error: over 15 bins.
         samples, videos: how many.
         per_class: of every class, in index order.
-        confusion: counts, rows by label, columns by prediction.
         predictions: probabilities of each sample, from which all of these follow.
     """
 
@@ -67,7 +73,6 @@ class Evaluation:
     samples: int
     videos: int
     per_class: tuple[ClassAccuracy, ...]
-    confusion: tuple[tuple[int, ...], ...]
     predictions: Predictions = dataclasses.field(repr=False, compare=False)
 
     @property
@@ -95,8 +100,17 @@ class Evaluation:
         """Names in index order."""
         return tuple(entry.name for entry in self.per_class)
 
+    @property
+    def confusion(self) -> np.ndarray:
+        """Counts, rows by label, columns by prediction: int64 `(classes, classes)`."""
+        return metrics.confusion_matrix(self.predictions.probabilities, self.predictions.labels)
+
     def to_dict(self) -> dict[str, Any]:
-        """What `kdant evaluate --json` prints: `top1` is a number, `top1_interval` the two ends."""
+        """What `kdant evaluate --json` prints: `top1` is a number, `top1_interval` the two ends.
+
+        `confusion` is a row a label; of more than DENSE_CLASSES classes it is None, and `confusion_counts`
+        lists [label, prediction, count] where the count is not 0.
+        """
         fields: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             name, value = field.name, getattr(self, field.name)
@@ -107,7 +121,17 @@ class Evaluation:
                 fields[name] = [dataclasses.asdict(entry) for entry in value]
             elif name != "predictions":
                 fields[name] = value
-        return {**fields, "classes": list(self.classes)}
+        return {**fields, **self._confusion_fields(), "classes": list(self.classes)}
+
+    def _confusion_fields(self) -> dict[str, Any]:
+        counts = self.confusion
+        if len(counts) <= DENSE_CLASSES:
+            return {"confusion": counts.tolist()}
+        places = np.argwhere(counts)
+        return {
+            "confusion": None,
+            "confusion_counts": np.column_stack((places, counts[tuple(places.T)])).tolist(),
+        }
 
 
 def default_view(run: Run) -> str:
@@ -151,8 +175,9 @@ def evaluate_run(
     (run,), records = read_inputs([run], records, split)
     view = default_view(run) if view is None else _check_view(view)
     predictions = predict_run(run, records, view=view, split=split, network=network, on_batch=on_batch)
-    save_predictions(run.folder / PREDICTIONS_NAME, f"{view}/{split}", predictions)
     result = _summarize(run, records, predictions, view, split)
+    confusion = result.confusion if len(result.classes) > DENSE_CLASSES else None
+    save_predictions(run.folder / PREDICTIONS_NAME, f"{view}/{split}", predictions, confusion)
     record_evaluation(run, view, {**result.to_dict(), "windows": run.config.windows})
     return result
 
@@ -407,9 +432,7 @@ def summarize(
         split=split,
         top1_interval=mean_interval(predictions.correct(1), videos),
         top5_interval=mean_interval(predictions.correct(5), videos),
-        mean_class_accuracy_interval=bootstrap_interval(
-            lambda drawn: metrics.mean_class_accuracy(probabilities[drawn], labels[drawn]), videos
-        ),
+        mean_class_accuracy_interval=mean_class_accuracy_interval(predictions.correct(1), labels, videos),
         mean_top5_recall=metrics.mean_top_k_recall(probabilities, labels),
         many_shot_mean_top5_recall=None if math.isnan(many_shot) else many_shot,
         negative_log_likelihood=metrics.negative_log_likelihood(probabilities, labels),
@@ -420,6 +443,5 @@ def summarize(
             ClassAccuracy(name=name, samples=int(n), top1=None if n == 0 else float(share))
             for name, n, share in zip(classes, support, accuracy, strict=True)
         ),
-        confusion=tuple(tuple(row) for row in metrics.confusion_matrix(probabilities, labels).tolist()),
         predictions=predictions,
     )

@@ -64,10 +64,16 @@ def top_k_accuracy(probabilities: np.ndarray, labels: np.ndarray, k: int = 1) ->
 
 
 def in_top_k(probabilities: np.ndarray, labels: np.ndarray, k: int = 1) -> np.ndarray:
-    """Whether each sample's label is among the `k` most probable classes: bool `(N,)`."""
-    ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
-    hits: np.ndarray = np.any(ranked == labels[:, None], axis=1)
-    return hits
+    """Whether each sample's label is among the `k` most probable classes: bool `(N,)`.
+
+    Counts the classes that come before the label, which takes no sort; NaN comes after all numbers. No
+    label, -1, is among none.
+    """
+    values = np.where(np.isnan(probabilities), -np.inf, probabilities)
+    of_label = values[np.arange(len(labels)), labels][:, None]
+    lower_index = np.arange(values.shape[1]) < labels[:, None]
+    before = np.count_nonzero((values > of_label) | ((values == of_label) & lower_index), axis=1)
+    return np.asarray((before < k) & (labels >= 0))
 
 
 def mean_class_accuracy(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -83,9 +89,13 @@ def per_class_accuracy(
     Returns:
         Accuracy float64 `(classes,)`, NaN for a class that does not occur, and support int64 `(classes,)`.
     """
-    classes = probabilities.shape[1]
+    return _recall(in_top_k(probabilities, labels, k), labels, probabilities.shape[1])
+
+
+def _recall(hits: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Share of each class's samples that are hits, NaN for a class that does not occur, and support."""
     support = np.bincount(labels, minlength=classes)
-    right = np.bincount(labels[in_top_k(probabilities, labels, k)], minlength=classes)
+    right = np.bincount(labels[hits], minlength=classes)
     return np.divide(right, support, out=np.full(classes, np.nan), where=support > 0), support
 
 
@@ -174,7 +184,10 @@ def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bi
 def bootstrap_interval(
     metric: Callable[[np.ndarray], float], videos: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
-    """Percentile bootstrap over videos: samples of one video are drawn together, as they resemble each other.
+    """Percentile bootstrap over videos, for any metric.
+
+    Samples of one video are drawn together, as they resemble each other. The metric is computed anew for
+    each draw: what it takes of each sample is better computed once, before.
 
     Args:
         metric: indices of samples, int `(n,)` with repetitions → a number. NaN counts as no draw.
@@ -184,14 +197,42 @@ def bootstrap_interval(
     """
     _, inverse = np.unique(videos, return_inverse=True)
     order = np.argsort(inverse, kind="stable")
-    members = np.split(order, np.cumsum(np.bincount(inverse))[:-1])
+    sizes = np.bincount(inverse)
+    firsts = np.cumsum(sizes) - sizes
     rng = np.random.default_rng(seed)
     values = []
     for _ in range(resamples):
-        drawn = rng.integers(len(members), size=len(members))
-        values.append(metric(np.concatenate([members[number] for number in drawn])))
+        drawn = rng.integers(len(sizes), size=len(sizes))
+        counts = sizes[drawn]
+        # Places in `order` of one drawn video's samples after the other's.
+        shift = np.repeat(firsts[drawn] - (np.cumsum(counts) - counts), counts)
+        values.append(metric(order[shift + np.arange(len(shift))]))
     low, high = np.nanquantile(values, (0.025, 0.975))
     return Interval(value=metric(np.arange(len(videos))), low=float(low), high=float(high))
+
+
+def mean_class_accuracy_interval(
+    correct: np.ndarray,
+    labels: np.ndarray,
+    videos: np.ndarray,
+    *,
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """`mean_class_accuracy` with its interval.
+
+    Args:
+        correct: whether the most probable class is the label, bool `(N,)`.
+        labels: int `(N,)`.
+        videos, resamples, seed: see `bootstrap_interval`.
+    """
+    classes = int(labels.max(initial=0)) + 1
+
+    def mean_accuracy(drawn: np.ndarray) -> float:
+        accuracy, support = _recall(correct[drawn], labels[drawn], classes)
+        return float(np.mean(accuracy[support > 0]))
+
+    return bootstrap_interval(mean_accuracy, videos, resamples=resamples, seed=seed)
 
 
 def mean_interval(

@@ -10,7 +10,7 @@ import json
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
@@ -68,16 +68,36 @@ class Predictions:
 _FIELDS = tuple(field.name for field in dataclasses.fields(Predictions))
 
 
-def save_predictions(path: Path, name: str, predictions: Predictions) -> None:
+def save_predictions(
+    path: Path, name: str, predictions: Predictions, confusion: np.ndarray | None = None
+) -> None:
     """Adds predictions to an .npz file, as arrays `NAME/probabilities` and so on.
+
+    Args:
+        path: the file; what it holds under other names stays.
+        name: to save them under.
+        predictions: as an evaluation made them.
+        confusion: kept as `NAME/confusion`, where the results list its counts alone.
 
     Raises:
         RunError: the file cannot be read.
     """
     arrays = _read(path) if path.is_file() else {}
     arrays |= {f"{name}/{field}": getattr(predictions, field) for field in _FIELDS}
+    if confusion is not None:
+        arrays[f"{name}/confusion"] = confusion
     with atomic_path(path) as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+        _write(file, arrays)
+
+
+def _write(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+    """As `np.savez`, and compresses all but probabilities, of which hardly less could be made."""
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, array in arrays.items():
+            info = zipfile.ZipInfo(f"{name}.npy")
+            info.compress_type = zipfile.ZIP_STORED if array.dtype.kind == "f" else zipfile.ZIP_DEFLATED
+            with archive.open(info, "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def load_predictions(path: Path, name: str) -> Predictions | None:

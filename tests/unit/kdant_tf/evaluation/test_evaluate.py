@@ -1,5 +1,6 @@
 """Probabilities averaged over windows, all numbers that follow, and runs given by their folders."""
 
+import dataclasses
 import json
 import shutil
 import textwrap
@@ -11,8 +12,16 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from kdant_tf.evaluation.evaluate import Evaluation, evaluate_run, evaluate_streams, predict, summarize
-from kdant_tf.evaluation.predictions import Predictions, load_predictions
+from kdant_tf.evaluation.evaluate import (
+    DENSE_CLASSES,
+    Evaluation,
+    evaluate_run,
+    evaluate_streams,
+    predict,
+    summarize,
+)
+from kdant_tf.evaluation.metrics import bootstrap_interval, mean_class_accuracy
+from kdant_tf.evaluation.predictions import Predictions, load_predictions, save_predictions
 from kdant_tf.runs import load_run
 from tf_records.errors import RecordError, RunError
 from tf_records.records import Records
@@ -71,12 +80,61 @@ def test_every_number_is_right(evaluation):
     assert evaluation.mean_top5_recall == 1.0
     assert evaluation.negative_log_likelihood == pytest.approx(-np.log([0.7, 0.6, 0.8, 0.3]).mean())
     assert (evaluation.samples, evaluation.videos) == (4, 3)
-    assert evaluation.confusion == ((2, 0, 0), (1, 1, 0), (0, 0, 0))
+    assert evaluation.confusion.tolist() == [[2, 0, 0], [1, 1, 0], [0, 0, 0]]
     assert [(each.name, each.samples, each.top1) for each in evaluation.per_class] == [
         ("golf", 2, 1.0),
         ("walk", 2, 0.5),
         ("run", 0, None),
     ]
+
+
+def test_the_confusion_of_many_classes_is_a_list_of_counts_and_kept_whole(tmp_path):
+    classes = tuple(f"class {number}" for number in range(DENSE_CLASSES + 1))
+    probabilities = np.full((5, len(classes)), 1e-6)
+    probabilities[np.arange(5), [7, 7, 7, 200, 0]] = 0.5
+    names = np.array(list("abcde"))
+    predictions = Predictions(
+        probabilities=probabilities, labels=np.array([7, 7, 3, 200, 0]), ids=names, videos=names
+    )
+    many = summarize(predictions, classes, view="observed", split="test", train_counts={})
+    printed = json.loads(json.dumps(many.to_dict()))
+    assert printed["confusion"] is None
+    assert printed["confusion_counts"] == [[0, 0, 1], [3, 7, 1], [7, 7, 2], [200, 200, 1]]
+    fewer = dataclasses.replace(predictions, probabilities=probabilities[:, :DENSE_CLASSES])
+    fewer = dataclasses.replace(fewer, labels=np.minimum(fewer.labels, DENSE_CLASSES - 1))
+    few = summarize(fewer, classes[:-1], view="observed", split="test", train_counts={}).to_dict()
+    assert few["confusion"] == few_counts(fewer).tolist()
+    assert "confusion_counts" not in few
+    save_predictions(tmp_path / "p.npz", "observed/test", predictions, many.confusion)
+    with np.load(tmp_path / "p.npz") as kept:
+        assert kept["observed/test/confusion"].sum() == 5
+        assert kept["observed/test/confusion"][3, 7] == 1
+    loaded = load_predictions(tmp_path / "p.npz", "observed/test")
+    assert loaded is not None
+    np.testing.assert_array_equal(loaded.probabilities, probabilities)
+
+
+def few_counts(predictions: Predictions) -> np.ndarray:
+    counts = np.zeros((DENSE_CLASSES, DENSE_CLASSES), int)
+    np.add.at(counts, (predictions.labels, predictions.probabilities.argmax(axis=1)), 1)
+    return counts
+
+
+def test_the_interval_of_the_mean_class_accuracy_is_that_of_sorting_in_each_draw():
+    """To the last digit: the same draws, and the same sums."""
+    rng = np.random.default_rng(0)
+    predictions = Predictions(
+        probabilities=rng.dirichlet(np.ones(6), 50),
+        labels=rng.integers(0, 5, 50),
+        ids=np.arange(50).astype(str),
+        videos=rng.integers(0, 9, 50).astype(str),
+    )
+    result = summarize(predictions, tuple("abcdef"), view="observed", split="test", train_counts={})
+    slow = bootstrap_interval(
+        lambda drawn: mean_class_accuracy(predictions.probabilities[drawn], predictions.labels[drawn]),
+        predictions.videos,
+    )
+    assert result.mean_class_accuracy_interval == slow
 
 
 def test_many_shot_classes_come_from_training(evaluation):

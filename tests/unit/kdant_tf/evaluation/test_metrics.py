@@ -16,6 +16,7 @@ from kdant_tf.evaluation.metrics import (
     compare_paired,
     confusion_matrix,
     expected_calibration_error,
+    in_top_k,
     many_shot_classes,
     mcnemar_exact,
     mean_class_accuracy,
@@ -64,6 +65,34 @@ def test_ties_go_to_the_lower_class():
     probabilities = np.full((3, 3), 1 / 3)
     assert top_k_accuracy(probabilities, np.array([0, 1, 2]), 1) == pytest.approx(1 / 3)
     assert top_k_accuracy(probabilities, np.array([2, 1, 1]), 2) == pytest.approx(2 / 3)
+
+
+def sort_into_top_k(probabilities: np.ndarray, labels: np.ndarray, k: int) -> np.ndarray:
+    """`in_top_k` by a stable sort."""
+    ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :k]
+    return np.any(ranked == labels[:, None], axis=1)
+
+
+@given(seed=st.integers(0, 2**32 - 1), samples=st.integers(0, 30), k=st.integers(1, 8))
+def test_hits_are_those_of_a_stable_sort_also_with_ties_and_without_numbers(seed, samples, k):
+    rng = np.random.default_rng(seed)
+    probabilities = rng.choice([0.0, 0.25, 0.5, np.nan], (samples, 6), p=[0.3, 0.3, 0.3, 0.1])
+    labels = rng.integers(-1, 6, samples)
+    expected = sort_into_top_k(probabilities, labels, k)
+    np.testing.assert_array_equal(in_top_k(probabilities, labels, k), expected)
+
+
+@given(seed=st.integers(0, 2**32 - 1), samples=st.integers(1, 30))
+def test_a_draw_holds_all_samples_of_the_drawn_videos_one_video_after_the_other(seed, samples):
+    videos = np.random.default_rng(seed).integers(0, 5, samples)
+    draws = []
+    bootstrap_interval(lambda index: draws.append(index) or 0.0, videos, resamples=5, seed=seed)
+    names = np.unique(videos)
+    rng = np.random.default_rng(seed)
+    for draw in draws[:5]:
+        drawn = rng.integers(len(names), size=len(names))
+        expected = np.concatenate([np.flatnonzero(videos == names[number]) for number in drawn])
+        np.testing.assert_array_equal(draw, expected)
 
 
 def test_results_are_plain_numbers():
