@@ -23,6 +23,8 @@ COUNTS = ("correct", "labeled")
 # In a batch, what the teacher makes of the future clip, where that is known already.
 TEACHER_LOGITS = "teacher/logits"
 TEACHER_MAP = "teacher/map"
+# Weights that may have several dimensions and are no kernels, as Keras names them; `alpha` is PReLU's.
+_NO_KERNELS = ("bias", "beta", "gamma", "scale", "alpha", "embeddings")
 _MEANS = ("loss", "classification_loss", "feature_loss")
 
 
@@ -44,7 +46,8 @@ class Distiller(keras.Model):
         projection: learn a 1x1x1 convolution from the student's channels to the teacher's, through
             which the feature loss sees the student's map. The student itself is left as it is.
         alpha, penalty, delta, reduction: of the feature loss.
-        weight_decay: L2 factor on kernels, added to their gradients.
+        weight_decay: L2 factor on kernels, added to their gradients. A kernel is what inputs are multiplied
+            by: any weight of two or more dimensions but biases, embeddings and the scales of normalisation.
         clip_norm: largest norm of the whole batch's gradient, over all variables; None for any.
         gradient_accumulation: micro-batches that a batch is split into, one after the other. All are of
             the same size and every loss is a mean over samples, so that their mean is the batch's.
@@ -252,7 +255,7 @@ class Distiller(keras.Model):
             gradients = [factor * gradient for gradient in gradients]
         decay = self.weight_decay * (1.0 if scale is None else scale)
         gradients = [
-            gradient + decay * variable if variable.path.endswith("/kernel") else gradient
+            gradient + decay * variable if _is_kernel(variable) else gradient
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
         _apply_summed(self.optimizer, gradients, variables)
@@ -325,6 +328,10 @@ class Distiller(keras.Model):
         labeled = losses["labeled"]
         accuracy.update_state(losses["correct"] / ops.maximum(labeled, 1.0), sample_weight=labeled)
         return self.compute_metrics(batch, label, {LOGITS: logits})
+
+
+def _is_kernel(variable: keras.Variable) -> bool:
+    return len(variable.shape) > 1 and variable.name not in _NO_KERNELS
 
 
 def _split(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:

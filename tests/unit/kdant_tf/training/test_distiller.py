@@ -170,6 +170,37 @@ def test_one_step_decays_kernels_and_nothing_else():
         np.testing.assert_allclose(results[0.5][path], expected, rtol=1e-5, atol=1e-6, err_msg=path)
 
 
+def test_weight_decay_is_for_kernels_of_every_kind():
+    keras.utils.set_random_seed(0)
+    clip = layers.Input((3, 8, 8, 3))
+    x = layers.TimeDistributed(layers.SeparableConv2D(4, 3, strides=4, name="separable"))(clip)
+    x = layers.PReLU(name="prelu")(layers.LayerNormalization(axis=(-2, -1), name="norm")(x))
+    frames = layers.Reshape((3, -1))(x)
+    x = layers.GRU(5, return_sequences=True, name="gru")(frames)
+    x = layers.MultiHeadAttention(2, 3, name="attention")(x, x)
+    x = layers.EinsumDense("abc,cd->abd", (None, 6), bias_axes="d", name="maps")(x)
+    logits = layers.Dense(CLASSES, name="logits")(layers.GlobalAveragePooling1D()(x))
+    network = keras.Model(clip, {"logits": logits, "maps": x})
+    start = network.get_weights()
+    clips = tf.random.stateless_uniform((4, 3, 8, 8, 3), (1, 2))
+    batch = {"observed": clips, "label": tf.constant([0, 1, 2, 0])}
+    ended = {}
+    for decay in (0.0, 0.5):
+        network.set_weights(start)
+        compiled(network, rate=0.1, weight_decay=decay).update(batch)
+        ended[decay] = network.get_weights()
+    decayed = set()
+    for variable, begun, plain, shrunk in zip(network.weights, start, *ended.values(), strict=True):
+        if np.abs(plain - shrunk).max() > 1e-7:
+            decayed.add(variable.path)
+            np.testing.assert_allclose(shrunk, plain - 0.1 * 0.5 * begun, rtol=1e-4, atol=1e-6)
+    assert decayed == {variable.path for variable in network.weights if variable.name.endswith("kernel")}
+    assert {path.rsplit("/")[-1] for path in decayed} == {
+        *("kernel", "depthwise_kernel", "pointwise_kernel", "recurrent_kernel")
+    }
+    assert {"norm/gamma", "prelu/alpha"} < {variable.path for variable in network.weights} - decayed
+
+
 def test_two_devices_give_the_weights_of_one():
     options = {"feature_loss": "bidirectional", "feature_weight": 2.0, "weight_decay": 0.1, "momentum": 0.9}
     batches = [random_batch(seed) for seed in range(3)]
