@@ -12,6 +12,7 @@ import functools
 import hashlib
 import importlib.metadata
 import json
+import math
 import os
 import platform
 import shlex
@@ -50,6 +51,8 @@ _DEPTH = 3
 _PACKAGES = ("tensorflow", "keras", "numpy", "av")
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _GIT_SECONDS = 20
+# Within a .keras file.
+_WEIGHTS_NAME = "model.weights.h5"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,7 +68,8 @@ class Run:
         modality: of the clips it sees, "rgb" or "flow".
         short_side: pixels, of the frames it was trained on.
         records_sha256: of the manifest of the records it was trained on.
-        teacher: folder of the teacher, for students.
+        teacher: folder of the teacher, for students: where it lay last.
+        teacher_sha256: of its weights, which say who it is; None in runs of before it was noted.
         features: that it was trained on in place of frames.
         left_out: damaged shards of these records that it was trained without.
         dataset: that the records are of; None in older runs.
@@ -84,6 +88,7 @@ class Run:
     short_side: int
     records_sha256: str
     teacher: str | None = None
+    teacher_sha256: str | None = None
     features: FeatureInfo | None = None
     left_out: tuple[str, ...] = ()
     dataset: str | None = None
@@ -265,6 +270,22 @@ def manifest_sha256(records: str | RecordPath) -> str:
     return hashlib.sha256((record_path(records) / MANIFEST_NAME).read_bytes()).hexdigest()
 
 
+def weights_sha256(model: str | Path) -> str:
+    """Identifies a network that Keras saved by its weights, wherever the file lies, whenever it was written.
+
+    Raises:
+        RunError: it cannot be read.
+    """
+    digest = hashlib.sha256()
+    try:
+        with zipfile.ZipFile(model) as archive, archive.open(_WEIGHTS_NAME) as weights:
+            while block := weights.read(1 << 20):
+                digest.update(block)
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise RunError(f"{model} cannot be read: {error}. Train the run again.") from error
+    return digest.hexdigest()
+
+
 def read_metrics(path: str | Path) -> list[dict[str, float]]:
     """Rows of a metrics.csv, one an epoch; empty where there is no file.
 
@@ -290,9 +311,13 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
 def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
     """The epoch, counted from 1, of the highest validation accuracy; ties: lower loss, then the earlier.
 
-    None where nothing was validated.
+    None where nothing was validated, or no epoch's network gave numbers.
     """
-    validated = [row for row in rows if "validation_accuracy" in row]
+    validated = [
+        row
+        for row in rows
+        if not any(math.isnan(row.get(name, math.nan)) for name in ("validation_accuracy", "validation_loss"))
+    ]
     if not validated:
         return None
     best = min(validated, key=lambda row: (-row["validation_accuracy"], row["validation_loss"], row["epoch"]))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
+import math
 import os
 import shutil
 from collections.abc import Callable
@@ -138,11 +139,12 @@ class Validation(keras.callbacks.Callback):
             logs.update(self.validate())
 
     def validate(self) -> dict[str, float]:
-        """The metrics of the network as it is."""
+        """The metrics of the network as it is; NaN where it does not give numbers for every sample."""
         records, split = self.data.records, self.data.split
         batches = iterate_batches(self.batches, records, split)
         predictions = predict(self.network, batches, records.split(split).records, infer=self.infer)
-        predictions.check_finite("The network in training")
+        if not np.isfinite(predictions.probabilities).all():
+            return dict.fromkeys(VALIDATION_METRICS, math.nan)
         labeled = predictions.labels >= 0
         probabilities, labels = predictions.probabilities[labeled], predictions.labels[labeled]
         return {
@@ -189,7 +191,7 @@ class BestNetwork(keras.callbacks.Callback):
         if now == epoch + 1:
             self._write(_epoch_folder(self.folder, now))
         kept = {_epoch_folder(self.folder, best) for best in (before, now) if best is not None}
-        for saved in (self.folder / BEST_NAME).iterdir():
+        for saved in (self.folder / BEST_NAME).glob("*"):
             if saved not in kept:
                 shutil.rmtree(saved)
 

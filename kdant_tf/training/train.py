@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from kdant_tf.config import DEFAULT_EXECUTION, Execution, TrainConfig
+from kdant_tf.models.networks import FLOAT32, LOGITS, set_precision
 from kdant_tf.runs import (
     CHECKPOINTS_NAME,
     METRICS_NAME,
@@ -24,7 +26,7 @@ from kdant_tf.runs import (
     read_metrics,
 )
 from kdant_tf.training.assembly import Assembly, assemble
-from kdant_tf.training.callbacks import plot_run, run_callbacks, save_result
+from kdant_tf.training.callbacks import best_network, plot_run, run_callbacks, save_result
 from kdant_tf.training.checkpoint import (
     RunCheckpoints,
     SavedCheckpoint,
@@ -52,11 +54,13 @@ from kdant_tf.training.strategy import (
 from kdant_tf.training.teacher_cache import TeacherCache, check_views_are_fixed
 from tf_records.errors import KdantError
 from tf_records.files import claim_folder, lock_folder, remove_folder
-from tf_records.reader import training_batches
+from tf_records.reader import clips_in_order, training_batches
 from tf_records.records import Records
 
 # What the chief tells the other workers where there is no checkpoint to go on from.
 _NO_STEP = -1
+# Whose outputs are looked at before a network is kept.
+_CHECKED_CLIPS = 4
 
 
 def train(
@@ -190,6 +194,7 @@ def _train(
         job.run.save()
     logs = _fit(job, assembly, strategy, saved=saved, cache=cache, callbacks=callbacks, report=report)
     if is_chief(strategy):
+        _check_outputs(job, assembly)
         save_result(assembly, out)
         plot_run(out)
         remove_folder(out / TEACHER_CACHE_NAME)
@@ -253,6 +258,36 @@ def _fit(
             callbacks=callback_list,
             position=position,
             records=assembly.records,
+        )
+
+
+def _check_outputs(job: Job, assembly: Assembly) -> None:
+    """Refuses to keep a network whose outputs are not finite, as after a last step that went too far.
+
+    Raises:
+        NotFiniteError: says after which epoch.
+    """
+    if best_network(job.run.folder) is not None:
+        return  # Its validation gave numbers.
+    config, student = job.run.config, assembly.distiller.student
+    batches = clips_in_order(
+        assembly.records,
+        view=assembly.distiller.view,
+        batch_size=_CHECKED_CLIPS,
+        crop=config.crop,
+        seed=config.seed,
+        draw=0,
+    )
+    # As it will be used, whatever it was trained in.
+    set_precision(student, FLOAT32)
+    logits = student(next(iter(batches)), training=False)[LOGITS]
+    set_precision(student, config.precision)
+    if not np.isfinite(logits).all():
+        rows = read_metrics(job.run.folder / METRICS_NAME)
+        raise NotFiniteError(
+            f"The network's outputs are not finite after epoch {len(rows)}, though the loss in it was "
+            f"({rows[-1]['loss']:.4g}). Lower --learning-rate or give --clip-norm, and begin again with "
+            f"--overwrite."
         )
 
 

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 from keras import layers
 
 from kdant_tf.config import Execution, TrainConfig
-from kdant_tf.runs import Run, load_run
+from kdant_tf.runs import Run, load_run, read_metrics
+from kdant_tf.training.loop import NotFiniteError
 from kdant_tf.training.train import TrainResult, train
 from tf_records.errors import KdantError
 from tf_records.files import lock_folder
@@ -67,6 +69,18 @@ def test_a_teacher_that_is_no_run_is_refused_in_the_command_lines_words(record_f
         train(record_folder, tmp_path / "out", TrainConfig(**SETTINGS), teacher=tmp_path / "none")
     assert str(error.value) == str(expected.value)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("settings", [{"batch_size": 16}, {"batch_size": 12, "validation_fraction": 0.25}])
+def test_a_network_that_answers_nan_after_its_last_step_is_not_kept(record_folder, tmp_path, settings):
+    config = TrainConfig(**{**SETTINGS, "learning_rate": 1e30, **settings})
+    with pytest.raises(NotFiniteError, match=r"not finite after epoch 1, though the loss .*--overwrite"):
+        train(record_folder, tmp_path, config, execution=CPU)
+    assert not (tmp_path / "model.keras").exists()
+    (row,) = read_metrics(tmp_path / "metrics.csv")
+    assert np.isfinite(row["loss"])
+    assert np.isnan(row.get("validation_accuracy", np.nan))
+    assert not list((tmp_path / "best").glob("*"))
 
 
 @pytest.mark.parametrize(

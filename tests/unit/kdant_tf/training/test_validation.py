@@ -112,14 +112,27 @@ def test_two_networks_are_kept_and_the_better_one_wins(tmp_path):
         ([(0.5, 1.0), (0.6, 2.0)], 2),
         ([(0.6, 2.0), (0.6, 1.0)], 2),
         ([(0.6, 1.0), (0.6, 1.0)], 1),
+        ([(np.nan, np.nan)], None),
+        ([(np.nan, np.nan), (0.1, np.inf)], 2),
+        ([(0.2, 1.0), (np.nan, np.nan)], 1),
     ],
 )
-def test_ties_go_to_the_lower_loss_then_to_the_earlier(rows, best):
+def test_ties_go_to_the_lower_loss_then_to_the_earlier_and_nan_is_never_best(rows, best):
     table = [
         {"epoch": number + 1, "validation_accuracy": accuracy, "validation_loss": loss}
         for number, (accuracy, loss) in enumerate(rows)
     ]
     assert best_epoch(table) == best
+
+
+def test_nothing_is_kept_of_an_epoch_whose_validation_is_nan(tmp_path):
+    keeper = BestNetwork(tmp_path, lambda folder: (folder / "model.keras").write_text("x"))
+    keeper.on_train_begin()
+    keeper.on_epoch_end(0, {"validation_accuracy": np.nan, "validation_loss": np.nan})
+    assert not (tmp_path / "best").exists()
+    keeper.on_epoch_end(1, {"validation_accuracy": 0.1, "validation_loss": 9.0})
+    keeper.on_epoch_end(2, {"validation_accuracy": np.nan, "validation_loss": np.nan})
+    assert [path.name for path in (tmp_path / "best").iterdir()] == ["epoch-0002"]
 
 
 def test_what_cannot_be_validated_on_is_refused(record_folder, tmp_path):
