@@ -51,8 +51,6 @@ _DEPTH = 3
 _PACKAGES = ("tensorflow", "keras", "numpy", "av")
 _CHECKOUT = Path(__file__).resolve().parents[1]
 _GIT_SECONDS = 20
-# Within a .keras file.
-_WEIGHTS_NAME = "model.weights.h5"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,22 +266,6 @@ def _hash_weights(path: Path, mtime_ns: int, size: int) -> str:
 def manifest_sha256(records: str | RecordPath) -> str:
     """Identifies a record folder by its manifest's bytes."""
     return hashlib.sha256((record_path(records) / MANIFEST_NAME).read_bytes()).hexdigest()
-
-
-def weights_sha256(model: str | Path) -> str:
-    """Identifies a network that Keras saved by its weights, wherever the file lies, whenever it was written.
-
-    Raises:
-        RunError: it cannot be read.
-    """
-    digest = hashlib.sha256()
-    try:
-        with zipfile.ZipFile(model) as archive, archive.open(_WEIGHTS_NAME) as weights:
-            while block := weights.read(1 << 20):
-                digest.update(block)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise RunError(f"{model} cannot be read: {error}. Train the run again.") from error
-    return digest.hexdigest()
 
 
 def read_metrics(path: str | Path) -> list[dict[str, float]]:

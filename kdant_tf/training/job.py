@@ -26,6 +26,7 @@ from kdant_tf.runs import (
     Run,
     load_run,
     manifest_sha256,
+    weights_sha256,
 )
 from tf_records.errors import RecordError, RunError
 from tf_records.manifest import Manifest
@@ -128,6 +129,7 @@ def prepare_job(
         short_side=manifest.short_side,
         records_sha256=manifest_sha256(records.folder),
         teacher=None if teacher is None else str(teacher.folder),
+        teacher_sha256=None if teacher is None else weights_sha256(teacher.model_path),
         features=manifest.features,
         left_out=tuple(shard.file for shard in records.left_out),
         dataset=manifest.dataset,
@@ -223,7 +225,7 @@ def reduce_labels(labels: np.ndarray, kept: np.ndarray, fraction: float, seed: i
 
 
 def check_same_run(before: Run, now: Run) -> None:
-    """Lets a run be resumed only as it was begun, but for the number of epochs.
+    """Lets a run be resumed only as it was begun, but for the number of epochs and where its teacher lies.
 
     Raises:
         RunError: other settings, records or teacher (names each).
@@ -232,9 +234,13 @@ def check_same_run(before: Run, now: Run) -> None:
     settings = {
         name: (old["config"][name], new["config"][name]) for name in new["config"] if name != "epochs"
     }
-    same = ("role", "classes", "modality", "records_sha256", "left_out", "teacher")
+    same = ["role", "classes", "modality", "records_sha256", "left_out"]
+    if before.teacher_sha256 is None:
+        same.append("teacher")  # All that a run of an earlier version knows of it.
     fields = {name: (old[name], new[name]) for name in same}
     changed = [f"{name} {a!r} → {b!r}" for name, (a, b) in {**settings, **fields}.items() if a != b]
+    if before.teacher_sha256 not in (None, now.teacher_sha256):
+        changed.append(f"the weights of teacher {now.teacher}, which are not those it was begun with")
     if changed:
         raise RunError(
             f"Run {now.folder} was begun with other settings: {'; '.join(changed)}. Resume it as it was "

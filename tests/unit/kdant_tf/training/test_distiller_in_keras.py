@@ -1,6 +1,5 @@
 """Distiller in Keras' own compile, fit, evaluate, predict, save and load_model."""
 
-import doctest
 from pathlib import Path
 
 import keras
@@ -10,7 +9,6 @@ import tensorflow as tf
 from test_distiller import random_batch, tiny_network, weights_of
 
 from kdant_tf.models.i3d import build_i3d
-from kdant_tf.training import distiller as module
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.strategy import make_strategy
 from tf_records.records import Records
@@ -175,12 +173,3 @@ def test_networks_with_other_outputs_are_refused():
         Distiller(plain)
     with pytest.raises(ValueError, match=r"`teacher` should be a functional .* with a dict"):
         Distiller(tiny_network(1), plain)
-
-
-def test_the_example_in_its_docstring_runs():
-    runner = doctest.DocTestRunner()
-    (test,) = (
-        each for each in doctest.DocTestFinder(recurse=False).find(Distiller, globs=vars(module).copy())
-    )
-    assert len(test.examples) > 5
-    assert runner.run(test).failed == 0

@@ -1,12 +1,14 @@
 """What a training needs, prepared: the clips it reads, its networks' inputs, what a resumed run keeps."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
+import keras
 import pytest
 
 from kdant_tf.config import TrainConfig
-from kdant_tf.runs import load_run
+from kdant_tf.runs import load_run, weights_sha256
 from kdant_tf.training.job import Job, check_same_run, prepare_job, remove_run, resumable_run
 from tf_records.errors import KdantError, RunError
 from tf_records.records import Records
@@ -63,6 +65,29 @@ def test_a_run_is_resumed_as_it_was_begun_but_for_its_epochs(record_folder, tmp_
         check_same_run(begun, now)
     with pytest.raises(RunError, match=r"records_sha256 .* → 'other'"):
         check_same_run(begun, dataclasses.replace(begun, records_sha256="other"))
+
+
+def test_a_teacher_is_known_by_its_weights_wherever_it_lies(record_folder, finished_run, tmp_path):
+    begun = prepare(record_folder, tmp_path, finished_run).run
+    assert begun.teacher_sha256 == weights_sha256(finished_run / "model.keras")
+    moved = Path(shutil.copytree(finished_run, tmp_path / "moved"))
+    now = prepare(record_folder, tmp_path, moved).run
+    assert now.teacher == str(moved)
+    check_same_run(begun, now)
+    # Trained anew at the same path.
+    network = keras.saving.load_model(moved / "model.keras")
+    network.weights[0].assign_add(keras.ops.ones_like(network.weights[0]))
+    network.save(moved / "model.keras")
+    with pytest.raises(RunError, match=r"the weights of teacher .*moved, which are not those it"):
+        check_same_run(now, prepare(record_folder, tmp_path, moved).run)
+
+
+def test_a_teacher_of_an_earlier_versions_run_is_known_by_its_path(record_folder, finished_run, tmp_path):
+    now = prepare(record_folder, tmp_path, finished_run).run
+    begun = dataclasses.replace(now, teacher_sha256=None)
+    check_same_run(begun, now)
+    with pytest.raises(RunError, match=r"teacher 'elsewhere' → "):
+        check_same_run(dataclasses.replace(begun, teacher="elsewhere"), now)
 
 
 def test_a_run_begun_in_a_folder_is_found_there(record_folder, tmp_path):
