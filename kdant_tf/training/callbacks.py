@@ -259,12 +259,12 @@ class TensorBoardEvents(keras.callbacks.Callback):
 
     Args:
         folder: of the event files.
-        draw_heat_maps: gives a picture uint8 `(height, width, 3)`, or None for no pictures.
+        draw_heat_maps: gives a picture uint8 `(height, width, 3)`, or None; itself None for no pictures.
         every: epochs between two of them; the last epoch has one as well.
     """
 
     def __init__(
-        self, folder: Path, draw_heat_maps: Callable[[], np.ndarray] | None = None, every: int = 1
+        self, folder: Path, draw_heat_maps: Callable[[], np.ndarray | None] | None = None, every: int = 1
     ) -> None:
         super().__init__()
         self.folder = folder
@@ -283,8 +283,10 @@ class TensorBoardEvents(keras.callbacks.Callback):
         with self.writer.as_default(step=done):
             for name, value in (logs or {}).items():
                 tf.summary.scalar(name, value)
-            if self.draw_heat_maps is not None and (done % self.every == 0 or done == self.params["epochs"]):
-                tf.summary.image("heat_maps", self.draw_heat_maps()[None])
+            due = done % self.every == 0 or done == self.params["epochs"]
+            picture = self.draw_heat_maps() if self.draw_heat_maps is not None and due else None
+            if picture is not None:
+                tf.summary.image("heat_maps", picture[None])
         self.writer.flush()
 
     def on_train_end(self, logs: dict[str, float] | None = None) -> None:
@@ -320,11 +322,12 @@ def _read_events(path: Path) -> list[tf.compat.v1.Event]:
 
 def heat_map_drawer(
     job: Job, assembly: Assembly, data: ValidationData | None
-) -> Callable[[], np.ndarray] | None:
+) -> Callable[[], np.ndarray | None] | None:
     """Draws the network in training on the first sample of each of a few classes, and the teacher beside it.
 
     The samples are of `data`, or else of the training split, without augmentation; never of the test split
-    unless that is validated on. None where the networks have no map in space.
+    unless that is validated on. None where the networks have no map in space; what is drawn is None where a
+    map is not finite.
     """
     student, teacher = assembly.distiller.student, assembly.distiller.teacher
     if not all(_has_positions(network) for network in (student, teacher) if network is not None):
@@ -357,7 +360,15 @@ def heat_map_drawer(
             "teacher": (past, teacher),
             "teacher, future clip": (action, teacher),
         }
-    return lambda: heat_map_pixels(heat_map_rows(titles, first, columns))
+
+    def draw() -> np.ndarray | None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            rows = heat_map_rows(titles, first, columns)
+        magnitudes = [heat_map.magnitude for row in rows.values() for heat_map in row.values()]
+        finite = all(np.isfinite(each).all() for each in magnitudes if each is not None)
+        return heat_map_pixels(rows) if finite else None
+
+    return draw
 
 
 def _has_positions(network: keras.Model) -> bool:
