@@ -181,7 +181,7 @@ def anticipate(
     Raises:
         KdantError: `stride_s` is not above 0.
         VideoError: the source cannot be read, states no rate, or is shorter than a clip.
-        NotFiniteAnswerError: the model answers with what are no numbers; says when.
+        NotFiniteAnswerError: outputs of the model are infinite or not a number; says when.
     """
     if not stride_s > 0:
         raise KdantError(f"`stride_s` should be above 0. Received: {stride_s}.")

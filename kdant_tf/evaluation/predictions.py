@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shlex
 import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -254,7 +255,8 @@ def read_results(run: Run) -> dict[str, Any]:
 
 def evaluate_command(folder: Path, records: str = "…") -> str:
     """What to type where a run was not evaluated."""
-    return f"kdant evaluate {folder} --records {records}"
+    given = records if records == "…" else shlex.quote(records)
+    return f"kdant evaluate {shlex.quote(str(folder))} --records {given}"
 
 
 def _unreadable(run: Run, error: Exception) -> RunError:

@@ -334,12 +334,12 @@ def _check_parity(folder: Path, streams: Sequence[Stream], clips: Sequence[Trial
 
     Raises:
         RunError: they differ by more than TOLERANCE.
-        NotFiniteAnswerError: the run answers with what are no numbers.
+        NotFiniteAnswerError: outputs of the run are infinite or not a number.
     """
     signatures = load_signatures(folder)
     difference = 0.0
     answers = [_answer_of_run(streams, clip) for clip in clips]
-    check_finite(np.concatenate(answers), f"Of {source}, run {streams[0].run.folder}")
+    check_finite(np.concatenate(answers), f"The network of run {streams[0].run.folder}")
     for clip, expected in zip(clips, answers, strict=True):
         for name, inputs in clip.requests(streams).items():
             # max() would drop what is no number.

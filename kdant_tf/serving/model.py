@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from kdant_tf.evaluation.predictions import DIVERGED
 from kdant_tf.private_apis import freeze_function
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, flow_from, load_run
 from kdant_tf.serving import ENCODED, RAW
@@ -33,7 +34,7 @@ Infer = Callable[[np.ndarray], np.ndarray]
 
 
 class NotFiniteAnswerError(KdantError):
-    """A network that answers with what are no numbers."""
+    """A network whose outputs are infinite or not a number."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -113,7 +114,7 @@ class AnticipationModel:
 
         Raises:
             KdantError: clips of another shape or type.
-            NotFiniteAnswerError: a network whose weights are broken.
+            NotFiniteAnswerError: the network diverged in its training.
         """
         frames, channels = self.clip_frames, self.channels
         fits = clips.ndim == 5 and clips.shape[1::3] == (frames, channels) and clips.dtype == np.uint8
@@ -133,17 +134,17 @@ class AnticipationModel:
 
 
 def check_finite(probabilities: np.ndarray, name: str) -> None:
-    """Refuses probabilities, float32 `(B, classes)`, of which some are no numbers.
+    """Refuses probabilities, float32 `(B, classes)`, of which some are infinite or not a number.
 
     Raises:
-        NotFiniteAnswerError: says how many clips, and which.
+        NotFiniteAnswerError: says for how many clips, and the places of the first.
     """
     broken = np.flatnonzero(~np.isfinite(probabilities).all(axis=-1))
     if len(broken):
-        which = ", ".join(str(number) for number in broken[:5]) + (", …" if len(broken) > 5 else "")
+        first = ", ".join(str(number) for number in broken[:3]) + (" …" if len(broken) > 3 else "")
         raise NotFiniteAnswerError(
-            f"{name} answers {len(broken)} of {len(probabilities)} clips with NaN or infinity: clip {which}. "
-            f"Its weights are broken; train it again with a lower --learning-rate."
+            f"{name} gives outputs that are not finite for {len(broken)} of {len(probabilities)} clips: "
+            f"{first}. {DIVERGED}"
         )
 
 

@@ -12,7 +12,7 @@ from kdant_tf.evaluation.predictions import (
     read_config,
     read_evaluated,
 )
-from kdant_tf.runs import Run, flow_from
+from kdant_tf.runs import Run, flow_from, stale_results
 
 if TYPE_CHECKING:
     from kdant_tf.serving.signatures import Stream
@@ -109,9 +109,15 @@ def _data(runs: Sequence[Run]) -> str:
 
 
 def _evaluation(runs: Sequence[Run]) -> str:
-    found = [each for run in runs for each in read_evaluated(run, run.folder.resolve().name)]
+    found, stale = [], []
+    for run in runs:
+        earlier = stale_results(run.folder)
+        evaluated = read_evaluated(run, run.folder.resolve().name)
+        found += [each for each in evaluated if each.view not in earlier]
+        stale += [f"{run.folder.resolve().name}, {view}" for view in earlier]
     if not found:
-        return f"None was made. `{evaluate_command(runs[0].folder)}`"
+        made = f"Only of an earlier network ({'; '.join(stale)})" if stale else "None was made"
+        return f"{made}. `{evaluate_command(runs[0].folder)}`"
     columns = (
         *("run", "segment seen", "split", "samples", "windows"),
         *("top-1", "top-5", "mean class accuracy", "calibration error"),
@@ -120,6 +126,8 @@ def _evaluation(runs: Sequence[Run]) -> str:
         "Brackets hold 95 % intervals, bootstrapped over videos. Evaluation averages a sample's windows; "
         "the served model answers for one clip."
     )
+    if stale:
+        note += f" Left out, being of an earlier network: {'; '.join(stale)}."
     return _table(columns, [_evaluated(each) for each in found]) + f"\n\n{note}"
 
 

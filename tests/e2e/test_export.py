@@ -226,9 +226,7 @@ def test_a_network_that_answers_no_numbers_is_not_exported(tiny_run: Path, tmp_p
     network.layers[-1].bias.assign([0, float("nan"), 0, 0])
     network.save(run / "model.keras")
     message = refuse("export", run, "--out", tmp_path / "served")
-    assert re.search(
-        r"Of drawn clips, run .*run answers 2 of 2 clips with NaN or infinity: clip 0, 1\.", message
-    )
+    assert f"The network of run {run} gives outputs that are not finite for 2 of 2 clips: 0, 1." in message
     assert list((tmp_path / "served").iterdir()) == []
 
 

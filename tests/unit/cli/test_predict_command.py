@@ -150,7 +150,10 @@ def test_a_network_that_answers_no_numbers_is_named_and_nothing_is_printed_of_it
     model["model"] = dataclasses.replace(model["model"], infer=infer)
     result = run(video, "--json-lines", code=1)
     assert [json.loads(line)["time_s"] for line in result.stdout.splitlines()] == [0.1]
-    assert f"{video} at 0.37 s: constant answers 1 of 1 clips with NaN or infinity" in result.stderr
+    assert (
+        f"{video} at 0.37 s: constant gives outputs that are not finite for 1 of 1 clips: 0. Its"
+        in result.stderr
+    )
 
 
 def test_an_overlay_does_not_lie_in_its_source(tmp_path: Path) -> None:

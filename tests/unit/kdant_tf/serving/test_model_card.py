@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from kdant_tf.runs import Run, load_run
+from kdant_tf.runs import Run, load_run, weights_sha256
 from kdant_tf.serving.model_card import write_card
 from tf_records.errors import RunError
 from tf_records.schema import FlowInfo
@@ -100,3 +100,25 @@ def test_what_was_evaluated_is_a_table_and_cells_keep_their_bars(run: Run) -> No
     (run.folder / "evaluation.json").write_text("{")
     with pytest.raises(RunError, match=r"evaluation\.json cannot be read"):
         write_card([stream(run)], config_of(run))
+
+
+def test_results_of_an_earlier_network_are_named_and_not_shown(run: Run) -> None:
+    """As after a training that went on."""
+    current = {"top1": 0.5, "samples": 8, "split": "test", "weights_sha256": weights_sha256(run.model_path)}
+    earlier = {**current, "top1": 0.125, "weights_sha256": "0" * 64}
+    (run.folder / "evaluation.json").write_text(json.dumps({"observed": current, "future": earlier}))
+    card = write_card([stream(run)], config_of(run))
+    assert "50.0 %" in card
+    assert "12.5 %" not in card
+    assert "Left out, being of an earlier network: student, future." in card
+    (run.folder / "evaluation.json").write_text(json.dumps({"observed": earlier}))
+    card = write_card([stream(run)], config_of(run))
+    assert f"Only of an earlier network (student, observed). `kdant evaluate {run.folder}" in card
+    assert "12.5 %" not in card
+
+
+def test_what_to_type_can_be_pasted(run: Run) -> None:
+    """Where the folder's name has spaces, too."""
+    named = run.folder.rename(run.folder.parent / "my student")
+    card = write_card([stream(load_run(named))], config_of(run))
+    assert f"`kdant evaluate '{named}' --records …`" in card

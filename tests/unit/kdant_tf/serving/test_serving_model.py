@@ -135,9 +135,9 @@ def test_answers_that_are_no_numbers_are_counted(model: AnticipationModel) -> No
     answers[[1, 6], 2] = np.nan, np.inf
     broken = dataclasses.replace(model, name="student", infer=lambda clips: answers)
     with pytest.raises(
-        NotFiniteAnswerError, match=r"student answers 2 of 8 clips with NaN .*: clip 1, 6\. Its"
+        NotFiniteAnswerError, match=r"student gives outputs that are not finite for 2 of 8 clips: 1, 6. Its"
     ):
         broken.probabilities(np.zeros((8, 8, 32, 32, 3), np.uint8))
     answers[:] = np.nan
-    with pytest.raises(NotFiniteAnswerError, match=r"8 of 8 clips .*: clip 0, 1, 2, 3, 4, …\."):
+    with pytest.raises(NotFiniteAnswerError, match=r"8 of 8 clips: 0, 1, 2 …\."):
         broken.probabilities(np.zeros((8, 8, 32, 32, 3), np.uint8))
