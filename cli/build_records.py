@@ -22,6 +22,7 @@ from .command import (
     add_options,
     folder_options,
     json_option,
+    printable,
 )
 from .extract_features import say_if_random
 
@@ -237,7 +238,7 @@ def build_records(ctx: click.Context, /, **options: Any) -> None:
     faults = summary["skipped"][early:]
     _report_missing([*faults, *summary["skipped"][:early]], annotations.absent)
     for note in annotations.notes:
-        click.echo(note, err=True)
+        click.echo(printable(note), err=True)
     _print(summary, options["out"], options["as_json"])
     if options["strict"] and faults:
         click.echo(f"Error: {len(faults)} inputs were skipped, and --strict was given.", err=True)
@@ -331,7 +332,7 @@ def _read_source(options: dict[str, Any], protocol: Protocol, build_options: Bui
 def _report_overlaps(overlaps: tuple[str, ...], strict: bool) -> None:
     """On stderr, which stretches of video are in two splits, or the first of them."""
     for line in overlaps[:_LINES]:
-        click.echo(f"Warning: {line}.", err=True)
+        click.echo(f"Warning: {printable(line)}.", err=True)
     if len(overlaps) > _LINES:
         click.echo(f"… {len(overlaps)} stretches are in two splits in all.", err=True)
     if overlaps and strict:
@@ -344,12 +345,12 @@ def _report_overlaps(overlaps: tuple[str, ...], strict: bool) -> None:
 def _report_missing(skipped: list[dict[str, str]], absent: dict[str, list[str]]) -> None:
     """On stderr, what was skipped and what is absent, or the first of it."""
     for item in skipped[:_LINES]:
-        click.echo(f"Skipped {item['video']}: {item['reason']}", err=True)
+        click.echo(printable(f"Skipped {item['video']}: {item['reason']}"), err=True)
     if len(skipped) > _LINES:
         click.echo(f"… {len(skipped)} skipped in all.", err=True)
     for what, names in absent.items():
         if names:
-            click.echo(f"Absent {what}, {len(names)}: {_list_names(names)}", err=True)
+            click.echo(f"Absent {what}, {len(names)}: {printable(_list_names(names))}", err=True)
 
 
 def _list_names(names: list[str]) -> str:

@@ -31,6 +31,13 @@ Decorator = Callable[[Any], Any]
 # Heading of the options that have none of their own.
 _OPTIONS = "Options"
 _NON_BREAKING_HYPHEN = "\N{NON-BREAKING HYPHEN}"
+# C0 but for tab and line feed, delete, and C1: what a terminal may take for a command.
+_CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+
+def printable(text: str) -> str:
+    """Text of files and labels as a terminal may have it: control characters written out, as `\\x1b`."""
+    return text.translate(_CONTROL)
 
 
 class _HelpFormatter(click.HelpFormatter):
@@ -95,7 +102,7 @@ class KdantCommand(click.Command):
             message, cause = f"The system refused{where}: {error.strerror or error}.", error
         if verbose:
             raise cause
-        click.echo(f"Error: {message}", err=True)
+        click.echo(f"Error: {printable(message)}", err=True)
         raise click.exceptions.Exit(1)
 
 

@@ -14,6 +14,8 @@ from rich.text import Text
 
 from tf_records.files import json_text
 
+from .command import printable
+
 if TYPE_CHECKING:
     from tf_records.writer import ShardResult
 
@@ -39,7 +41,7 @@ def print_table(
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number < left else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+        table.add_row(*(Text(printable(str(cell))) for cell in row))
     _print_titled(title, table)
 
 
@@ -49,7 +51,7 @@ def print_fields(title: str, fields: Mapping[str, str]) -> None:
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in fields.items():
-        table.add_row(name, Text(value))
+        table.add_row(name, Text(printable(value)))
     _print_titled(title, table)
 
 
@@ -57,7 +59,7 @@ def _print_titled(title: str, table: Table) -> None:
     """The title stands above the table, not in it, where it would be wrapped to the table's width."""
     console = Console()
     if title:
-        console.print(Text(title, style="italic"))
+        console.print(Text(printable(title), style="italic"))
     console.print(table)
 
 

@@ -15,7 +15,7 @@ import click
 from tf_records.errors import KdantError
 from tf_records.flow import ALGORITHMS
 
-from .command import FOLDER, KdantCommand
+from .command import FOLDER, KdantCommand, printable
 from .output import percent, print_fields
 from .server import open_model, server_options
 
@@ -310,8 +310,8 @@ def _plain_printer(name: str) -> Printer:
 
     def print_line(anticipation: Anticipation, likeliest: Likeliest) -> None:
         for title in titles:
-            click.echo(title)
-        words = "  ".join(f"{each} {percent(value)}" for each, value in likeliest)
+            click.echo(printable(title))
+        words = "  ".join(f"{printable(each)} {percent(value)}" for each, value in likeliest)
         click.echo(f"{anticipation.time_s:9.2f} s  →{anticipation.expected_s:9.2f} s  {words or '-'}")
 
     return print_line
@@ -346,7 +346,7 @@ def _draw_table(name: str, rows: deque[tuple[Anticipation, Likeliest]]) -> Table
             full = round(_BAR * likeliest[0][1])
             words.append("█" * full + "░" * (_BAR - full), style="cyan")
         for class_name, value in likeliest:
-            words.append(f"  {class_name} {percent(value)}")
+            words.append(f"  {printable(class_name)} {percent(value)}")
         table.add_row(
             f"{anticipation.time_s:.2f} s",
             f"{anticipation.expected_s:.2f} s",

@@ -92,3 +92,11 @@ def test_a_folder_without_a_manifest_is_one_sentence(tmp_path: Path) -> None:
     result = run(tmp_path)
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.startswith(f"Error: Folder {tmp_path} has no manifest.json")
+
+
+def test_an_escape_sequence_in_a_class_does_not_reach_the_terminal(folder: Callable[..., Path]) -> None:
+    result = run(folder(("cl\x1b[31map", "w\x9bave")))
+    assert result.exit_code == 0
+    assert "cl\\x1b[31map" in result.stdout
+    assert "w\\x9bave" in result.stdout
+    assert not {"\x1b", "\x9b"} & set(result.stdout)

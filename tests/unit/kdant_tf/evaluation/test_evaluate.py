@@ -22,7 +22,7 @@ from kdant_tf.evaluation.evaluate import (
 )
 from kdant_tf.evaluation.metrics import bootstrap_interval, mean_class_accuracy
 from kdant_tf.evaluation.predictions import Predictions, load_predictions, save_predictions
-from kdant_tf.runs import load_run
+from kdant_tf.runs import load_run, weights_sha256
 from tf_records.errors import RecordError, RunError
 from tf_records.records import Records
 
@@ -181,7 +181,9 @@ def test_folders_and_opened_ones_give_the_same_and_are_kept(folder):
     kept = load_predictions(folder / "student" / "predictions.npz", "future/test")
     np.testing.assert_array_equal(kept.probabilities, by_text.predictions.probabilities)
     results = json.loads((folder / "student" / "evaluation.json").read_text())
-    assert results["future"] == {**json.loads(json.dumps(by_text.to_dict())), "windows": 5}
+    weights = weights_sha256(folder / "student" / "model.keras")
+    expected = {**json.loads(json.dumps(by_text.to_dict())), "windows": 5, "weights_sha256": weights}
+    assert results["future"] == expected
 
 
 def test_streams_are_given_by_their_folders_too(folder):
