@@ -27,7 +27,9 @@ RESULT = {
 def calls(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """What the training was called with, in place of training."""
     received: list[dict[str, Any]] = []
-    result = types.SimpleNamespace(**RESULT, validation_accuracy=None, to_dict=lambda: RESULT)
+    run = types.SimpleNamespace(folder=Path("out"))
+    facts = {**RESULT, "run": run, "validation_accuracy": None, "to_dict": lambda: RESULT}
+    result = types.SimpleNamespace(**facts)
 
     def train(records: Any, out: Path, config: TrainConfig, **rest: Any) -> Any:
         received.append({"records": records, "out": out, "config": config, **rest})
