@@ -25,7 +25,7 @@ from typing import Any
 
 from kdant_tf.config import DEFAULT_EXECUTION, TEACHER, Execution, TrainConfig, config_from_dict
 from kdant_tf.settings import settings_of
-from kdant_tf.version import __version__
+from kdant_tf.version import __version__, unreadable_advice
 from tf_records.errors import KdantError, RunError
 from tf_records.files import hash_file, json_text, write_text_atomically
 from tf_records.manifest import MANIFEST_NAME, Manifest
@@ -200,13 +200,22 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
     try:
         run = _run_from(path, json.loads((path / CONFIG_NAME).read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError, KdantError) as error:
-        raise RunError(f"{path / CONFIG_NAME} cannot be read: {error}. Train the run again.") from error
+        advice = unreadable_advice(_version_of(path / CONFIG_NAME), "Train the run again.")
+        raise RunError(f"{path / CONFIG_NAME} cannot be read: {str(error).rstrip('.')}. {advice}") from error
     if finished and not run.model_path.is_file():
         raise RunError(
             f"Run folder {path} has no {MODEL_NAME}: its training has not finished. "
             f"Finish it: add --resume to the command that began it."
         )
     return run
+
+
+def _version_of(path: Path) -> object:
+    """The kdant that wrote a config.json, None where it does not say."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["versions"]["kdant"]
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def _run_from(folder: Path, fields: dict[str, Any]) -> Run:

@@ -20,6 +20,7 @@ from kdant_tf.evaluation.predictions import DIVERGED
 from kdant_tf.private_apis import freeze_function
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, flow_from, load_run
 from kdant_tf.serving import ENCODED, RAW
+from kdant_tf.version import unreadable_advice
 from tf_records.errors import KdantError, RunError
 from tf_records.schema import CHANNELS, RGB, ClipSpec, FlowInfo
 
@@ -197,11 +198,14 @@ def read_export_config(version: str | Path) -> dict[str, Any]:
             f"SavedModel {version} has no {CONFIG_NAME}, which tells its classes and clips. Export it again: "
             f"kdant export RUN --out DIR."
         )
+    config: dict[str, Any] = {}
     try:
-        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(path.read_text(encoding="utf-8"))
         model_of_export(config, lambda clips: clips, str(version))
     except (ValueError, KeyError, TypeError, AttributeError, KdantError) as error:
-        raise RunError(f"{path} cannot be read: {error}. Export the run again.") from error
+        written_by = config.get("kdant") if isinstance(config, dict) else None
+        advice = unreadable_advice(written_by, "Export the run again.")
+        raise RunError(f"{path} cannot be read: {str(error).rstrip('.')}. {advice}") from error
     return config
 
 

@@ -68,6 +68,20 @@ def test_a_saved_run_is_loaded_as_it_was(run):
     assert load_run(str(run.folder)) == run
 
 
+def test_a_run_of_a_newer_kdant_is_not_to_be_trained_again(run):
+    fields = json.loads((run.folder / "config.json").read_text("utf-8"))
+    fields["versions"]["kdant"] = "99.0.dev1"
+    (run.folder / "config.json").write_text(json.dumps({**fields, "later": 1}))
+    with pytest.raises(
+        RunError, match=r"later'\. It was written by kdant 99\.0\.dev1, this is .*: update kdant\.$"
+    ):
+        load_run(run.folder)
+    fields["versions"]["kdant"] = "0.0.1"
+    (run.folder / "config.json").write_text(json.dumps({**fields, "later": 1}))
+    with pytest.raises(RunError, match=r"later'\. Train the run again\.$"):
+        load_run(run.folder)
+
+
 def test_config_json_names_the_versions(run):
     fields = json.loads((run.folder / "config.json").read_text("utf-8"))
     assert {"kdant", "python", "tensorflow", "keras", "numpy", "av"} <= set(fields["versions"])

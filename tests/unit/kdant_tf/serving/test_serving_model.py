@@ -15,6 +15,7 @@ from kdant_tf.runs import load_run
 from kdant_tf.serving import model as module
 from kdant_tf.serving.export import export_run
 from kdant_tf.serving.model import AnticipationModel, NotFiniteAnswerError, load_model, make_inputs
+from kdant_tf.version import __version__
 from tf_records.errors import KdantError, RunError
 from tf_records.schema import ClipSpec
 
@@ -102,6 +103,10 @@ def test_folders_that_hold_no_model(exported: Path, tiny_run: Path, tmp_path: Pa
     assert "cannot be loaded" in refuse(tmp_path)
     (tmp_path / "1" / "config.json").write_text('{"classes": 3}')
     assert "config.json cannot be read" in refuse(tmp_path)
+    config = json.loads((exported / "1" / "config.json").read_text())
+    later = {**config, "kdant": "99.1", "clip": {**config["clip"], "later": 1}}
+    (tmp_path / "1" / "config.json").write_text(json.dumps(later))
+    assert refuse(tmp_path).endswith(f"It was written by kdant 99.1, this is {__version__}: update kdant.")
     (tmp_path / "1" / "config.json").unlink()
     assert "has no config.json" in refuse(tmp_path)
     run = tmp_path / "run"
