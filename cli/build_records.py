@@ -305,8 +305,11 @@ def _build_options(options: dict[str, Any], protocol: Protocol) -> BuildOptions:
 
 
 def _read_source(options: dict[str, Any], protocol: Protocol, build_options: BuildOptions) -> Annotations:
+    from tf_records.files import check_apart
     from tf_records.sources.read import SourceOptions, read_annotations
 
+    if options["out"] is not None:
+        check_apart(options["out"], options["input_path"])
     same = (
         "source",
         "split",

@@ -341,7 +341,7 @@ def sweep(
         raise click.UsageError(
             f"--validation-fraction should lie between 0 and 1. Received: {validation_fraction}."
         )
-    sources, settings, run_options = plan_inputs(TABLE1_PRESETS, **options)
+    sources, settings, run_options = plan_inputs(TABLE1_PRESETS, out, **options)
     grid = make_grid(feature_losses, weights, alphas)
     study = plan_sweep(sources, settings, grid, validation_fraction)
 
@@ -371,7 +371,7 @@ def run_table(
         presets: stream → the study's own preset.
         out, row_names, as_json, options: as on the command line.
     """
-    sources, settings, run_options = plan_inputs(presets, **options)
+    sources, settings, run_options = plan_inputs(presets, out, **options)
     study = plan(sources, settings, row_names)
 
     def conclude(description: dict[str, Any]) -> Sequence[Path]:
@@ -388,6 +388,7 @@ def run_table(
 
 def plan_inputs(
     presets: Mapping[str, str],
+    out: Path,
     *,
     records: Sequence[RecordPath],
     flow_records: Sequence[RecordPath],
@@ -404,12 +405,15 @@ def plan_inputs(
 
     Args:
         presets: stream → the study's own preset.
+        out: folder of the study, which should lie apart from the records.
         records, flow_records, seeds, splits, streams, preset, scale, config_file, label_fraction: as on the
             command line.
         run_options: returned as they are.
     """
     from kdant_tf.studies.study_plan import StudySettings, read_sources
+    from tf_records.files import check_apart
 
+    check_apart(out, *records, *flow_records)
     sources = read_sources(records, flow_records, seeds=seeds, splits=splits, streams=streams.split(","))
     settings = StudySettings(
         preset=preset, presets=presets, scale=scale, file=config_file, label_fraction=label_fraction

@@ -118,6 +118,12 @@ def load_keras_weights(model: keras.Model, path: str | os.PathLike[str]) -> bool
     return assign_weights(_by_path(model), arrays, path)
 
 
+def weights_paths(init: str | None) -> tuple[Path, ...]:
+    """Where the first weights lie on this machine; nowhere for "random", "kinetics", "imagenet" and None."""
+    paths = () if init is None else (Path(init), Path(f"{init}.index"))
+    return tuple(path for path in paths if path.exists())
+
+
 def fetch_kinetics_checkpoint(modality: str) -> str:
     """Prefix of DeepMind's checkpoint in the Keras cache, downloaded on first use.
 

@@ -25,6 +25,7 @@ from kdant_tf.report.tables import (
 from kdant_tf.runs import Run
 from kdant_tf.version import __version__
 from tf_records.errors import KdantError
+from tf_records.files import check_apart
 from tf_records.remote_path import RecordPath, record_path
 
 _LEAD = (
@@ -63,6 +64,7 @@ def write_report(
     """
     path = Path(out)
     _check_out(path, overwrite=overwrite)
+    check_apart(path, *map(Path, folders), *map(record_path, records))
     reported = load_reported_runs([Path(folder) for folder in folders])
     page = compose(reported, [record_path(folder) for folder in records])
     return write_page(page, path), page.clips

@@ -7,15 +7,16 @@ from contextlib import contextmanager
 import tensorflow as tf
 
 from kdant_tf.models.i3d_stem import ENDPOINT, Stem, load_stem
+from kdant_tf.models.weights import weights_paths
 from kdant_tf.runs import manifest_sha256
 from kdant_tf.training.strategy import make_strategy
 from tf_records.errors import KdantError, RecordError
 from tf_records.features import finished_features, write_clip_features
-from tf_records.files import claim_folder, lock_folder, remove_folder
+from tf_records.files import check_apart, claim_folder, lock_folder, remove_folder
 from tf_records.manifest import MANIFEST_NAME, Manifest
 from tf_records.plan import BuildOptions
 from tf_records.records import Records
-from tf_records.remote_path import RecordPath, RemotePath, record_path
+from tf_records.remote_path import RecordPath, record_path
 from tf_records.schema import FRAMES_FOLDER, PER_CLIP, ClipSpec, FeatureInfo
 from tf_records.sources.sample import Annotations
 from tf_records.writer import ShardResult, ShardWriter, build_records, finished_manifest, remove_records
@@ -66,10 +67,7 @@ def extract_features(
             f"{opened.folder} keeps frames for several anticipation times, features are of one. Build "
             f"records without --longest-anticipation-s."
         )
-    if _lies_in(opened.folder, out):
-        raise RecordError(
-            f"Features in {out} could replace the frames in {opened.folder}. Give another --out."
-        )
+    check_apart(out, opened.folder, *weights_paths(init))
     device = _choose_device(devices)
     stem = _load_stem(init, device, opened.modality, manifest.clip)
     with _claimed(out, resume=resume, overwrite=overwrite):
@@ -107,6 +105,7 @@ def build_features(
         KdantError: see both.
     """
     out, device = record_path(out), _choose_device(devices)
+    check_apart(out, *weights_paths(init))
     stem = _load_stem(init, device, options.modality, options.clip)
     with _claimed(out, resume=resume, overwrite=overwrite):
         frames = out / FRAMES_FOLDER
@@ -197,10 +196,3 @@ def _describe(stem: Stem, *, windows: int, crop: int | None, records_sha256: str
 def _choose_device(devices: str) -> str:
     """Name of the first device of `--devices`."""
     return str(make_strategy(devices).extended.worker_devices[0])
-
-
-def _lies_in(path: RecordPath, folder: RecordPath) -> bool:
-    """Whether `path` is `folder` or lies below it."""
-    if isinstance(path, RemotePath) or isinstance(folder, RemotePath):
-        return f"{path}/".startswith(f"{folder}/")
-    return path.resolve().is_relative_to(folder.resolve())

@@ -16,6 +16,7 @@ import tensorflow as tf
 
 from kdant_tf.config import DEFAULT_EXECUTION, Execution, TrainConfig
 from kdant_tf.models.networks import FLOAT32, LOGITS, set_precision
+from kdant_tf.models.weights import weights_paths
 from kdant_tf.runs import (
     CHECKPOINTS_NAME,
     METRICS_NAME,
@@ -52,10 +53,11 @@ from kdant_tf.training.strategy import (
     worker_number,
 )
 from kdant_tf.training.teacher_cache import TeacherCache, check_views_are_fixed
-from tf_records.errors import KdantError
-from tf_records.files import claim_folder, lock_folder, remove_folder
+from tf_records.errors import KdantError, RunError
+from tf_records.files import check_apart, claim_folder, lock_folder, remove_folder
 from tf_records.reader import clips_in_order, training_batches
 from tf_records.records import Records
+from tf_records.remote_path import record_path
 
 # What the chief tells the other workers where there is no checkpoint to go on from.
 _NO_STEP = -1
@@ -98,6 +100,10 @@ def train(
     """
     if execution.deterministic:
         tf.config.experimental.enable_op_determinism()
+    if teacher is not None and not isinstance(teacher, Run):
+        teacher = load_run(teacher)
+    inputs = () if teacher is None else (teacher.folder,)
+    check_apart(Path(out), record_path(records), *inputs, *weights_paths(config.init))
     # The first thing of all: several workers have to find each other before TensorFlow runs anything.
     strategy = make_strategy(execution.devices, execution.strategy)
     with naming_lost_workers(strategy):
@@ -109,8 +115,6 @@ def train(
         )
         if opened.left_out:
             report(_describe_left_out(opened))
-        if teacher is not None and not isinstance(teacher, Run):
-            teacher = load_run(teacher)
         job = prepare_job(opened, Path(out), config, teacher, execution)
         _check_devices(job, strategy)
         with _claim_run(job.run, strategy, resume=resume, overwrite=overwrite, report=report) as saved:
@@ -376,7 +380,19 @@ def _find_own_checkpoint(run: Run, report: Callable[[str], None]) -> SavedCheckp
     if before is None:
         return None
     check_same_run(before, run)
-    return find_checkpoint(run.folder / CHECKPOINTS_NAME, report)
+    saved = find_checkpoint(run.folder / CHECKPOINTS_NAME, report)
+    if saved is None and run.model_path.is_file():
+        raise RunError(
+            f"Run {run.folder} has a trained network, but no checkpoint to go on from. Nothing was changed. "
+            f"Use the network as it is, or train anew with --overwrite or another --out."
+        )
+    done = 0 if saved is None else saved.state["position"]["epoch"]
+    if done > run.config.epochs:
+        raise RunError(
+            f"Run {run.folder} has {done} epochs already, more than --epochs {run.config.epochs}. Nothing "
+            f"was changed. Resume it with --epochs {done} or more, or give another --out."
+        )
+    return saved
 
 
 def _describe_settings(run: Run) -> dict[str, str]:

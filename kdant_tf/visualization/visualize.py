@@ -31,7 +31,7 @@ from kdant_tf.visualization.run_view import (
 )
 from kdant_tf.visualization.style import describe_prediction, unique_names
 from tf_records.errors import RunError
-from tf_records.files import claim_folder
+from tf_records.files import check_apart, claim_folder
 from tf_records.records import Records
 from tf_records.schema import FUTURE, OBSERVED
 
@@ -124,6 +124,7 @@ def visualize(
     views = _view_runs(runs, records, options.split, networks or {}, on_batch)
     pictures = _Pictures(views, Path(out), options)
     pictures.check_ids()
+    check_apart(Path(out), pictures.records.folder, *(view.run.folder for view in views))
     claim_folder(Path(out), overwrite=overwrite, resumable=False)
     drawn: list[DrawnPicture] = []
     omitted: list[OmittedPicture] = []

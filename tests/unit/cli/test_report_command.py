@@ -46,7 +46,7 @@ def test_what_a_user_can_mend_is_one_line(evaluated, tmp_path):
         ((evaluated, "--out", tmp_path / "there.html"), "add --overwrite"),
         ((tmp_path / "none", "--out", tmp_path / "report.html"), "does not exist"),
         ((evaluated, evaluated, "--out", tmp_path / "report.html"), "should be given once"),
-        ((evaluated, "--records", tmp_path, "--out", tmp_path / "report.html"), "manifest.json"),
+        ((evaluated, "--records", evaluated, "--out", tmp_path / "report.html"), "manifest.json"),
     ):
         result = run(*args)
         assert (result.exit_code, result.stdout) == (1, ""), result.output

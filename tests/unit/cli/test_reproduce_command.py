@@ -126,6 +126,8 @@ def test_wishes_that_cannot_be_met_are_refused_before_anything_is_made(
         (("--records", record_folder, "--splits", "3"), "no records of split 3"),
     ):
         assert message in refuse(*command, *options)
+    inside = ("table1", "--records", record_folder, "--out", record_folder / "study")
+    assert "should lie apart" in refuse(*inside)
     missing = ("table1", "--records", record_folder, "--out", tmp_path / "none")
     assert "does not exist" in refuse(*missing, "--summarize")
     assert not list(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """`train` from Python: what it takes, what it gives, and what it refuses before it builds a network."""
 
 import json
+import shutil
 from pathlib import Path
 
 import keras
@@ -107,3 +108,45 @@ def test_two_trainings_in_one_folder_are_refused(record_folder, tmp_path: Path):
     config = TrainConfig(crop=32, width=0.0625, batch_size=8, epochs=1)
     with lock_folder(tmp_path, "training"), pytest.raises(KdantError, match="Another training is writing"):
         train(record_folder, tmp_path, config, execution=CPU, resume=True)
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("place", [".", "student", ".."])
+def test_an_output_that_might_replace_an_input_is_refused(record_folder, teacher, place):
+    """The teacher's own folder, one in it and the one that it lies in, whatever was given beside."""
+    folder = teacher.run.folder
+    before = contents(folder)
+    config = TrainConfig(**SETTINGS)
+    with pytest.raises(KdantError, match=r"and input .*teacher should lie apart"):
+        train(record_folder, folder / place, config, teacher=folder, execution=CPU, overwrite=True)
+    if place != "student":
+        again = TrainConfig(**SETTINGS, init=str(folder / "model.keras"))
+        with pytest.raises(KdantError, match=r"and input .*model\.keras should lie apart"):
+            train(record_folder, folder / place, again, execution=CPU, overwrite=True)
+    with pytest.raises(KdantError, match=r"and input .*records should lie apart"):
+        train(record_folder, record_folder / "run", config, execution=CPU)
+    assert contents(folder) == before
+
+
+def test_fewer_epochs_than_a_run_has_are_refused(record_folder, teacher, tmp_path):
+    folder = Path(shutil.copytree(teacher.run.folder, tmp_path / "run"))
+    settings = {**SETTINGS, "validation_fraction": 0.25}
+    two = train(record_folder, folder, TrainConfig(**{**settings, "epochs": 2}), execution=CPU, resume=True)
+    assert two.epochs == 2
+    before = contents(folder)
+    with pytest.raises(KdantError, match=r"has 2 epochs already, more than --epochs 1\. Nothing was changed"):
+        train(record_folder, folder, TrainConfig(**settings), execution=CPU, resume=True)
+    assert contents(folder) == before
+
+
+def test_a_finished_run_without_checkpoints_is_not_begun_anew(record_folder, teacher, tmp_path):
+    folder = Path(shutil.copytree(teacher.run.folder, tmp_path / "run"))
+    shutil.rmtree(folder / "checkpoints")
+    before = contents(folder)
+    config = TrainConfig(**SETTINGS, validation_fraction=0.25)
+    with pytest.raises(KdantError, match=r"has a trained network, but no checkpoint to go on from"):
+        train(record_folder, folder, config, execution=CPU, resume=True)
+    assert contents(folder) == before
