@@ -1,8 +1,11 @@
 """kdant evaluate"""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +21,10 @@ from .command import (
     records_option,
     weights_option,
 )
+
+if TYPE_CHECKING:
+    from kdant_tf.evaluation.evaluate import Evaluation
+    from kdant_tf.evaluation.metrics import CurvePoint, Interval
 
 
 def _parse_share(part: str) -> float:
@@ -66,6 +73,11 @@ def _parse_share(part: str) -> float:
     is_flag=True,
     help="Also draw confusion matrix, accuracy of each class and reliability, into RUN/pictures.",
 )
+@click.option(
+    "--insist",
+    is_flag=True,
+    help="Take records of another offset, frame rate or flow than those of the training; the result says so.",
+)
 @click.option("--per-class", is_flag=True, help="Print each class's accuracy too.")
 @json_option
 def evaluate(
@@ -78,6 +90,7 @@ def evaluate(
     shares: tuple[float, ...],
     taus_s: tuple[float, ...],
     pictures: bool,
+    insist: bool,
     per_class: bool,
     as_json: bool,
 ) -> None:
@@ -99,34 +112,33 @@ def evaluate(
     from kdant_tf.evaluation import evaluate as evaluation
     from tf_records.records import Records
 
-    from .output import CountProgress, percent
+    from .output import CountProgress
 
     opened = Records.open(records, split=split)
     with CountProgress("evaluating windows", None) as progress:
-        same: dict[str, Any] = {"split": split, "on_batch": progress.advance}
+        options: dict[str, Any] = {"split": split, "insist": insist, "on_batch": progress.advance}
         if shares:
-            curve = evaluation.evaluate_observed_shares(runs[0], opened, shares, **same)
+            curve = evaluation.evaluate_observed_shares(runs[0], opened, shares, **options)
         elif taus_s:
-            curve = evaluation.evaluate_anticipation_times(runs[0], opened, taus_s, **same)
+            curve = evaluation.evaluate_anticipation_times(runs[0], opened, taus_s, **options)
         elif others:
             weights = fusion_weights or (1.0,) * len(runs)
-            result = evaluation.evaluate_streams(runs, opened, weights=weights, view=view, **same)
+            result = evaluation.evaluate_streams(runs, opened, weights=weights, view=view, **options)
         else:
-            result = evaluation.evaluate_run(runs[0], opened, view=view, **same)
+            result = evaluation.evaluate_run(runs[0], opened, view=view, **options)
+    if shares or taus_s:
+        where = "the first part of each video" if shares else "clips that end before the actions"
+        title = f"{run} on {where} of {records} ({split})"
+        differences = runs[0].differences(opened.manifest, offset=False)
+        _print_curve(title, "share" if shares else "tau", curve, differences, as_json)
+        return
     if pictures:
         from kdant_tf.visualization.visualize import draw_evaluation
 
         draw_evaluation(runs[0], opened, split)
-    if shares:
-        title = f"{run} on the first part of each video of {records} ({split})"
-        _print_curve(title, "share", [percent(point.x) for point in curve], curve, as_json)
-    elif taus_s:
-        title = f"{run} on clips that end before the actions of {records} ({split})"
-        _print_curve(title, "tau", [f"{point.x:g} s" for point in curve], curve, as_json)
-    else:
-        names = " + ".join(str(each.folder) for each in runs)
-        title = f"{names} on the {result.view} segments of {records} ({split})"
-        _print_evaluation(title, result, per_class, as_json)
+    names = " + ".join(str(each.folder) for each in runs)
+    title = f"{names} on the {result.view} segments of {records} ({split})"
+    _print_evaluation(title, result, per_class, as_json)
 
 
 def _check_usage(shares: bool, taus: bool, *, other: bool, pictures: bool) -> None:
@@ -136,7 +148,7 @@ def _check_usage(shares: bool, taus: bool, *, other: bool, pictures: bool) -> No
         raise click.UsageError("--pictures goes with none of --observe, --tau, --with and --view.")
 
 
-def _print_evaluation(title: str, result: Any, per_class: bool, as_json: bool) -> None:
+def _print_evaluation(title: str, result: Evaluation, per_class: bool, as_json: bool) -> None:
     """An Evaluation on stdout."""
     from .output import percent, print_fields, print_json, print_table
 
@@ -156,6 +168,7 @@ def _print_evaluation(title: str, result: Any, per_class: bool, as_json: bool) -
             "calibration error": percent(result.expected_calibration_error),
             "samples": f"{result.samples} in {result.videos} videos",
             "chance": percent(1 / len(result.classes)),
+            **({"not as trained": "; ".join(result.differences)} if result.differences else {}),
         },
     )
     if per_class:
@@ -166,21 +179,29 @@ def _print_evaluation(title: str, result: Any, per_class: bool, as_json: bool) -
         print_table("", ("class", "samples", "top-1"), rows)
 
 
-def _print_curve(title: str, name: str, places: list[str], curve: Any, as_json: bool) -> None:
-    """CurvePoints on stdout."""
-    from .output import print_json, print_table
+def _print_curve(
+    title: str, name: str, curve: Sequence[CurvePoint], differences: Sequence[str], as_json: bool
+) -> None:
+    """Points of a curve on stdout, and in what the records differ from those of the training."""
+    from .output import percent, print_json, print_table
 
     if as_json:
         points = [
             {name: point.x, "top1": point.top1.value, "top1_interval": [point.top1.low, point.top1.high]}
             for point in curve
         ]
-        print_json({name: points})
+        print_json({name: points, **({"differences": list(differences)} if differences else {})})
         return
-    print_table(title, (name, "top-1"), zip(places, (_with_interval(p.top1) for p in curve), strict=True))
+    if differences:
+        title = f"{title}; not the records it was trained on: {'; '.join(differences)}"
+    rows = [
+        (percent(point.x) if name == "share" else f"{point.x:g} s", _with_interval(point.top1))
+        for point in curve
+    ]
+    print_table(title, (name, "top-1"), rows)
 
 
-def _with_interval(interval: Any) -> str:
+def _with_interval(interval: Interval) -> str:
     from .output import percent
 
     return f"{percent(interval.value)}  ({100 * interval.low:.1f} to {100 * interval.high:.1f} %)"

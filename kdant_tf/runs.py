@@ -119,8 +119,33 @@ class Run:
         """Writes config.json."""
         write_text_atomically(self.folder / CONFIG_NAME, self.to_json())
 
-    def check_records(self, manifest: Manifest, folder: RecordPath) -> None:
+    def differences(self, manifest: Manifest, *, offset: bool = True) -> tuple[str, ...]:
+        """In what records differ from those of the training so that accuracies do not compare, in words.
+
+        What is not known of the run or of the records is passed over.
+
+        Args:
+            manifest: of the records.
+            offset: compare the offsets too, where the run anticipates.
+        """
+        found = []
+        own, given = (
+            clip.distance if manifest.fps is None else clip.offset_at(manifest.fps)
+            for clip in (self.clip, manifest.clip)
+        )
+        if offset and self.anticipates and own != given:
+            found.append(f"their clips have {manifest.clip.distance}, the run's {self.clip.distance}")
+        if self.fps is not None and manifest.fps is not None and self.fps != manifest.fps:
+            found.append(f"they have {manifest.fps:g} frames per second, the run's {self.fps:g}")
+        if self.flow is not None and manifest.flow is not None and not self.flow.fits(manifest.flow):
+            found.append(f"they have flow of {manifest.flow}, the run's {self.flow}")
+        return tuple(found)
+
+    def check_records(self, manifest: Manifest, folder: RecordPath, *, insist: bool = False) -> None:
         """Refuses records that this run's network cannot be used on, or not with comparable numbers.
+
+        Args:
+            insist: take flow of another algorithm or bound.
 
         Raises:
             RunError: other classes, clip length, modality or frame size, flow of another algorithm or
@@ -146,7 +171,8 @@ class Run:
                     f"Run {self.folder} wants {what.format(own)}, records {folder} have "
                     f"{what.format(other)}. Build records that fit."
                 )
-        self._check_flow(manifest.flow, folder)
+        if not insist:
+            self._check_flow(manifest.flow, folder)
         self._check_features(manifest.features, folder)
 
     def _check_flow(self, given: FlowInfo | None, folder: RecordPath) -> None:

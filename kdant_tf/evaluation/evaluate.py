@@ -21,7 +21,7 @@ from kdant_tf.evaluation.metrics import (
 )
 from kdant_tf.evaluation.predictions import Predictions, fuse, save_predictions
 from kdant_tf.models.networks import load_network
-from kdant_tf.runs import PREDICTIONS_NAME, Run, load_run, record_evaluation
+from kdant_tf.runs import PREDICTIONS_NAME, Run, load_run, manifest_sha256, record_evaluation, weights_sha256
 from tf_records.errors import RunError
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records, iterate_batches
@@ -59,6 +59,7 @@ class Evaluation:
         samples, videos: how many.
         per_class: of every class, in index order.
         predictions: probabilities of each sample, from which all of these follow.
+        differences: in what the records differ from those of the training, where that was insisted on.
     """
 
     view: str
@@ -74,6 +75,7 @@ class Evaluation:
     videos: int
     per_class: tuple[ClassAccuracy, ...]
     predictions: Predictions = dataclasses.field(repr=False, compare=False)
+    differences: tuple[str, ...] = ()
 
     @property
     def top1(self) -> float:
@@ -119,7 +121,9 @@ class Evaluation:
                 fields[name] = [value.low, value.high]
             elif name == "per_class":
                 fields[name] = [dataclasses.asdict(entry) for entry in value]
-            elif name != "predictions":
+            elif name == "differences" and value:
+                fields[name] = list(value)
+            elif name not in ("predictions", "differences"):
                 fields[name] = value
         return {**fields, **self._confusion_fields(), "classes": list(self.classes)}
 
@@ -146,6 +150,7 @@ def evaluate_run(
     view: str | None = None,
     split: str = "test",
     network: keras.Model | None = None,
+    insist: bool = False,
     on_batch: OnBatch = lambda clips: None,
 ) -> Evaluation:
     """Evaluates a run on a split and keeps result and predictions in the run folder.
@@ -157,6 +162,8 @@ def evaluate_run(
             Table 1's anticipation half.
         split: "test" or "val".
         network: the run's, where it is loaded already.
+        insist: take records of another offset, frame rate or flow than the run was trained on; the result
+            has the `differences`.
         on_batch: called after each batch with its number of clips.
 
     Returns:
@@ -174,11 +181,14 @@ def evaluate_run(
     """
     (run,), records = read_inputs([run], records, split)
     view = default_view(run) if view is None else _check_view(view)
-    predictions = predict_run(run, records, view=view, split=split, network=network, on_batch=on_batch)
-    result = _summarize(run, records, predictions, view, split)
+    differences = _check_fit([run], records, insist=insist, offset=view == OBSERVED)
+    predictions = predict_run(
+        run, records, view=view, split=split, network=network, insist=insist, on_batch=on_batch
+    )
+    result = dataclasses.replace(_summarize(run, records, predictions, view, split), differences=differences)
     confusion = result.confusion if len(result.classes) > DENSE_CLASSES else None
     save_predictions(run.folder / PREDICTIONS_NAME, f"{view}/{split}", predictions, confusion)
-    record_evaluation(run, view, {**result.to_dict(), "windows": run.config.windows})
+    record_evaluation(run, view, {**result.to_dict(), "windows": run.config.windows, **_digests(predictions)})
     return result
 
 
@@ -189,6 +199,7 @@ def evaluate_streams(
     weights: Sequence[float],
     view: str | None = None,
     split: str = "test",
+    insist: bool = False,
     on_batch: OnBatch = lambda clips: None,
 ) -> Evaluation:
     """Evaluates the sum of several runs' logits, such as RGB and Flow (Table 1, column "Both").
@@ -198,7 +209,7 @@ def evaluate_streams(
     Args:
         runs: finished, of one view; each reads the records in its own modality.
         weights: of the runs' logits, see `fuse`.
-        records, view, split, on_batch: see `evaluate_run`.
+        records, view, split, insist, on_batch: see `evaluate_run`.
 
     Raises:
         RunError: records that do not fit a run, or runs with other samples or classes.
@@ -206,11 +217,14 @@ def evaluate_streams(
     opened, records = read_inputs(runs, records, split)
     first = opened[0]
     view = default_view(first) if view is None else _check_view(view)
-    streams = [predict_run(run, records, view=view, split=split, on_batch=on_batch) for run in opened]
+    differences = _check_fit(opened, records, insist=insist, offset=view == OBSERVED)
+    streams = [
+        predict_run(run, records, view=view, split=split, insist=insist, on_batch=on_batch) for run in opened
+    ]
     fused = fuse(streams, weights)
-    result = _summarize(first, records, fused, view, split)
+    result = dataclasses.replace(_summarize(first, records, fused, view, split), differences=differences)
     fusion = {"runs": [str(run.folder) for run in opened], "weights": list(weights)}
-    record_evaluation(first, f"{view}, fused", {**result.to_dict(), "fusion": fusion})
+    record_evaluation(first, f"{view}, fused", {**result.to_dict(), "fusion": fusion, **_digests(fused)})
     return result
 
 
@@ -221,12 +235,13 @@ def evaluate_observed_shares(
     *,
     split: str = "test",
     network: keras.Model | None = None,
+    insist: bool = False,
     on_batch: OnBatch = lambda clips: None,
 ) -> list[CurvePoint]:
     """Accuracy against the share of the video that the network sees, for teachers and students alike.
 
     Args:
-        run, records, split, network, on_batch: see `evaluate_run`.
+        run, records, split, network, insist, on_batch: see `evaluate_run`.
         shares: in (0, 1]; of a video's frames, rounded up.
 
     Raises:
@@ -238,14 +253,22 @@ def evaluate_observed_shares(
             f"Accuracy against the observed share needs records whose test samples are whole videos, as "
             f"JHMDB's are. {records.folder} is of {records.manifest.dataset}."
         )
+    differences = _check_fit([run], records, insist=insist, offset=False)
     network = load_network(run) if network is None else network
     predictions = {
         share: predict_run(
-            run, records, view=FUTURE, split=split, network=network, share=share, on_batch=on_batch
+            run,
+            records,
+            view=FUTURE,
+            split=split,
+            network=network,
+            share=share,
+            insist=insist,
+            on_batch=on_batch,
         )
         for share in shares
     }
-    return _keep_curve(run, "share", split, predictions)
+    return _keep_curve(run, "share", split, predictions, differences)
 
 
 def evaluate_anticipation_times(
@@ -255,6 +278,7 @@ def evaluate_anticipation_times(
     *,
     split: str = "test",
     network: keras.Model | None = None,
+    insist: bool = False,
     on_batch: OnBatch = lambda clips: None,
 ) -> list[CurvePoint]:
     """Accuracy against the time from the end of the observed clip to the start of the action.
@@ -262,7 +286,7 @@ def evaluate_anticipation_times(
     Where a video begins too late for a time, its first clip is evaluated.
 
     Args:
-        run, records, split, network, on_batch: see `evaluate_run`.
+        run, records, split, network, insist, on_batch: see `evaluate_run`.
         taus_s: seconds, at least 0.
 
     Raises:
@@ -276,18 +300,30 @@ def evaluate_anticipation_times(
             f"{'the clips of one time' if longest_s is None else f'{longest_s:g} s before each action'}. "
             f"Build them with --longest-anticipation-s {max(taus_s):g}."
         )
+    differences = _check_fit([run], records, insist=insist, offset=False)
     network = load_network(run) if network is None else network
     predictions = {
         tau_s: predict_run(
-            run, records, view=OBSERVED, split=split, network=network, tau_s=tau_s, on_batch=on_batch
+            run,
+            records,
+            view=OBSERVED,
+            split=split,
+            network=network,
+            tau_s=tau_s,
+            insist=insist,
+            on_batch=on_batch,
         )
         for tau_s in taus_s
     }
-    return _keep_curve(run, "tau", split, predictions)
+    return _keep_curve(run, "tau", split, predictions, differences)
 
 
 def _keep_curve(
-    run: Run, name: str, split: str, predictions_at: Mapping[float, Predictions]
+    run: Run,
+    name: str,
+    split: str,
+    predictions_at: Mapping[float, Predictions],
+    differences: Sequence[str],
 ) -> list[CurvePoint]:
     """Keeps predictions under `NAME X/SPLIT`, and the accuracies under `NAME` in evaluation.json."""
     points = []
@@ -295,8 +331,17 @@ def _keep_curve(
         save_predictions(run.folder / PREDICTIONS_NAME, f"{name} {x:g}/{split}", predictions)
         points.append(CurvePoint(x=x, top1=mean_interval(predictions.correct(), predictions.videos)))
     curve = [{name: point.x, **dataclasses.asdict(point.top1)} for point in points]
-    record_evaluation(run, name, {"split": split, "top1": curve})
+    differing = {"differences": list(differences)} if differences else {}
+    record_evaluation(run, name, {"split": split, "top1": curve, **differing, **_digests(predictions)})
     return points
+
+
+def _digests(predictions: Predictions) -> dict[str, str]:
+    """What evaluation.json says of where a result comes from."""
+    return {
+        "weights_sha256": predictions.weights_sha256,
+        "records_sha256": predictions.records_sha256,
+    }
 
 
 def read_inputs(
@@ -315,6 +360,27 @@ def _check_view(view: str) -> str:
     return view
 
 
+def _check_fit(
+    runs: Sequence[Run], records: Records, *, insist: bool, offset: bool = True
+) -> tuple[str, ...]:
+    """In what records differ from those of the runs' training; refused unless that is insisted on.
+
+    Args:
+        offset: whether the offset of the records' clips matters.
+    """
+    found: dict[str, None] = {}
+    for run in runs:
+        run.check_records(records.manifest, records.folder, insist=True)
+        found |= dict.fromkeys(run.differences(records.manifest, offset=offset))
+    if found and not insist:
+        raise RunError(
+            f"Run {runs[0].folder} was trained on records that differ from {records.folder} in what decides "
+            f"its accuracy: {'; '.join(found)}. Build records that fit, or evaluate on these all the same: "
+            f"kdant evaluate … --insist."
+        )
+    return tuple(found)
+
+
 def predict_run(
     run: Run,
     records: Records,
@@ -324,6 +390,7 @@ def predict_run(
     network: keras.Model | None = None,
     share: float = 1.0,
     tau_s: float | None = None,
+    insist: bool = False,
     on_batch: OnBatch = lambda clips: None,
 ) -> Predictions:
     """Class probabilities of a split's samples, with the run's windows and crop.
@@ -331,7 +398,7 @@ def predict_run(
     Args:
         share, tau_s: what of each segment the network sees, see `evaluation_batches`.
     """
-    run.check_records(records.manifest, records.folder)
+    run.check_records(records.manifest, records.folder, insist=insist)
     records = dataclasses.replace(records, modality=run.modality)
     batches = evaluation_batches(
         records,
@@ -347,7 +414,11 @@ def predict_run(
     samples = records.split(split).records
     predictions = predict(network, iterate_batches(batches, records, split), samples, on_batch)
     predictions.check_finite(f"The network of run {run.folder}")
-    return predictions
+    return dataclasses.replace(
+        predictions,
+        weights_sha256=weights_sha256(run.model_path),
+        records_sha256=manifest_sha256(records.folder),
+    )
 
 
 def predict(

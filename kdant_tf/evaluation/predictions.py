@@ -16,7 +16,14 @@ from typing import IO, Any
 import numpy as np
 
 from kdant_tf.evaluation.metrics import CurvePoint, Interval, in_top_k
-from kdant_tf.runs import CONFIG_NAME, EVALUATION_NAME, PREDICTIONS_NAME, Run
+from kdant_tf.runs import (
+    CONFIG_NAME,
+    EVALUATION_NAME,
+    PREDICTIONS_NAME,
+    Run,
+    read_evaluation,
+    stale_results,
+)
 from tf_records.errors import RunError
 from tf_records.files import atomic_path
 from tf_records.schema import FUTURE, OBSERVED
@@ -36,12 +43,16 @@ class Predictions:
         labels: int64 `(N,)`, indices of classes.
         ids: of the samples, str `(N,)`.
         videos: that the samples lie in, str `(N,)`.
+        weights_sha256: of the network, see `kdant_tf.runs.weights_sha256`; empty where it is not known.
+        records_sha256: of the records' manifest; empty where it is not known.
     """
 
     probabilities: np.ndarray
     labels: np.ndarray
     ids: np.ndarray
     videos: np.ndarray
+    weights_sha256: str = ""
+    records_sha256: str = ""
 
     def correct(self, k: int = 1) -> np.ndarray:
         """Whether the label is among the `k` most probable classes: bool `(N,)`."""
@@ -66,7 +77,8 @@ class Predictions:
             )
 
 
-_FIELDS = tuple(field.name for field in dataclasses.fields(Predictions))
+_ARRAYS = ("probabilities", "labels", "ids", "videos")
+_DIGESTS = ("weights_sha256", "records_sha256")
 
 
 def save_predictions(
@@ -84,7 +96,7 @@ def save_predictions(
         RunError: the file cannot be read.
     """
     arrays = _read(path) if path.is_file() else {}
-    arrays |= {f"{name}/{field}": getattr(predictions, field) for field in _FIELDS}
+    arrays |= {f"{name}/{field}": np.asarray(getattr(predictions, field)) for field in _ARRAYS + _DIGESTS}
     if confusion is not None:
         arrays[f"{name}/confusion"] = confusion
     with atomic_path(path) as temporary, temporary.open("wb") as file:
@@ -108,9 +120,11 @@ def load_predictions(path: Path, name: str) -> Predictions | None:
         RunError: the file cannot be read, or holds probabilities that are not finite.
     """
     arrays = _read(path) if path.is_file() else {}
-    if any(f"{name}/{field}" not in arrays for field in _FIELDS):
+    if any(f"{name}/{field}" not in arrays for field in _ARRAYS):
         return None
-    predictions = Predictions(**{field: arrays[f"{name}/{field}"] for field in _FIELDS})
+    fields: dict[str, Any] = {field: arrays[f"{name}/{field}"] for field in _ARRAYS}
+    fields |= {field: str(arrays.get(f"{name}/{field}", "")) for field in _DIGESTS}
+    predictions = Predictions(**fields)
     predictions.check_finite(f"The network of {path.parent}")
     return predictions
 
@@ -194,14 +208,16 @@ class EvaluatedRun:
 
 
 def read_evaluated(run: Run, name: str) -> list[EvaluatedRun]:
-    """One for each segment that the run was evaluated on, the observed one first.
+    """One for each segment that the run's network was evaluated on, the observed one first.
+
+    Results of an earlier network are left out, see `describe_stale`.
 
     Raises:
         RunError: evaluation.json or predictions.npz cannot be read.
     """
-    found = []
-    for view, result in read_results(run).items():
-        if view.split(",")[0] not in (OBSERVED, FUTURE):
+    found, stale = [], stale_results(run.folder)
+    for view, result in read_evaluation(run.folder).items():
+        if view in stale or view.split(",")[0] not in (OBSERVED, FUTURE):
             continue
         try:
             kept = load_predictions(run.folder / PREDICTIONS_NAME, f"{view}/{result['split']}")
@@ -228,8 +244,10 @@ def read_curve(run: Run, name: str, split: str | None = None) -> list[CurvePoint
         RunError: evaluation.json cannot be read.
     """
     try:
-        kept = read_results(run).get(name)
-        if kept is None or (split is not None and kept.get("split") != split):
+        kept = read_evaluation(run.folder).get(name)
+        if kept is None or name in stale_results(run.folder):
+            return []
+        if split is not None and kept.get("split") != split:
             return []
         ends = ("value", "low", "high")
         return [
@@ -240,17 +258,23 @@ def read_curve(run: Run, name: str, split: str | None = None) -> list[CurvePoint
         raise _unreadable(run, error) from error
 
 
-def read_results(run: Run) -> dict[str, Any]:
-    """What evaluation.json has, by segment or curve; empty where the run was not evaluated.
+def describe_stale(run: Run) -> str | None:
+    """In a sentence, which results of the run are of an earlier network; None where all are of this one."""
+    stale = stale_results(run.folder)
+    if not stale:
+        return None
+    return (
+        f"Run {run.folder} was trained further after its evaluation ({', '.join(stale)}). Evaluate it again: "
+        f"{evaluate_command(run.folder)}."
+    )
 
-    Raises:
-        RunError: it cannot be read.
-    """
-    path = run.folder / EVALUATION_NAME
-    try:
-        return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    except (OSError, ValueError, TypeError) as error:
-        raise _unreadable(run, error) from error
+
+def describe_differences(evaluated: EvaluatedRun) -> str | None:
+    """In what the records differ from those of the training, where `--insist` was given; None where not."""
+    differences = evaluated.result.get("differences")
+    if not differences:
+        return None
+    return f"evaluated on other records than it was trained on: {'; '.join(differences)}"
 
 
 def evaluate_command(folder: Path, records: str = "…") -> str:

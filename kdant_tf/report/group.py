@@ -12,7 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from kdant_tf.evaluation.predictions import EvaluatedRun, Predictions, evaluate_command, read_evaluated
+from kdant_tf.evaluation.predictions import (
+    EvaluatedRun,
+    Predictions,
+    describe_stale,
+    evaluate_command,
+    read_evaluated,
+)
 from kdant_tf.runs import MODEL_NAME, Run, load_run, manifest_sha256
 from kdant_tf.studies.study_folder import STUDY_NAME, StudyFile
 from kdant_tf.studies.study_plan import run_folder
@@ -67,9 +73,8 @@ def _load_runs(folders: Sequence[Path]) -> ReportedRuns:
     for name, run in runs.items():
         found = read_evaluated(run, name)
         if not found:
-            raise RunError(
-                f"Run {run.folder} was not evaluated yet. Evaluate it first: {evaluate_command(run.folder)}."
-            )
+            never = f"Run {run.folder} was not evaluated yet. Evaluate it first: "
+            raise RunError(describe_stale(run) or f"{never}{evaluate_command(run.folder)}.")
         networks += found
     title = f"Run {folders[0]}" if len(folders) == 1 else f"{len(folders)} runs"
     return ReportedRuns(title=title, runs=runs, networks=networks)
@@ -167,12 +172,20 @@ def _fit(reported: ReportedRuns, folder: RecordPath) -> Group:
             f"Run {own[0].run.folder} has kept no predictions. Evaluate it again: "
             f"{evaluate_command(own[0].run.folder, str(folder))}."
         )
-    group = Group(networks=_same_samples(networks)[:MOST_NETWORKS], records=folder)
+    fitting = [each for each in networks if _is_of(each, sha256)]
+    if not fitting:
+        raise refuse_records(Group(networks=networks, records=folder), "their manifest is another")
+    group = Group(networks=_same_samples(fitting)[:MOST_NETWORKS], records=folder)
     info, kept = manifest.splits.get(group.split), len(next(iter(group.predictions.values())).labels)
     if info is None or info.records != kept:
         there = 0 if info is None else info.records
         raise refuse_records(group, f"{kept} {group.split} samples there, {there} here")
     return group
+
+
+def _is_of(evaluated: EvaluatedRun, records_sha256: str) -> bool:
+    """Whether its predictions are of the records with this manifest, as far as they tell."""
+    return evaluated.predictions is not None and evaluated.predictions.records_sha256 in ("", records_sha256)
 
 
 def refuse_records(group: Group, difference: str) -> RunError:

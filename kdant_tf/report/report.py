@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from kdant_tf.evaluation.predictions import describe_stale
 from kdant_tf.report.group import MOST_NETWORKS, Group, ReportedRuns, group_networks, load_reported_runs
 from kdant_tf.report.page import Page, Picture, Section, Table, write_page
 from kdant_tf.report.plots import (
@@ -104,7 +105,9 @@ def _results(reported: ReportedRuns) -> Section:
     difference = None if reported.study is not None else difference_table(reported.networks)
     blocks += [] if difference is None else [difference]
     blocks += curve_blocks(reported.networks)
-    text = () if blocks else ("No run of this study was evaluated, and it has no table yet.",)
+    text = [] if blocks else ["No run of this study was evaluated, and it has no table yet."]
+    stale = [describe_stale(run) for run in reported.runs.values()]
+    text += [f"Left out: {sentence}" for sentence in stale if sentence]
     return Section(id="results", title="Results", blocks=blocks, text=text)
 
 

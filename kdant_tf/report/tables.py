@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 
 from kdant_tf.evaluation.metrics import CurvePoint, compare_paired
-from kdant_tf.evaluation.predictions import EvaluatedRun, Predictions, flatten_settings, read_config
+from kdant_tf.evaluation.predictions import (
+    EvaluatedRun,
+    Predictions,
+    describe_differences,
+    flatten_settings,
+    read_config,
+)
 from kdant_tf.report.page import Picture, Table, TableCell, draw_inline, interval_cell
 from kdant_tf.runs import Run
 from kdant_tf.visualization.confusion import Bar, plot_results
@@ -28,6 +34,7 @@ _EMPTY = TableCell(text="")
 
 def result_table(networks: Sequence[EvaluatedRun]) -> Table:
     """A row a network and segment: accuracies with their intervals, recall, likelihood, calibration."""
+    differing = [f"{each.title}: {words}." for each in networks if (words := describe_differences(each))]
     return Table(
         caption="Accuracy on the samples of each network",
         columns=(
@@ -35,7 +42,7 @@ def result_table(networks: Sequence[EvaluatedRun]) -> Table:
             *("negative log likelihood", "calibration error", "samples", "videos", "chance"),
         ),
         rows=[_result_row(each) for each in networks],
-        note="In brackets: intervals of 95 %, bootstrapped over videos.",
+        note=" ".join(["In brackets: intervals of 95 %, bootstrapped over videos.", *differing]),
     )
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from kdant_tf.evaluation.predictions import (
     EvaluatedRun,
+    describe_differences,
     evaluate_command,
     flatten_settings,
     read_config,
@@ -111,10 +112,8 @@ def _data(runs: Sequence[Run]) -> str:
 def _evaluation(runs: Sequence[Run]) -> str:
     found, stale = [], []
     for run in runs:
-        earlier = stale_results(run.folder)
-        evaluated = read_evaluated(run, run.folder.resolve().name)
-        found += [each for each in evaluated if each.view not in earlier]
-        stale += [f"{run.folder.resolve().name}, {view}" for view in earlier]
+        found += read_evaluated(run, run.folder.resolve().name)
+        stale += [f"{run.folder.resolve().name}, {view}" for view in stale_results(run.folder)]
     if not found:
         made = f"Only of an earlier network ({'; '.join(stale)})" if stale else "None was made"
         return f"{made}. `{evaluate_command(runs[0].folder)}`"
@@ -128,6 +127,9 @@ def _evaluation(runs: Sequence[Run]) -> str:
     )
     if stale:
         note += f" Left out, being of an earlier network: {'; '.join(stale)}."
+    for each in found:
+        if words := describe_differences(each):
+            note += f" {each.title}: {words}."
     return _table(columns, [_evaluated(each) for each in found]) + f"\n\n{note}"
 
 

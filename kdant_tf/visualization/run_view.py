@@ -16,7 +16,7 @@ from kdant_tf.config import STUDENT, TEACHER, TrainConfig
 from kdant_tf.evaluation.evaluate import default_view, evaluate_run
 from kdant_tf.evaluation.predictions import DIVERGED, Predictions, load_predictions
 from kdant_tf.models.networks import feature_map_name, load_network, load_saved, load_teacher
-from kdant_tf.runs import PREDICTIONS_NAME, PROJECTION_NAME, Run
+from kdant_tf.runs import PREDICTIONS_NAME, PROJECTION_NAME, Run, manifest_sha256, weights_sha256
 from tf_records import schema
 from tf_records.augment import CROP_FRACTION, clip_indices, crop_centrally, window_starts
 from tf_records.contact_sheet import colour_flow
@@ -84,10 +84,10 @@ class RunView:
         return load_network(self.run) if self._network is None else self._network
 
     def predictions(self, view: str) -> Predictions:
-        """Of the split's samples: those kept where it was evaluated on these, else it is evaluated now."""
+        """Of the split's samples: those kept of this network on these records, else it is evaluated now."""
         if view not in self._predictions:
             kept = load_predictions(self.run.folder / PREDICTIONS_NAME, f"{view}/{self.split}")
-            if kept is None or not self._fits(kept):
+            if kept is None or not self._is_current(kept):
                 evaluate_run(
                     self.run,
                     self.records,
@@ -101,13 +101,10 @@ class RunView:
             self._predictions[view] = kept
         return self._predictions[view]
 
-    def _fits(self, kept: Predictions) -> bool:
-        """Whether these are as many samples of each class as the records have."""
-        info, classes = self.records.split(self.split), self.run.classes
-        counts = [info.count_classes(classes).get(name, 0) for name in classes]
-        labels = kept.labels[kept.labels >= 0]
-        same = np.bincount(labels, minlength=len(classes)).tolist() == counts
-        return same and len(kept.labels) == info.records
+    def _is_current(self, kept: Predictions) -> bool:
+        """Whether these are of the run's network, on these records."""
+        network, records = weights_sha256(self.run.model_path), manifest_sha256(self.records.folder)
+        return (kept.weights_sha256, kept.records_sha256) == (network, records)
 
     def probabilities(self, pair: ClipPair, view: str) -> np.ndarray:
         """Of a sample's classes: float `(classes,)`.

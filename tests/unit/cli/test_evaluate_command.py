@@ -1,5 +1,6 @@
 """kdant evaluate on a network of one convolution: table, JSON, curves, and what it refuses."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -7,6 +8,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from kdant_cli.evaluate import evaluate
+
+from kdant_tf.runs import load_run
+from tf_records.schema import ClipSpec
 
 
 def run(*args: object) -> Result:
@@ -79,3 +83,20 @@ def test_what_a_user_can_mend_is_one_line(command, tmp_path):
         assert words in result.stderr
         assert result.stderr.startswith("Error: ")
         assert result.stderr.count("\n") == 1
+
+
+def test_records_of_another_offset_have_to_be_insisted_on(command, edit_manifest, tmp_path):
+    run_folder, _, records = command
+    student = shutil.copytree(run_folder, tmp_path / "student")
+    dataclasses.replace(load_run(student), role="student", teacher="teacher").save()
+    shutil.copytree(records, tmp_path / "records")
+    edit_manifest(tmp_path / "records", clip=ClipSpec(clip_frames=8, offset_frames=20))
+    other = (student, "--records", tmp_path / "records")
+    refused = run(*other)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "their clips have offset 20, the run's offset 16" in refused.stderr
+    table = run(*other, "--insist")
+    assert table.exit_code == 0, table.stderr
+    assert "not as trained" in table.stdout
+    printed = json.loads(run(*other, "--insist", "--json").stdout)
+    assert printed["differences"] == ["their clips have offset 20, the run's offset 16"]

@@ -15,16 +15,24 @@ from keras import layers
 from kdant_tf.evaluation.evaluate import (
     DENSE_CLASSES,
     Evaluation,
+    evaluate_observed_shares,
     evaluate_run,
     evaluate_streams,
     predict,
     summarize,
 )
 from kdant_tf.evaluation.metrics import bootstrap_interval, mean_class_accuracy
-from kdant_tf.evaluation.predictions import Predictions, load_predictions, save_predictions
-from kdant_tf.runs import load_run, weights_sha256
+from kdant_tf.evaluation.predictions import (
+    Predictions,
+    describe_stale,
+    load_predictions,
+    read_evaluated,
+    save_predictions,
+)
+from kdant_tf.runs import load_run, manifest_sha256, weights_sha256
 from tf_records.errors import RecordError, RunError
 from tf_records.records import Records
+from tf_records.schema import ClipSpec
 
 
 def test_probabilities_are_averaged_over_the_windows_of_a_sample():
@@ -181,9 +189,13 @@ def test_folders_and_opened_ones_give_the_same_and_are_kept(folder):
     kept = load_predictions(folder / "student" / "predictions.npz", "future/test")
     np.testing.assert_array_equal(kept.probabilities, by_text.predictions.probabilities)
     results = json.loads((folder / "student" / "evaluation.json").read_text())
-    weights = weights_sha256(folder / "student" / "model.keras")
-    expected = {**json.loads(json.dumps(by_text.to_dict())), "windows": 5, "weights_sha256": weights}
+    digests = {
+        "weights_sha256": weights_sha256(folder / "student" / "model.keras"),
+        "records_sha256": manifest_sha256(folder / "records"),
+    }
+    expected = {**json.loads(json.dumps(by_text.to_dict())), "windows": 5, **digests}
     assert results["future"] == expected
+    assert (kept.weights_sha256, kept.records_sha256) == tuple(digests.values())
 
 
 def test_streams_are_given_by_their_folders_too(folder):
@@ -200,3 +212,76 @@ def test_what_cannot_be_evaluated_is_one_sentence(folder):
         evaluate_run(folder / "none", records)
     with pytest.raises(RecordError, match="no records in split 'val'"):
         evaluate_run(student, records, split="val")
+
+
+def train_further(folder: Path) -> None:
+    """Other weights, as after --resume with more epochs."""
+    network = keras.saving.load_model(folder / "model.keras", compile=False)
+    network.set_weights([0.5 * value for value in network.get_weights()])
+    network.save(folder / "model.keras")
+
+
+def test_results_of_an_earlier_network_are_not_those_of_the_run(folder):
+    student, records = folder / "student", folder / "records"
+    evaluate_run(student, records)
+    assert [each.view for each in read_evaluated(load_run(student), "student")] == ["future"]
+    assert describe_stale(load_run(student)) is None
+    train_further(student)
+    assert read_evaluated(load_run(student), "student") == []
+    sentence = describe_stale(load_run(student))
+    assert f"Run {student} was trained further after its evaluation (future). Evaluate it again" in sentence
+    evaluate_run(student, records)
+    assert describe_stale(load_run(student)) is None
+
+
+@pytest.fixture
+def other_records(folder, edit_manifest):
+    """Makes the records differ from those that the run, now a student, was trained on."""
+    run = load_run(folder / "student")
+    dataclasses.replace(run, role="student", teacher="teacher").save()
+    records = Path(shutil.copytree((folder / "records").resolve(), folder / "other"))
+
+    def edit(**changes):
+        edit_manifest(records, **changes)
+        return records
+
+    return edit
+
+
+def test_records_of_another_offset_are_refused_unless_insisted_on(folder, other_records):
+    student = folder / "student"
+    records = other_records(clip=ClipSpec(clip_frames=8, offset_frames=20))
+    words = r"their clips have offset 20, the run's offset 16\..*evaluate on these all the same.*--insist"
+    with pytest.raises(RunError, match=words):
+        evaluate_run(student, records)
+    with pytest.raises(RunError, match=words):
+        evaluate_streams([student], records, weights=[1.0])
+    assert not (student / "evaluation.json").exists()
+    # Of the future segment alone the offset does not matter.
+    assert evaluate_run(student, records, view="future").differences == ()
+    insisted = evaluate_run(student, records, insist=True)
+    assert insisted.differences == ("their clips have offset 20, the run's offset 16",)
+    assert insisted.to_dict()["differences"] == list(insisted.differences)
+    results = json.loads((student / "evaluation.json").read_text())
+    assert results["observed"]["differences"] == list(insisted.differences)
+    assert "differences" not in evaluate_run(student, folder / "records").to_dict()
+
+
+def test_an_offset_in_other_words_is_the_same(folder, other_records):
+    """At 20 frames a second, 0.4 s after a clip of 8 frames is 16 frames after its first."""
+    fps = load_run(folder / "student").fps
+    same = ClipSpec(clip_frames=8, anticipation_s=8 / fps)
+    assert evaluate_run(folder / "student", other_records(clip=same)).differences == ()
+
+
+def test_records_of_another_frame_rate_are_refused_unless_insisted_on(folder, other_records):
+    fps = load_run(folder / "student").fps
+    records = other_records(fps=fps + 5)
+    with pytest.raises(RunError, match=f"they have {fps + 5:g} frames per second, the run's {fps:g}"):
+        evaluate_run(folder / "student", records, view="future")
+    assert len(evaluate_run(folder / "student", records, view="future", insist=True).differences) == 1
+    # Where the rate is not known there is nothing to compare.
+    assert evaluate_run(folder / "student", other_records(fps=None), view="future").differences == ()
+    records = other_records(fps=fps + 5, options={"observed_fraction": 0.2})
+    with pytest.raises(RunError, match="frames per second"):
+        evaluate_observed_shares(folder / "student", records, [0.5])

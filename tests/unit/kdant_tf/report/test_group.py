@@ -1,5 +1,6 @@
 """What a page is about: run folders or a study, and which networks are shown side by side."""
 
+import dataclasses
 import json
 
 import pytest
@@ -68,6 +69,24 @@ def test_records_have_to_be_those_of_the_predictions(folder, record_folder):
     (folder / "fits" / "predictions.npz").unlink()
     with pytest.raises(RunError, match=r"has kept no predictions. Evaluate it again: kdant evaluate"):
         group_networks(load_reported_runs([folder / "fits"]), [record_folder])
+
+
+def test_predictions_of_records_with_another_manifest_are_refused(tmp_path, record_folder):
+    """As many samples, but another offset, say."""
+    run = make_run(tmp_path / "run")
+    kept = make_predictions([0, 1, 2, 3] * 2, [0] * 8)
+    keep(run, dataclasses.replace(kept, records_sha256="1" * 64))
+    with pytest.raises(RunError, match=r"other records than .*: their manifest is another"):
+        group_networks(load_reported_runs([run.folder]), [record_folder])
+    keep(run, dataclasses.replace(kept, records_sha256=manifest_sha256(record_folder)))
+    (group,) = group_networks(load_reported_runs([run.folder]), [record_folder])
+    assert group.records == record_folder
+
+
+def test_what_an_earlier_network_gave_is_not_shown(folder):
+    (folder / "a" / "model.keras").write_bytes(b"trained further")
+    with pytest.raises(RunError, match=r"was trained further after its evaluation \(observed\)"):
+        load_reported_runs([folder / "a", folder / "b"])
 
 
 def test_what_is_no_evaluated_run_is_refused(folder):

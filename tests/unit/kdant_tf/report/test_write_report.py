@@ -1,13 +1,15 @@
 """The page as a whole, from run folders made by hand: its sections, and what is refused."""
 
+import json
 import re
 import subprocess
 import sys
 
 import pytest
-from run_folders import evaluated, make_run
+from run_folders import evaluated, keep, make_predictions, make_run
 
 from kdant_tf.report.report import write_report
+from kdant_tf.runs import load_run
 from tf_records.errors import KdantError
 
 
@@ -63,3 +65,23 @@ def test_out_has_to_be_a_new_file_in_a_folder_that_is_there(run, tmp_path):
     with pytest.raises(KdantError, match="was not evaluated yet"):
         write_report([tmp_path / "fresh"], tmp_path / "other.html")
     assert not (tmp_path / "other.html").exists()
+
+
+def test_results_of_an_earlier_network_are_left_out_and_named(run, tmp_path):
+    """One view is evaluated again after the training went on, the other is not."""
+    (run / "model.keras").write_bytes(b"trained further")
+    keep(load_run(run), make_predictions([0, 1], [0, 1]), view="future")
+    write_report([run], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert f"Left out: Run {run} was trained further after its evaluation (observed)." in text
+    assert "student, future clip" in text
+    assert "student, observed clip" not in text
+
+
+def test_records_that_were_insisted_on_are_said(run, tmp_path):
+    results = json.loads((run / "evaluation.json").read_text())
+    results["observed"]["differences"] = ["their clips have offset 20, the run's offset 5"]
+    (run / "evaluation.json").write_text(json.dumps(results))
+    write_report([run], tmp_path / "report.html")
+    text = (tmp_path / "report.html").read_text("utf-8")
+    assert "other records than it was trained on: their clips have offset 20, the run&#39;s offset 5." in text

@@ -122,3 +122,11 @@ def test_what_to_type_can_be_pasted(run: Run) -> None:
     named = run.folder.rename(run.folder.parent / "my student")
     card = write_card([stream(load_run(named))], config_of(run))
     assert f"`kdant evaluate '{named}' --records …`" in card
+
+
+def test_records_that_were_insisted_on_are_said(run: Run) -> None:
+    differences = ["their clips have offset 20, the run's offset 5"]
+    result = {"split": "test", "samples": 8, "top1": 0.5, "differences": differences}
+    (run.folder / "evaluation.json").write_text(json.dumps({"observed": result}))
+    card = write_card([stream(run)], config_of(run))
+    assert "student, observed clip: evaluated on other records than it was trained on: their clips" in card

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from pixels import predictions
 
-from kdant_tf.evaluation.predictions import load_predictions
+from kdant_tf.evaluation.predictions import load_predictions, save_predictions
 from kdant_tf.runs import load_run
 from kdant_tf.visualization.run_view import (
     PictureError,
@@ -65,6 +65,17 @@ def test_a_run_is_evaluated_where_it_was_not_and_kept_predictions_are_used(view,
     np.testing.assert_array_equal(view.probabilities(pair, "observed"), own.probabilities[3])
     with pytest.raises(RunError, match="is of other records"):
         view.probabilities(dataclasses.replace(pair, id="another"), "observed")
+
+
+@pytest.mark.parametrize("field", ["weights_sha256", "records_sha256"])
+def test_predictions_of_another_network_or_other_records_are_made_anew(view, field):
+    path = view.run.folder / "predictions.npz"
+    own = view.predictions("observed")
+    other = dataclasses.replace(own, probabilities=np.full_like(own.probabilities, 0.25), **{field: "0" * 64})
+    save_predictions(path, "observed/test", other)
+    again = RunView("run", view.run, view.records, "test").predictions("observed")
+    np.testing.assert_array_equal(again.probabilities, own.probabilities)
+    np.testing.assert_array_equal(load_predictions(path, "observed/test").probabilities, own.probabilities)
 
 
 def test_maps_are_of_the_network_and_projected_ones_have_the_teachers_channels(view):
