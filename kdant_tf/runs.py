@@ -6,8 +6,10 @@ row an epoch, evaluation.json what `kdant evaluate` found; `list_runs` gathers a
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
+import fcntl
 import functools
 import hashlib
 import importlib.metadata
@@ -359,12 +361,25 @@ def read_evaluation(folder: str | Path) -> dict[str, dict[str, Any]]:
     return results
 
 
+@contextlib.contextmanager
+def changing_results(folder: Path) -> Iterator[None]:
+    """Lets others that change a run's evaluation.json or predictions.npz wait until the block has ended."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # Some network drives lock no folders.
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def record_evaluation(run: Run, view: str, result: dict[str, Any]) -> None:
     """Adds `result` to the run's evaluation.json, under its view, with the network it was made with."""
     if "weights_sha256" not in result and run.model_path.is_file():
         result = {**result, "weights_sha256": weights_sha256(run.model_path)}
-    results = {**read_evaluation(run.folder), view: result}
-    write_text_atomically(run.folder / EVALUATION_NAME, json_text(results, indent=1) + "\n")
+    with changing_results(run.folder):
+        results = {**read_evaluation(run.folder), view: result}
+        write_text_atomically(run.folder / EVALUATION_NAME, json_text(results, indent=1) + "\n")
 
 
 def stale_results(folder: str | Path) -> tuple[str, ...]:

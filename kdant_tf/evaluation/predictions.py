@@ -21,6 +21,7 @@ from kdant_tf.runs import (
     EVALUATION_NAME,
     PREDICTIONS_NAME,
     Run,
+    changing_results,
     read_evaluation,
     stale_results,
 )
@@ -95,12 +96,13 @@ def save_predictions(
     Raises:
         RunError: the file cannot be read.
     """
-    arrays = _read(path) if path.is_file() else {}
-    arrays |= {f"{name}/{field}": np.asarray(getattr(predictions, field)) for field in _ARRAYS + _DIGESTS}
-    if confusion is not None:
-        arrays[f"{name}/confusion"] = confusion
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        _write(file, arrays)
+    with changing_results(path.parent):
+        arrays = _read(path) if path.is_file() else {}
+        arrays |= {f"{name}/{field}": np.asarray(getattr(predictions, field)) for field in _ARRAYS + _DIGESTS}
+        if confusion is not None:
+            arrays[f"{name}/confusion"] = confusion
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
+            _write(file, arrays)
 
 
 def _write(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:

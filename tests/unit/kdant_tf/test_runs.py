@@ -1,5 +1,6 @@
 """The run folder: what is written can be read, and what cannot is refused in one sentence."""
 
+import concurrent.futures
 import dataclasses
 import hashlib
 import json
@@ -211,6 +212,14 @@ def test_a_network_is_known_by_its_weights_however_often_it_is_saved(run, tmp_pa
     first, again, other = (weights_sha256(tmp_path / name) for name in "abc")
     assert first == again == hashlib.sha256(b"w").hexdigest()
     assert other != first
+
+
+def test_evaluations_at_once_lose_none(run):
+    names = [f"share {number}" for number in range(40)]
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda name: record_evaluation(run, name, {"top1": 0.5}), names))
+    assert set(read_evaluation(run.folder)) == set(names)
+    assert {path.name for path in run.folder.iterdir()} == {"config.json", "evaluation.json", "model.keras"}
 
 
 def test_results_of_an_earlier_network_are_stale(run):

@@ -1,5 +1,6 @@
 """Predictions are kept exactly, and fused by their logits."""
 
+import concurrent.futures
 import dataclasses
 
 import numpy as np
@@ -106,3 +107,10 @@ def test_probabilities_that_are_not_finite_are_counted_and_named(rgb, tmp_path):
     save_predictions(tmp_path / "predictions.npz", "x", wrong)
     with pytest.raises(RunError, match=r"The network of .* gives outputs that are not finite for 4 of 6"):
         load_predictions(tmp_path / "predictions.npz", "x")
+
+
+def test_predictions_saved_at_once_are_all_kept(rgb, tmp_path):
+    path, names = tmp_path / "predictions.npz", [f"share {number}/test" for number in range(24)]
+    with concurrent.futures.ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda name: save_predictions(path, name, rgb), names))
+    assert all(load_predictions(path, name) is not None for name in names)
