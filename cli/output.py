@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
@@ -64,8 +65,8 @@ def _print_titled(title: str, table: Table) -> None:
 
 
 def percent(share: float) -> str:
-    """ "12.3 %"."""
-    return f"{100 * share:.1f} %"
+    """ "12.3 %", and "none" of NaN: a share of no samples."""
+    return "none" if math.isnan(share) else f"{100 * share:.1f} %"
 
 
 def clock(seconds: float) -> str:

@@ -1,5 +1,6 @@
 """The pictures of a page that need no records: training, classes, confidence, curves. No TensorFlow here."""
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -41,7 +42,7 @@ def training_picture(runs: Mapping[str, Run]) -> Picture | None:
     if not rows:
         return None
     ends = [
-        f"{name}: accuracy {own[-1]['accuracy']:.2f}, classification loss "
+        f"{name}: accuracy {_describe_accuracy(own[-1]['accuracy'])}, classification loss "
         f"{own[-1]['classification_loss']:.3g} after epoch {own[-1]['epoch']}"
         for name, own in rows.items()
     ]
@@ -50,6 +51,11 @@ def training_picture(runs: Mapping[str, Run]) -> Picture | None:
         alt=f"Classification loss, accuracy and feature loss against the epoch. {'; '.join(ends)}.",
         caption="On training samples; dashed on those held out for validation, where there are any.",
     )
+
+
+def _describe_accuracy(share: float) -> str:
+    """As a share of 1; without a labelled sample there is none."""
+    return "none" if math.isnan(share) else f"{share:.2f}"
 
 
 def confusion_pictures(group: Group) -> list[Picture]:

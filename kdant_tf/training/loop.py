@@ -115,11 +115,15 @@ class EpochMeter:
         self.clips += clips
 
     def logs(self) -> dict[str, float]:
-        """Means of the losses over steps, accuracy over labelled samples, speed, share of time waiting."""
+        """Means of the losses over steps, accuracy over labelled samples, speed, share of time waiting.
+
+        Without a labelled sample the accuracy is NaN.
+        """
         means = {name: total / self.steps for name, total in self.sums.items() if name not in COUNTS}
+        correct, labeled = self.sums["correct"], self.sums["labeled"]
         return {
             **means,
-            "accuracy": self.sums["correct"] / max(self.sums["labeled"], 1.0),
+            "accuracy": correct / labeled if labeled else math.nan,
             "clips_per_second": self.clips / self._elapsed_s(),
             "data_wait_share": self.waited_s / self._elapsed_s(),
         }

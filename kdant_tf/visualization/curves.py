@@ -1,6 +1,7 @@
 """Curves: of a training against the epoch, and of accuracy against how much of a video a network sees."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -
     for axis, (column, title) in zip(axes, _CURVES.items(), strict=True):
         for number, (name, rows) in enumerate(runs.items()):
             values = [row[column] for row in rows]
-            if column == "feature_loss" and not any(values):
+            if all(math.isnan(value) for value in values) or (column == "feature_loss" and not any(values)):
                 continue
             epochs, (color, marker) = [row["epoch"] for row in rows], mark_of(number)
             every = max(1, len(rows) // 10)

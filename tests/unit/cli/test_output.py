@@ -58,6 +58,7 @@ def test_tables_cut_nothing_and_read_no_markup(
 
 def test_numbers_in_words() -> None:
     assert (percent(0.123456), percent(1)) == ("12.3 %", "100.0 %")
+    assert percent(float("nan")) == "none"
     assert [clock(seconds) for seconds in (0, 59.6, 3723)] == ["0:00:00", "0:01:00", "1:02:03"]
 
 

@@ -1,5 +1,7 @@
 """The loop around the step: logs, learning rates, and an end before the last epoch."""
 
+import math
+
 import keras
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from keras import layers
 
 from kdant_tf.runs import METRICS
 from kdant_tf.training.distiller import Distiller
-from kdant_tf.training.loop import fit
+from kdant_tf.training.loop import EpochMeter, fit
 from kdant_tf.training.strategy import make_strategy
 
 RATES = (0.1, 0.05, 0.02)
@@ -107,3 +109,12 @@ def test_a_callback_can_end_the_training():
     strategy, recorder = make_strategy("cpu"), Recorder()
     run_epochs(tiny_distiller(strategy), strategy, 3, recorder, StopsAfter(1))
     assert len(recorder.epochs) == 2
+
+
+def test_without_a_labelled_sample_there_is_no_accuracy():
+    meter = EpochMeter()
+    meter.add({"loss": 2.0, "correct": 0.0, "labeled": 0.0}, clips=4)
+    assert math.isnan(meter.logs()["accuracy"])
+    assert meter.logs()["loss"] == 2.0
+    meter.add({"loss": 1.0, "correct": 1.0, "labeled": 2.0}, clips=4)
+    assert meter.logs()["accuracy"] == 0.5

@@ -87,3 +87,14 @@ def test_accuracy_is_drawn_in_the_order_of_x_with_its_interval(tmp_path, monkeyp
     assert list(chance.get_ydata()) == [0.25, 0.25]
     band = axis.collections[0].get_paths()[0].vertices
     assert (band[:, 1].min(), band[:, 1].max()) == (0.125, 1.0)
+
+
+def test_a_run_without_labels_has_no_line_of_accuracy(tmp_path, monkeypatch):
+    figures = []
+    monkeypatch.setattr(curves, "save", lambda figure, path: figures.append(figure))
+    unlabelled = [{**row, "accuracy": float("nan")} for row in metrics(3, feature_loss=0.2)]
+    plot_curves({"student": unlabelled}, tmp_path / "curves.png")
+    loss, accuracy, _ = figures[0].axes
+    assert len(loss.lines) == 1
+    assert not accuracy.lines
+    assert [text.get_text() for text in accuracy.texts] == ["none in this run"]
