@@ -10,6 +10,7 @@ import glob
 import math
 import os
 import re
+import unicodedata
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
@@ -18,9 +19,9 @@ from tf_records.errors import AnnotationError, VideoError
 from tf_records.manifest import Skipped
 from tf_records.schema import MAX_FPS, SPLITS
 from tf_records.sources.guards import (
+    FileFinder,
     count_twice_labeled,
     describe_aliases,
-    find_file,
     first_names,
     holds_control_characters,
 )
@@ -123,11 +124,11 @@ def _parse_rows(
     rows: list[AnnotationRow], folder: Path, allow_outside: bool, bad: BadRows
 ) -> list[_CsvAction]:
     """An action for each file that a row names, in the order of the rows."""
-    actions = []
+    actions, finder = [], FileFinder()
     for row in rows:
         try:
             action = _parse(row)
-            found = _find_videos(action, folder, allow_outside)
+            found = _find_videos(action, folder, allow_outside, finder)
         except AnnotationError as error:
             bad.add(row.cells["video"].strip(), error)
             continue
@@ -271,16 +272,17 @@ def _times(row: AnnotationRow) -> tuple[float, float] | None:
     return start_s, end_s
 
 
-def _find_videos(action: _CsvAction, folder: Path, allow_outside: bool) -> list[str]:
+def _find_videos(action: _CsvAction, folder: Path, allow_outside: bool, finder: FileFinder) -> list[str]:
     """The row's video, or all that its pattern fits, relative to the CSV's folder."""
     where, named = action.where, action.video.strip()
     if not allow_outside and (os.path.isabs(named) or os.path.normpath(named).split(os.sep)[0] == ".."):
         raise _outside(where, named, folder)
-    file = find_file(folder, action.video) or find_file(folder, named)
+    file = finder.find(folder, action.video) or finder.find(folder, named)
     if file is not None:
         found = [file]
     elif glob.has_magic(named) and "\0" not in named:
-        matches = glob.glob(named, root_dir=folder, recursive=True)
+        forms = dict.fromkeys((named, *(unicodedata.normalize(form, named) for form in ("NFC", "NFD"))))
+        matches = {name for form in forms for name in glob.glob(form, root_dir=folder, recursive=True)}
         found = sorted(name for name in matches if os.path.isfile(folder / name))
         if not found:
             raise AnnotationError(f"{where}: no file in {folder} fits the pattern {named!r}.")

@@ -25,40 +25,55 @@ _LISTED = 20
 _ROUNDING_S = 1e-6
 
 
-def find_file(folder: str | Path, name: str) -> str | None:
-    """The name, relative to `folder`, of the file that `name` means there, or None.
+class FileFinder:
+    """Finds the file that a name means, however the characters of either are composed.
 
-    A name whose characters are composed in another way than the file's (`é` of one or of two code points,
-    as file systems and spreadsheets differ) means that file, if there is none of exactly this name.
+    File systems and spreadsheets differ in whether `é` is one code point or two. A file of exactly the name
+    goes first.
+    """
+
+    def __init__(self) -> None:
+        self._listings: dict[str, dict[str, str]] = {}
+
+    def find(self, folder: str | Path, name: str) -> str | None:
+        """The name, relative to `folder`, of the file that `name` means there, or None.
+
+        Args:
+            folder: where `name` begins.
+            name: relative or absolute, with forward slashes.
+
+        Returns:
+            `name`, or the same name as the file system spells it.
+        """
+        if os.path.isfile(os.path.join(folder, name)):
+            return name
+        if name.isascii() or "\0" in name:
+            return None
+        spelled = "/" if name.startswith("/") else ""
+        for part in name.split("/"):
+            here = os.path.join(folder, spelled)
+            if not os.path.exists(os.path.join(here, part)):
+                part = self._list(here).get(compose(part), part)
+            spelled = os.path.join(spelled, part)
+        return spelled if os.path.isfile(os.path.join(folder, spelled)) else None
+
+    def _list(self, folder: str) -> dict[str, str]:
+        """Composed name → name of each entry."""
+        if folder not in self._listings:
+            try:
+                entries = sorted(os.listdir(folder), reverse=True)
+            except OSError:
+                entries = []
+            self._listings[folder] = {compose(entry): entry for entry in entries}
+        return self._listings[folder]
+
+
+def compose(name: str) -> str:
+    """`name` in the form in which equal texts are equal.
 
     Args:
-        folder: where `name` begins.
-        name: relative or absolute, with forward slashes.
-
-    Returns:
-        `name`, or the same name as the file system spells it.
+        name: of a file or a class.
     """
-    if os.path.isfile(os.path.join(folder, name)):
-        return name
-    if name.isascii() or "\0" in name:
-        return None
-    spelled = "/" if name.startswith("/") else ""
-    for part in name.split("/"):
-        here = os.path.join(folder, spelled)
-        if not os.path.exists(os.path.join(here, part)):
-            try:
-                entries = sorted(os.listdir(here))
-            except OSError:
-                return None
-            same = [entry for entry in entries if _composed(entry) == _composed(part)]
-            if not same:
-                return None
-            part = same[0]
-        spelled = os.path.join(spelled, part)
-    return spelled if os.path.isfile(os.path.join(folder, spelled)) else None
-
-
-def _composed(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 

@@ -8,6 +8,7 @@ line of a split file is `NAME.avi 1` (training) or `NAME.avi 2` (test).
 from pathlib import Path
 
 from tf_records.errors import AnnotationError
+from tf_records.sources.guards import FileFinder, compose
 from tf_records.sources.sample import Annotations, Sample, read_text, select_classes
 
 OBSERVED_FRACTION = 0.2
@@ -40,17 +41,19 @@ def read_jhmdb(root: str | Path, split: int = 1, classes: tuple[str, ...] = ()) 
             f"and `splits`, and a split of 1, 2 or 3."
         )
     listed = {path.name.removesuffix(suffix): path for path in lists}
-    present = {name for name in listed if (root / name).is_dir()}
+    folders = {compose(path.name) for path in root.iterdir() if path.is_dir()}
+    present = {name for name in listed if compose(name) in folders}
+    finder = FileFinder()
     samples: list[Sample] = []
     absent_videos: list[str] = []
     wanted = select_classes(present, classes)
     for name in wanted:
         for video, part in _read_split_file(listed[name]):
-            path = root / name / video
-            if not path.is_file():
+            file = finder.find(root, f"{name}/{video}")
+            if file is None:
                 absent_videos.append(f"{name}/{video}")
                 continue
-            samples.append(_sample(f"{name}/{video}", path, part, name))
+            samples.append(_sample(f"{name}/{video}", root / file, part, name))
     if not samples:
         raise AnnotationError(f"None of the videos that {root / 'splits'} lists is under {root}.")
     return Annotations(

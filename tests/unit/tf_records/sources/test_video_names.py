@@ -10,7 +10,8 @@ import pytest
 from tf_records.errors import AnnotationError
 from tf_records.schema import ClipSpec
 from tf_records.sources.csv_manifest import read_csv
-from tf_records.sources.guards import find_file, first_names
+from tf_records.sources.guards import FileFinder, first_names
+from tf_records.sources.jhmdb import read_jhmdb
 from tf_records.sources.mining import mine_pairs
 from tf_records.sources.read import PROTOCOLS, SourceOptions, read_annotations
 from tf_records.sources.thumos14 import read_thumos14
@@ -97,10 +98,11 @@ COMPOSED, DECOMPOSED = (unicodedata.normalize(form, "café.mp4") for form in ("N
 def test_a_name_is_found_however_its_characters_are_composed(folder: Path, stored: str, named: str) -> None:
     (folder / f"d{stored}").mkdir()
     shutil.copy(folder / "a.mp4", folder / f"d{stored}" / stored)
-    assert find_file(folder, f"d{named}/{named}") == f"d{stored}/{stored}"
-    assert find_file(folder, str(folder / f"d{named}" / named)) == str(folder / f"d{stored}" / stored)
-    assert find_file(folder, f"{named}/x") is None
-    assert find_file(folder, f"nö/{named}") is None
+    find = FileFinder().find
+    assert find(folder, f"d{named}/{named}") == f"d{stored}/{stored}"
+    assert find(folder, str(folder / f"d{named}" / named)) == str(folder / f"d{stored}" / stored)
+    assert find(folder, f"{named}/x") is None
+    assert find(folder, f"nö/{named}") is None
     rows = (f"d{named}/{named},0,1,wave,train", f"d{stored}/{stored},1,2,clap,train")
     annotations = read_csv(write(folder, *rows))
     assert {sample.video for sample in annotations.samples} == {f"d{stored}/{stored}"}
@@ -110,8 +112,25 @@ def test_a_name_is_found_however_its_characters_are_composed(folder: Path, store
 def test_a_file_of_exactly_the_name_goes_first(folder: Path) -> None:
     for name in (COMPOSED, DECOMPOSED):
         shutil.copy(folder / "a.mp4", folder / name)
-    assert find_file(folder, COMPOSED) == COMPOSED
-    assert find_file(folder, DECOMPOSED) == DECOMPOSED
+    assert FileFinder().find(folder, COMPOSED) == COMPOSED
+    assert FileFinder().find(folder, DECOMPOSED) == DECOMPOSED
+
+
+@pytest.mark.parametrize("form", ["NFC", "NFD"])
+def test_a_pattern_and_jhmdbs_lists_are_matched_in_either_form_too(folder: Path, form: str) -> None:
+    other = "NFD" if form == "NFC" else "NFC"
+    (folder / DECOMPOSED).mkdir()
+    shutil.copy(folder / "a.mp4", folder / DECOMPOSED / COMPOSED)
+    pattern = f"{unicodedata.normalize(form, DECOMPOSED)}/*.mp4"
+    assert [s.video for s in read_csv(write(folder, f"{pattern},0,1,wave,train")).samples] == [
+        f"{DECOMPOSED}/{COMPOSED}"
+    ]
+    (folder / "splits").mkdir()
+    listed = unicodedata.normalize(other, DECOMPOSED)
+    video = unicodedata.normalize(form, COMPOSED)
+    (folder / "splits" / f"{listed}_test_split1.txt").write_text(f"{video} 1\n", encoding="utf-8")
+    (sample,) = read_jhmdb(folder).samples
+    assert (sample.path, sample.label) == (str(folder / DECOMPOSED / COMPOSED), listed)
 
 
 def test_thumos_actions_past_the_end_are_counted_and_named(tmp_path: Path, videos: Path) -> None:
