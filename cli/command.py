@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import csv
+import io
 import logging
 import math
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -40,6 +42,28 @@ def printable(text: str) -> str:
     return text.translate(_CONTROL)
 
 
+def _prepare_streams() -> None:
+    """What a stream's encoding lacks becomes "?", and a stream that is closed takes what it is given."""
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115  for as long as the process lives
+            # TensorFlow's C++ code and its children write to the descriptor.
+            if nowhere.fileno() != descriptor and not _is_open(descriptor):
+                os.dup2(nowhere.fileno(), descriptor)
+            setattr(sys, name, nowhere)
+        stream = getattr(sys, name)
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
+
+
 class _HelpFormatter(click.HelpFormatter):
     """Breaks no line within `--batch-size` or `frame-mlp`."""
 
@@ -64,6 +88,11 @@ class KdantCommand(click.Command):
     """A command. What a user can mend becomes one line on stderr and exit code 1."""
 
     context_class = KdantContext
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """See `click.Command.main`; every text can be printed."""
+        _prepare_streams()
+        return super().main(*args, **kwargs)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -123,6 +152,11 @@ class KdantGroup(click.Group):
         for commands in self.headings.values():
             for command in commands:
                 self.add_command(command)
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """See `click.Command.main`; every text can be printed."""
+        _prepare_streams()
+        return super().main(*args, **kwargs)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -274,6 +308,17 @@ SEEDS = CommaList(
 )
 
 
+def _check_utf8(
+    kind: click.ParamType[Any], path: str, param: click.Parameter | None, ctx: click.Context | None
+) -> None:
+    """TensorFlow and JSON take no other names."""
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        readable = os.fsencode(path).decode("utf-8", "backslashreplace")
+        kind.fail(f"{readable!r} is not UTF-8, as a path has to be here. Rename it.", param, ctx)
+
+
 class _LocalPath(click.Path):
     """A path of this machine; `s3://…` and the like are refused rather than misread as folders."""
 
@@ -284,6 +329,7 @@ class _LocalPath(click.Path):
                 param,
                 ctx,
             )
+        _check_utf8(self, str(value), param, ctx)
         return super().convert(value, param, ctx)
 
 
@@ -293,6 +339,7 @@ class _RecordFolder(_FolderType):
     name = "path"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> RecordPath:
+        _check_utf8(self, str(value), param, ctx)
         try:
             return record_path(value)
         except RecordError as error:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import math
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Self
@@ -25,8 +27,16 @@ _BUILD_LINES = 20
 
 
 def print_json(value: Mapping[str, Any]) -> None:
-    """Prints one JSON object on one line; a number that is not finite is null, see `json_text`."""
-    click.echo(json_text(value))
+    """Prints one JSON object on one line; a number that is not finite is null, see `json_text`.
+
+    Where stdout's encoding lacks a character, all but ASCII is written as JSON's escapes.
+    """
+    text = json_text(value)
+    try:
+        text.encode(sys.stdout.encoding or "utf-8")
+    except UnicodeEncodeError:
+        text = json.dumps(json.loads(text))
+    click.echo(text)
 
 
 def print_table(

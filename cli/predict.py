@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -16,7 +15,7 @@ from tf_records.errors import KdantError
 from tf_records.flow import ALGORITHMS
 
 from .command import FOLDER, KdantCommand, printable
-from .output import percent, print_fields
+from .output import percent, print_fields, print_json
 from .server import open_model, server_options
 
 if TYPE_CHECKING:
@@ -258,7 +257,7 @@ def _print_latencies(name: str, latencies: Latencies, options: _Options) -> None
             f"({percent(latencies.dropped / windows)})."
         )
     if options.latency and options.json_lines:
-        click.echo(json.dumps({"source": name, "latency": latencies.summary()}, allow_nan=False))
+        print_json({"source": name, "latency": latencies.summary()})
     elif options.latency:
         _print_latency_table(name, latencies)
 
@@ -285,7 +284,7 @@ def _choose_printer(name: str, json_lines: bool) -> Iterator[Printer]:
 
     console = Console()
     if json_lines:
-        yield lambda anticipation, likeliest: click.echo(_to_json_line(name, anticipation, likeliest))
+        yield lambda anticipation, likeliest: print_json(_to_fields(name, anticipation, likeliest))
     elif console.is_terminal:
         with _live_table(name, console) as print_row:
             yield print_row
@@ -293,15 +292,15 @@ def _choose_printer(name: str, json_lines: bool) -> Iterator[Printer]:
         yield _plain_printer(name)
 
 
-def _to_json_line(name: str, anticipation: Anticipation, likeliest: Likeliest) -> str:
-    fields = {
+def _to_fields(name: str, anticipation: Anticipation, likeliest: Likeliest) -> dict[str, Any]:
+    """Of a JSON line."""
+    return {
         "source": name,
         "time_s": round(anticipation.time_s, 4),
         "expected_s": round(anticipation.expected_s, 4),
         "expected": [{"class": each, "probability": round(value, 6)} for each, value in likeliest],
         **({"dropped": anticipation.dropped} if anticipation.dropped else {}),
     }
-    return json.dumps(fields, ensure_ascii=False, allow_nan=False)
 
 
 def _plain_printer(name: str) -> Printer:
