@@ -145,9 +145,9 @@ def test_its_loss_is_that_of_the_whole_network_on_the_same_clips(trained, frame_
     assembly, _ = assembled(records, {**frame_mlp, "init": str(out)})
     pairs = zip(middle_clips(Records.open(records)), middle_clips(assembly.records), strict=True)
     for images, features in pairs:
-        expected, seen = network(images), assembly.distiller.student(features)
+        expected, outputs = network(images), assembly.distiller.student(features)
         for name, value in expected.items():
-            np.testing.assert_allclose(seen[name], value, rtol=5e-3, atol=5e-2)
+            np.testing.assert_allclose(outputs[name], value, rtol=5e-3, atol=5e-2)
 
 
 def test_a_resumed_frame_mlp_ends_like_one_that_was_not_interrupted(

@@ -64,15 +64,15 @@ class Training:
     def run(self, killer: Killer | None = None, epochs: int = EPOCHS) -> "Training":
         first, done = self.position.epoch, self.position.step
         callbacks = [*self.others, *([] if killer is None else [killer]), self.checkpoints]
-        told = keras.callbacks.CallbackList(callbacks, model=self.distiller)
-        told.set_params({"epochs": epochs, "steps": STEPS})
+        callback_list = keras.callbacks.CallbackList(callbacks, model=self.distiller)
+        callback_list.set_params({"epochs": epochs, "steps": STEPS})
         fit(
             self.distiller,
             self.strategy,
             lambda epoch: batches(epoch).skip(done if epoch == first else 0),
             epochs=epochs,
             learning_rate=lambda epoch: 0.1 / (1 + epoch),
-            callbacks=told,
+            callbacks=callback_list,
             position=self.position,
         )
         return self

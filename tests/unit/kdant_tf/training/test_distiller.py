@@ -68,14 +68,18 @@ def test_loss_is_classification_plus_weighted_feature_loss(feature_loss):
     losses = Distiller(
         student, teacher, feature_loss=feature_loss, feature_weight=0.7, penalty="squared"
     ).compute_losses(batch)
-    seen = {name: value.numpy().astype(np.float64) for name, value in student(batch["observed"]).items()}
-    taught = {name: value.numpy().astype(np.float64) for name, value in teacher(batch["future"]).items()}
+    student_outputs = {
+        name: value.numpy().astype(np.float64) for name, value in student(batch["observed"]).items()
+    }
+    teacher_outputs = {
+        name: value.numpy().astype(np.float64) for name, value in teacher(batch["future"]).items()
+    }
 
-    log_targets = log_softmax(taught["logits"])
-    divergence = (np.exp(log_targets) * (log_targets - log_softmax(seen["logits"]))).sum(axis=-1)
-    likelihood = log_softmax(seen["logits"])
+    log_targets = log_softmax(teacher_outputs["logits"])
+    divergence = (np.exp(log_targets) * (log_targets - log_softmax(student_outputs["logits"]))).sum(axis=-1)
+    likelihood = log_softmax(student_outputs["logits"])
     classification = (-likelihood[0, 0] + divergence[1] - likelihood[2, 2] + divergence[3]) / 4
-    a, r = seen["Mixed_4f"].reshape(4, -1, 6), taught["Mixed_4f"].reshape(4, -1, 6)
+    a, r = student_outputs["Mixed_4f"].reshape(4, -1, 6), teacher_outputs["Mixed_4f"].reshape(4, -1, 6)
     unidirectional = np.mean((pool(r, a) - pool(r, r)) ** 2)
     features = {
         "none": 0.0,

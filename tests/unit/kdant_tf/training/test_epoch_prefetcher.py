@@ -33,12 +33,12 @@ class SlowPipeline:
 
 def test_no_epoch_waits_for_the_one_before_to_be_taken_down():
     may_end, ended = threading.Event(), []
-    ahead = EpochPrefetcher(lambda epoch: SlowPipeline(epoch, may_end, ended), None, range(2), STEPS)
-    seen = [batch for epoch in range(2) for batch in ahead.batches(epoch)]
-    assert seen == [(epoch, step) for epoch in range(2) for step in range(STEPS)]
+    prefetcher = EpochPrefetcher(lambda epoch: SlowPipeline(epoch, may_end, ended), None, range(2), STEPS)
+    received = [batch for epoch in range(2) for batch in prefetcher.batches(epoch)]
+    assert received == [(epoch, step) for epoch in range(2) for step in range(STEPS)]
     assert ended == []
     may_end.set()
-    ahead.close()
+    prefetcher.close()
     assert sorted(ended) == [0, 1]
 
 
@@ -49,8 +49,8 @@ def test_the_next_epoch_is_begun_before_this_one_ends():
         begun[epoch].set()
         return iter(range(STEPS))
 
-    with contextlib.closing(EpochPrefetcher(start, None, range(1, 3), STEPS)) as ahead:
-        batches = ahead.batches(1)
+    with contextlib.closing(EpochPrefetcher(start, None, range(1, 3), STEPS)) as prefetcher:
+        batches = prefetcher.batches(1)
         for _ in range(STEPS - PREFETCH_STEPS):
             next(batches)
         assert not begun[2].is_set()
@@ -67,15 +67,15 @@ def test_an_epoch_that_is_begun_in_its_middle_begins_the_next_one_in_time():
             begun.set()
         return iter(range(STEPS if epoch else STEPS - 1))
 
-    with contextlib.closing(EpochPrefetcher(start, None, range(2), 2 * STEPS, STEPS + 1)) as ahead:
-        batches = ahead.batches(0)
+    with contextlib.closing(EpochPrefetcher(start, None, range(2), 2 * STEPS, STEPS + 1)) as prefetcher:
+        batches = prefetcher.batches(0)
         for _ in range(STEPS - 1 - PREFETCH_STEPS):
             next(batches)
         assert not begun.is_set()
         next(batches)
         assert begun.wait(timeout=60)
         assert len(list(batches)) == PREFETCH_STEPS - 1
-        assert list(ahead.batches(1)) == list(range(STEPS))
+        assert list(prefetcher.batches(1)) == list(range(STEPS))
 
 
 def test_an_epoch_that_cannot_begin_fails_when_it_is_asked_for():
@@ -84,7 +84,7 @@ def test_an_epoch_that_cannot_begin_fails_when_it_is_asked_for():
             raise OSError("no such shard")
         return iter(range(STEPS))
 
-    with contextlib.closing(EpochPrefetcher(start, None, range(2), STEPS)) as ahead:
-        assert list(ahead.batches(0)) == list(range(STEPS))
+    with contextlib.closing(EpochPrefetcher(start, None, range(2), STEPS)) as prefetcher:
+        assert list(prefetcher.batches(0)) == list(range(STEPS))
         with pytest.raises(OSError, match="no such shard"):
-            list(ahead.batches(1))
+            list(prefetcher.batches(1))

@@ -34,18 +34,18 @@ def test_whole_videos_are_held_out_whatever_the_order(pairs, fraction, seed, ran
 
 def test_labels_are_dropped_of_what_remains(record_folder):
     records = Records.open(record_folder)
-    seen = choose_labels(records, TrainConfig(validation_fraction=0.25, label_fraction=0.5))
+    chosen = choose_labels(records, TrainConfig(validation_fraction=0.25, label_fraction=0.5))
     recorded = records.labels_and_videos("train")[0]
-    assert np.sum(seen.held_out) == 4
-    assert np.all(recorded[seen.held_out] >= 0)
-    np.testing.assert_array_equal(seen.labels[seen.held_out], recorded[seen.held_out])
-    assert (seen.samples, seen.labeled) == (16, 6)
+    assert np.sum(chosen.held_out) == 4
+    assert np.all(recorded[chosen.held_out] >= 0)
+    np.testing.assert_array_equal(chosen.labels[chosen.held_out], recorded[chosen.held_out])
+    assert (chosen.samples, chosen.labeled) == (16, 6)
 
 
 @pytest.mark.parametrize("labeled_only", [True, False])
 def test_held_out_samples_are_in_no_batch(record_folder, labeled_only):
     records = Records.open(record_folder)
-    seen = choose_labels(records, TrainConfig(validation_fraction=0.25))
+    chosen = choose_labels(records, TrainConfig(validation_fraction=0.25))
     # In place of the labels: each record's number.
     numbers = np.arange(20) - np.where(records.labels_and_videos("train")[0] < 0, 100, 0)
     batches = training_batches(
@@ -57,8 +57,8 @@ def test_held_out_samples_are_in_no_batch(record_folder, labeled_only):
         epoch=0,
         labels=numbers,
         labeled_only=labeled_only,
-        held_out=seen.held_out,
+        held_out=chosen.held_out,
     )
     trained = {int(label) % 100 for batch in batches.as_numpy_iterator() for label in batch["label"]}
-    kept = np.flatnonzero(~seen.held_out & ((numbers >= 0) | (not labeled_only)))
+    kept = np.flatnonzero(~chosen.held_out & ((numbers >= 0) | (not labeled_only)))
     assert trained == set(kept.tolist())

@@ -62,8 +62,8 @@ def test_maps_are_16_bits_and_logits_weights_and_other_networks_float32(tiny_bac
         assert list(dtypes.values()) == ["bfloat16"], network.name
         assert {variable.dtype for variable in network.weights if "seed" not in variable.path} == {"float32"}
         for name, values in outputs.items():
-            values, goal = tf.cast(values, "float32").numpy(), expected[name].numpy()
-            assert 0 < np.abs(values - goal).max() < 0.05 * np.abs(goal).max(), (network.name, name)
+            values, reference = tf.cast(values, "float32").numpy(), expected[name].numpy()
+            assert 0 < np.abs(values - reference).max() < 0.05 * np.abs(reference).max(), (network.name, name)
         set_precision(network, "float32")
         for name, values in network(clip).items():
             np.testing.assert_array_equal(values, expected[name])
@@ -80,12 +80,16 @@ def test_losses_of_16_bit_maps_are_computed_in_float32(precision):
         student, teacher, feature_loss="bidirectional", feature_weight=0.7, delta=0.01
     ).compute_losses(batch, training=False)
     assert {values.dtype.name for values in losses.values()} == {"float32"}
-    seen = {name: tf.cast(values, "float64").numpy() for name, values in student(batch["observed"]).items()}
-    taught = {name: tf.cast(values, "float64").numpy() for name, values in teacher(batch["future"]).items()}
-    log_targets, likelihood = log_softmax(taught["logits"]), log_softmax(seen["logits"])
+    student_outputs = {
+        name: tf.cast(values, "float64").numpy() for name, values in student(batch["observed"]).items()
+    }
+    teacher_outputs = {
+        name: tf.cast(values, "float64").numpy() for name, values in teacher(batch["future"]).items()
+    }
+    log_targets, likelihood = log_softmax(teacher_outputs["logits"]), log_softmax(student_outputs["logits"])
     divergence = (np.exp(log_targets) * (log_targets - likelihood)).sum(axis=-1)
     classification = (-likelihood[0, 0] + divergence[1] - likelihood[2, 2] + divergence[3]) / 4
-    a, r = seen["Mixed_4f"].reshape(4, -1, 6), taught["Mixed_4f"].reshape(4, -1, 6)
+    a, r = student_outputs["Mixed_4f"].reshape(4, -1, 6), teacher_outputs["Mixed_4f"].reshape(4, -1, 6)
 
     def huber(difference: np.ndarray) -> float:
         size = np.minimum(np.abs(difference), 0.01)

@@ -56,8 +56,8 @@ def test_the_feature_loss_sees_the_students_map_through_a_linear_map(name):
     kernel = distiller.projection.kernel
     assert kernel.shape == (5, 7)
     assert [variable.shape for variable in distiller.projection.weights] == [(5, 7)]
-    own, goal = student(batch()["observed"])["map"], teacher(batch()["future"])["map"]
-    expected = feature_loss(name, own.numpy() @ kernel.numpy(), goal)
+    student_map, teacher_map = student(batch()["observed"])["map"], teacher(batch()["future"])["map"]
+    expected = feature_loss(name, student_map.numpy() @ kernel.numpy(), teacher_map)
     np.testing.assert_allclose(distiller.compute_losses(batch())["feature_loss"], expected, rtol=1e-4)
 
 

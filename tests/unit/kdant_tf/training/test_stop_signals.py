@@ -1,4 +1,4 @@
-"""The first signal is a wish, the second an order."""
+"""The first signal ends a training after its step, the second at once."""
 
 import signal
 

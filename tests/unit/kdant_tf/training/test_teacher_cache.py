@@ -179,20 +179,20 @@ def test_a_step_takes_the_outputs_in_place_of_the_clip(name):
     clips = np.random.default_rng(0).uniform(-1, 1, (2, 4, 2, 8, 8, 3)).astype(np.float32)
     student, teacher = (build_network(TrainConfig(model=SETTINGS["model"]), 3, (2, 8, 8, 3)) for _ in "ab")
     distiller = Distiller(student, teacher, feature_loss=name, feature_weight=1.0)
-    seen = {"observed": tf.constant(clips[0]), "label": tf.constant([0, -1, 2, 1])}
+    inputs = {"observed": tf.constant(clips[0]), "label": tf.constant([0, -1, 2, 1])}
     outputs = teacher(clips[1], training=False)
     known = {TEACHER_LOGITS: outputs["logits"]}
     if name != "none":
         known[TEACHER_MAP] = outputs["map"]
-    one = distiller.compute_losses({**seen, "future": tf.constant(clips[1])}, training=False)
-    two = distiller.compute_losses({**seen, **known}, training=False)
+    one = distiller.compute_losses({**inputs, "future": tf.constant(clips[1])}, training=False)
+    two = distiller.compute_losses({**inputs, **known}, training=False)
     for part, value in one.items():
         np.testing.assert_array_equal(value, two[part], err_msg=part)
 
 
 def stop_on(line: str):
-    def report(told: str) -> None:
-        if told == line:
+    def report(reported: str) -> None:
+        if reported == line:
             raise KilledError
 
     return report
@@ -220,7 +220,7 @@ def test_a_file_cut_short_or_damaged_is_made_again_from_there(
     assert len(lines) == lines_left
 
 
-def test_a_wish_to_stop_is_fulfilled_after_a_batch(record_folder, teacher, tmp_path):
+def test_a_stop_that_is_asked_for_comes_after_a_batch(record_folder, teacher, tmp_path):
     job, assembly, cache = prepare(record_folder, tmp_path / "run", teacher)
     with pytest.raises(StoppedError, match=r"by SIGTERM after 8 of 40 .* --resume"):
         cache.fill(job, assembly, 8, print, lambda: "SIGTERM")

@@ -17,15 +17,15 @@ from tf_records.records import Records
 
 def read_events(folder):
     """(step, tag) → how often, and the pictures' sizes by step."""
-    seen, pictures = {}, {}
+    scalars, pictures = {}, {}
     for path in folder.glob("events.out.tfevents.*"):
         for serialized in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
             event = tf.compat.v1.Event.FromString(serialized)
             for value in event.summary.value:
-                seen[event.step, value.tag] = seen.get((event.step, value.tag), 0) + 1
+                scalars[event.step, value.tag] = scalars.get((event.step, value.tag), 0) + 1
                 if value.tag.startswith("heat_maps"):
                     pictures[event.step] = [int(size) for size in value.tensor.string_val[:2]]
-    return seen, pictures
+    return scalars, pictures
 
 
 def write(folder, epochs, **options):
@@ -39,16 +39,16 @@ def write(folder, epochs, **options):
 
 def test_every_epoch_has_its_scalars_and_some_have_a_picture(tmp_path):
     write(tmp_path, range(7), draw_heat_maps=lambda: np.zeros((20, 30, 3), "uint8"), every=3).on_train_end()
-    seen, pictures = read_events(tmp_path)
-    assert {step for step, tag in seen if tag == "loss"} == set(range(1, 8))
+    scalars, pictures = read_events(tmp_path)
+    assert {step for step, tag in scalars if tag == "loss"} == set(range(1, 8))
     assert pictures == {step: [30, 20] for step in (3, 6, 7)}
 
 
 def test_a_resumed_training_shows_no_step_twice(tmp_path):
     write(tmp_path, range(5))  # killed: never closed
     write(tmp_path, range(3, 7)).on_train_end()  # its checkpoint held three epochs
-    seen, _ = read_events(tmp_path)
-    assert seen == {(step, "loss"): 1 for step in range(1, 8)}
+    scalars, _ = read_events(tmp_path)
+    assert scalars == {(step, "loss"): 1 for step in range(1, 8)}
 
 
 def test_an_event_file_that_was_cut_short_is_kept_up_to_there(tmp_path):
@@ -56,8 +56,8 @@ def test_an_event_file_that_was_cut_short_is_kept_up_to_there(tmp_path):
     (path,) = tmp_path.iterdir()
     path.write_bytes(path.read_bytes()[:-5])
     keep_events(tmp_path, 7)
-    seen, _ = read_events(tmp_path)
-    assert seen == {(1, "loss"): 1, (2, "loss"): 1}
+    scalars, _ = read_events(tmp_path)
+    assert scalars == {(1, "loss"): 1, (2, "loss"): 1}
     keep_events(tmp_path / "none", 7)
 
 
@@ -86,6 +86,9 @@ def test_the_network_in_training_is_drawn_as_it_is(drawer_of):
     changed = np.flatnonzero((after != before).any(axis=(0, 2))) / after.shape[1]
     # The first of four columns is the bare frame, the second the student's.
     assert 0.2 < changed.min() < 0.45
+    for variable in assembly.distiller.student.trainable_variables:
+        variable.assign(variable * np.nan)
+    assert draw() is None
 
 
 def test_networks_without_places_have_no_heat_maps():

@@ -63,6 +63,20 @@ def test_a_teacher_is_a_run_or_its_folder(record_folder, teacher, tmp_path, kind
     assert result.validation_accuracy is None
 
 
+def test_a_student_is_resumed_with_its_teacher_elsewhere_and_with_no_other(record_folder, teacher, tmp_path):
+    moved, out = tmp_path / "moved", tmp_path / "student"
+    shutil.copytree(teacher.run.folder, moved)
+    train(record_folder, out, TrainConfig(**SETTINGS), teacher=teacher.run, execution=CPU)
+    longer = TrainConfig(**{**SETTINGS, "epochs": 2})
+    result = train(record_folder, out, longer, teacher=moved, execution=CPU, resume=True)
+    assert (result.epochs, load_run(out).teacher) == (2, str(moved))
+    network = keras.saving.load_model(moved / "model.keras")
+    network.set_weights([2 * values for values in network.get_weights()])
+    network.save(moved / "model.keras")
+    with pytest.raises(KdantError, match=r"settings: the weights of teacher .*moved, which are not"):
+        train(record_folder, out, longer, teacher=moved, execution=CPU, resume=True)
+
+
 def test_a_teacher_that_is_no_run_is_refused_in_the_command_lines_words(record_folder, tmp_path):
     with pytest.raises(KdantError) as expected:
         load_run(tmp_path / "none")

@@ -24,10 +24,10 @@ class _Recorded(keras.callbacks.Callback):
 
     def __init__(self):
         super().__init__()
-        self.seen = []
+        self.logs_of_epochs = []
 
     def on_epoch_end(self, epoch, logs=None):
-        self.seen.append(dict(logs))
+        self.logs_of_epochs.append(dict(logs))
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def teacher(record_folder, tmp_path_factory):
     config = TrainConfig(**TINY, epochs=3, validation_fraction=0.25)
     recorded = _Recorded()
     result = train(record_folder, out, config, execution=CPU, callbacks=[recorded])
-    return out, config, result, recorded.seen
+    return out, config, result, recorded.logs_of_epochs
 
 
 def validate_by_hand(run, records, split, view, chosen):
@@ -61,9 +61,11 @@ def validate_by_hand(run, records, split, view, chosen):
 
 
 def test_a_teacher_is_validated_on_held_out_videos_and_the_best_is_kept(teacher, record_folder):
-    out, config, result, seen = teacher
+    out, config, result, logs_of_epochs = teacher
     rows = read_metrics(out / "metrics.csv")
-    assert [row["validation_accuracy"] for row in rows] == [logs["validation_accuracy"] for logs in seen]
+    assert [row["validation_accuracy"] for row in rows] == [
+        logs["validation_accuracy"] for logs in logs_of_epochs
+    ]
     best = best_epoch(rows)
     assert (result.best_epoch, result.validation_accuracy) == (best, rows[best - 1]["validation_accuracy"])
     records = Records.open(record_folder)
@@ -76,10 +78,10 @@ def test_a_teacher_is_validated_on_held_out_videos_and_the_best_is_kept(teacher,
 
 def test_a_student_is_validated_on_the_observed_view_of_a_named_split(teacher, record_folder, tmp_path):
     config = TrainConfig(**TINY, epochs=1, validation_split="test")
-    told = []
+    lines = []
     run = load_run(teacher[0])
-    train(record_folder, tmp_path / "student", config, teacher=run, execution=CPU, report=told.append)
-    assert any("8 labelled samples of split 'test'. They choose the best epoch" in line for line in told)
+    train(record_folder, tmp_path / "student", config, teacher=run, execution=CPU, report=lines.append)
+    assert any("8 labelled samples of split 'test'. They choose the best epoch" in line for line in lines)
     (row,) = read_metrics(tmp_path / "student" / "metrics.csv")
     by_hand = validate_by_hand(
         tmp_path / "student", Records.open(record_folder), "test", "observed", np.full(8, True)
