@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -308,8 +309,10 @@ def _read_source(options: dict[str, Any], protocol: Protocol, build_options: Bui
     from tf_records.files import check_apart
     from tf_records.sources.read import SourceOptions, read_annotations
 
-    if options["out"] is not None:
-        check_apart(options["out"], options["input_path"])
+    out, source = options["out"], options["input_path"]
+    # Below a folder of videos records overwrite nothing of it.
+    if out is not None and not (isinstance(out, Path) and source.resolve() in out.resolve().parents):
+        check_apart(out, source)
     same = (
         "source",
         "split",

@@ -187,3 +187,12 @@ def test_classes_that_look_alike_are_said(table: Path) -> None:
     result = count(table, "a.mp4,0,1,Run,train", "a.mp4,0,2,run,train")
     assert json.loads(result.stdout)["classes"] == ["Run", "run"]
     assert "Classes that look alike are kept apart: 'Run', 'run'." in result.stderr
+
+
+def test_records_may_lie_below_the_folder_of_videos_but_not_be_it(epic: Path) -> None:
+    args = ("--source", "epic55", "--input", epic, "--dry-run", "--out")
+    assert run(*args, epic / "records").exit_code == 0
+    for out in (epic, epic.parent):
+        refused = run(*args, out)
+        assert refused.exit_code == 1
+        assert "should lie apart" in refused.stderr
