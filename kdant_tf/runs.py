@@ -343,8 +343,23 @@ def best_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
     return int(best["epoch"])
 
 
+def result_name(run: Run, what: str, split: str, records_sha256: str) -> str:
+    """Under which a run's results are kept, such as "observed", "observed, val" or "share, records 1a2b3c4d".
+
+    Args:
+        run: that was evaluated.
+        what: the view, with "fused" where streams were added, or the curve.
+        split: named where it is not the test split.
+        records_sha256: of the records' manifest; named where they are not those of the training.
+    """
+    other = bool(records_sha256) and records_sha256 != run.records_sha256
+    return ", ".join(
+        [what, *([] if split == "test" else [split]), *([f"records {records_sha256[:8]}"] if other else [])]
+    )
+
+
 def read_evaluation(folder: str | Path) -> dict[str, dict[str, Any]]:
-    """What a run's evaluation.json has, by view or curve; empty where the run was not evaluated.
+    """What a run's evaluation.json has, by `result_name`; empty where the run was not evaluated.
 
     Raises:
         RunError: it cannot be read.
@@ -373,12 +388,12 @@ def changing_results(folder: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def record_evaluation(run: Run, view: str, result: dict[str, Any]) -> None:
-    """Adds `result` to the run's evaluation.json, under its view, with the network it was made with."""
+def record_evaluation(run: Run, name: str, result: dict[str, Any]) -> None:
+    """Adds `result` to the run's evaluation.json, with the network it was made with; see `result_name`."""
     if "weights_sha256" not in result and run.model_path.is_file():
         result = {**result, "weights_sha256": weights_sha256(run.model_path)}
     with changing_results(run.folder):
-        results = {**read_evaluation(run.folder), view: result}
+        results = {**read_evaluation(run.folder), name: result}
         write_text_atomically(run.folder / EVALUATION_NAME, json_text(results, indent=1) + "\n")
 
 

@@ -21,7 +21,15 @@ from kdant_tf.evaluation.metrics import (
 )
 from kdant_tf.evaluation.predictions import Predictions, fuse, save_predictions
 from kdant_tf.models.networks import load_network
-from kdant_tf.runs import PREDICTIONS_NAME, Run, load_run, manifest_sha256, record_evaluation, weights_sha256
+from kdant_tf.runs import (
+    PREDICTIONS_NAME,
+    Run,
+    load_run,
+    manifest_sha256,
+    record_evaluation,
+    result_name,
+    weights_sha256,
+)
 from tf_records.errors import RunError
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records, iterate_batches
@@ -187,8 +195,9 @@ def evaluate_run(
     )
     result = dataclasses.replace(_summarize(run, records, predictions, view, split), differences=differences)
     confusion = result.confusion if len(result.classes) > DENSE_CLASSES else None
-    save_predictions(run.folder / PREDICTIONS_NAME, f"{view}/{split}", predictions, confusion)
-    record_evaluation(run, view, {**result.to_dict(), "windows": run.config.windows, **_digests(predictions)})
+    name = result_name(run, view, split, predictions.records_sha256)
+    save_predictions(run.folder / PREDICTIONS_NAME, f"{name}/{split}", predictions, confusion)
+    record_evaluation(run, name, {**result.to_dict(), "windows": run.config.windows, **_digests(predictions)})
     return result
 
 
@@ -224,7 +233,8 @@ def evaluate_streams(
     fused = fuse(streams, weights)
     result = dataclasses.replace(_summarize(first, records, fused, view, split), differences=differences)
     fusion = {"runs": [str(run.folder) for run in opened], "weights": list(weights)}
-    record_evaluation(first, f"{view}, fused", {**result.to_dict(), "fusion": fusion, **_digests(fused)})
+    name = result_name(first, f"{view}, fused", split, fused.records_sha256)
+    record_evaluation(first, name, {**result.to_dict(), "fusion": fusion, **_digests(fused)})
     return result
 
 
@@ -328,10 +338,12 @@ def _keep_curve(
     """Keeps predictions under `NAME X/SPLIT`, and the accuracies under `NAME` in evaluation.json."""
     points = []
     for x, predictions in predictions_at.items():
-        save_predictions(run.folder / PREDICTIONS_NAME, f"{name} {x:g}/{split}", predictions)
+        at = result_name(run, f"{name} {x:g}", split, predictions.records_sha256)
+        save_predictions(run.folder / PREDICTIONS_NAME, f"{at}/{split}", predictions)
         points.append(CurvePoint(x=x, top1=mean_interval(predictions.correct(), predictions.videos)))
     curve = [{name: point.x, **dataclasses.asdict(point.top1)} for point in points]
     differing = {"differences": list(differences)} if differences else {}
+    name = result_name(run, name, split, predictions.records_sha256)
     record_evaluation(run, name, {"split": split, "top1": curve, **differing, **_digests(predictions)})
     return points
 

@@ -191,9 +191,10 @@ def _is_of(evaluated: EvaluatedRun, records_sha256: str) -> bool:
 def refuse_records(group: Group, difference: str) -> RunError:
     """The error for records that are not those of a group's predictions."""
     first = group.networks[0]
+    view = first.view.partition(",")[0]
     return RunError(
         f"The predictions of run {first.run.folder} are of other records than {group.records}: {difference}. "
-        f"Evaluate it on these: {evaluate_command(first.run.folder, str(group.records))} --view {first.view}."
+        f"Evaluate it on these: {evaluate_command(first.run.folder, str(group.records))} --view {view}."
     )
 
 

@@ -16,7 +16,7 @@ from kdant_tf.config import STUDENT, TEACHER, TrainConfig
 from kdant_tf.evaluation.evaluate import default_view, evaluate_run
 from kdant_tf.evaluation.predictions import DIVERGED, Predictions, load_predictions
 from kdant_tf.models.networks import feature_map_name, load_network, load_saved, load_teacher
-from kdant_tf.runs import PREDICTIONS_NAME, PROJECTION_NAME, Run, manifest_sha256, weights_sha256
+from kdant_tf.runs import PREDICTIONS_NAME, PROJECTION_NAME, Run, manifest_sha256, result_name, weights_sha256
 from tf_records import schema
 from tf_records.augment import CROP_FRACTION, clip_indices, crop_centrally, window_starts
 from tf_records.contact_sheet import colour_flow
@@ -86,7 +86,9 @@ class RunView:
     def predictions(self, view: str) -> Predictions:
         """Of the split's samples: those kept of this network on these records, else it is evaluated now."""
         if view not in self._predictions:
-            kept = load_predictions(self.run.folder / PREDICTIONS_NAME, f"{view}/{self.split}")
+            records = manifest_sha256(self.records.folder)
+            name = f"{result_name(self.run, view, self.split, records)}/{self.split}"
+            kept = load_predictions(self.run.folder / PREDICTIONS_NAME, name)
             if kept is None or not self._is_current(kept):
                 evaluate_run(
                     self.run,
@@ -96,7 +98,7 @@ class RunView:
                     network=self.network,
                     on_batch=self._on_batch,
                 )
-                kept = load_predictions(self.run.folder / PREDICTIONS_NAME, f"{view}/{self.split}")
+                kept = load_predictions(self.run.folder / PREDICTIONS_NAME, name)
                 assert kept is not None  # it has just been saved
             self._predictions[view] = kept
         return self._predictions[view]

@@ -21,6 +21,7 @@ from kdant_tf.runs import (
     read_evaluation,
     read_metrics,
     record_evaluation,
+    result_name,
     stale_results,
     weights_sha256,
 )
@@ -212,6 +213,14 @@ def test_a_network_is_known_by_its_weights_however_often_it_is_saved(run, tmp_pa
     first, again, other = (weights_sha256(tmp_path / name) for name in "abc")
     assert first == again == hashlib.sha256(b"w").hexdigest()
     assert other != first
+
+
+def test_results_are_named_by_what_is_unusual_of_them(run):
+    other = "1234567890"
+    assert result_name(run, "observed", "test", run.records_sha256) == "observed"
+    assert result_name(run, "observed, fused", "val", run.records_sha256) == "observed, fused, val"
+    assert result_name(run, "share", "test", other) == "share, records 12345678"
+    assert result_name(run, "tau", "val", other) == "tau, val, records 12345678"
 
 
 def test_evaluations_at_once_lose_none(run):

@@ -26,10 +26,11 @@ from kdant_tf.evaluation.predictions import (
     Predictions,
     describe_stale,
     load_predictions,
+    read_curve,
     read_evaluated,
     save_predictions,
 )
-from kdant_tf.runs import load_run, manifest_sha256, weights_sha256
+from kdant_tf.runs import load_run, manifest_sha256, record_evaluation, weights_sha256
 from tf_records.errors import RecordError, RunError
 from tf_records.records import Records
 from tf_records.schema import ClipSpec
@@ -263,7 +264,8 @@ def test_records_of_another_offset_are_refused_unless_insisted_on(folder, other_
     assert insisted.differences == ("their clips have offset 20, the run's offset 16",)
     assert insisted.to_dict()["differences"] == list(insisted.differences)
     results = json.loads((student / "evaluation.json").read_text())
-    assert results["observed"]["differences"] == list(insisted.differences)
+    name = f"observed, records {manifest_sha256(records)[:8]}"
+    assert results[name]["differences"] == list(insisted.differences)
     assert "differences" not in evaluate_run(student, folder / "records").to_dict()
 
 
@@ -285,3 +287,31 @@ def test_records_of_another_frame_rate_are_refused_unless_insisted_on(folder, ot
     records = other_records(fps=fps + 5, options={"observed_fraction": 0.2})
     with pytest.raises(RunError, match="frames per second"):
         evaluate_observed_shares(folder / "student", records, [0.5])
+
+
+def test_results_of_another_split_or_other_records_stand_beside_those_of_the_test_split(
+    folder, tmp_path, edit_manifest
+):
+    student, records = folder / "student", folder / "records"
+    other = Path(shutil.copytree(records, tmp_path / "other"))
+    splits = Records.open(records).manifest.splits
+    edit_manifest(other, splits={**splits, "val": splits["test"]})
+    suffix = f"records {manifest_sha256(other)[:8]}"
+    test = evaluate_run(student, records)
+    for split in ("test", "val"):
+        evaluate_run(student, other, split=split)
+    evaluated = {each.view: each for each in read_evaluated(load_run(student), "student")}
+    assert set(evaluated) == {"future", f"future, {suffix}", f"future, val, {suffix}"}
+    assert evaluated["future"].result["top1"] == test.top1
+    assert evaluated[f"future, val, {suffix}"].result["split"] == "val"
+    for each in evaluated.values():
+        assert each.predictions.records_sha256 == each.result["records_sha256"]
+
+
+def test_a_curve_of_another_split_is_no_curve_of_the_test_split(folder):
+    student = load_run(folder / "student")
+    points = [{"share": 0.5, "value": 0.25, "low": 0.0, "high": 1.0}]
+    record_evaluation(student, "share, val", {"split": "val", "top1": points})
+    assert read_curve(student, "share") == read_curve(student, "share", "test") == []
+    (point,) = read_curve(student, "share", "val")
+    assert (point.x, point.top1.value) == (0.5, 0.25)
