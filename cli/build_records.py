@@ -285,9 +285,9 @@ def _check_runner(ctx: click.Context, options: dict[str, Any]) -> None:
 
 
 def _build_options(options: dict[str, Any], protocol: Protocol) -> BuildOptions:
+    from tf_records.container import Limits
     from tf_records.flow import describe_flow, proportional_bound
     from tf_records.plan import BuildOptions
-    from tf_records.video_file import Limits
 
     flow = None
     if "flow" in options["modality"]:

@@ -37,13 +37,18 @@ _Key = tuple[float, float, int]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Segments:
-    """A sample's frames, by frame number, and the windows cut from them."""
+    """A sample's frames, by frame number, and the ranges that make its two segments.
+
+    Frame 0 is shown at `zero_s`. `damaged` are the numbers of the frames that FFmpeg flags as corrupt.
+    """
 
     pair: Pair
     frames: dict[int, EncodedFrame]
     fps: float
     height: int
     width: int
+    zero_s: float = 0.0
+    damaged: frozenset[int] = frozenset()
 
     @property
     def modalities(self) -> tuple[str, ...]:
@@ -79,7 +84,7 @@ def read_samples(
     for sample in samples:
         try:
             if _clock(sample, options) is None and (sample.start_s is None or sample.end_s is None):
-                yield sample, _read_stored(video, sample, options)
+                yield sample, _check_damage(video.path, _read_stored(video, sample, options), options)
             else:
                 plans.append(_plan(video.info, sample, options))
         except VideoError as error:
@@ -97,16 +102,22 @@ def _read_planned(
         held = {key for plan in pending for key in plan.held}
         encoders = {fps: FrameEncoder(options) for _, fps, _ in wanted}
         encoded: dict[_Key, EncodedFrame] = {}
+        damaged: set[_Key] = set()
         read = 0
         try:
             for key, frame in zip(wanted, video.shown_at([key[0] for key in wanted]), strict=True):
                 _, fps, tick = key
                 if key in held:
                     encoded[key] = encoders[fps].encode(tick, frame)
+                if video.shows_damage:
+                    damaged.add(key)
                 encoders[fps].remember(tick, frame)
                 while pending and pending[0].held[-1] <= key:
                     plan = pending.pop(0)
-                    yield plan.sample, _cut_segments(plan, encoded, frame.shape)
+                    yield (
+                        plan.sample,
+                        _check_damage(video.path, _cut_segments(plan, encoded, damaged, frame), options),
+                    )
                     encoded = _keep_needed(encoded, pending)
                 _check_memory(video.path, encoded)
                 read += 1
@@ -120,22 +131,36 @@ def _read_planned(
 def _read_stored(video: Video, sample: Sample, options: BuildOptions) -> Segments:
     """A sample that is the whole video, by its stored frames."""
     fps = video.info.fps
-    encoder, encoded = FrameEncoder(options), {}
+    encoder, encoded, damaged = FrameEncoder(options), {}, set()
     wanted = frames_for_training(_spacing(sample, options, fps)) if _is_for_training(sample) else None
     for number, frame in enumerate(video.stored()):
         if wanted is None or number < wanted:
             encoded[number] = encoder.encode(number, frame)
             encoder.remember(number, frame)
             _check_memory(video.path, encoded)
+            if video.shows_damage:
+                damaged.add(number)
     pair = _pair_of(sample, number + 1, FrameRange(0, number + 1), options, fps)
     height, width = frame.shape[:2]
-    return Segments(pair=pair, frames=encoded, fps=fps, height=height, width=width)
+    return Segments(
+        pair=pair,
+        frames=encoded,
+        fps=fps,
+        height=height,
+        width=width,
+        zero_s=video.info.start_s,
+        damaged=frozenset(damaged),
+    )
 
 
 def _plan(info: VideoInfo, sample: Sample, options: BuildOptions) -> _FrameList:
     clock = _clock(sample, options)
     fps = info.fps if clock is None else clock
-    pair = _pair_of(sample, info.ticks(fps), _action_range(sample, info, fps), options, fps)
+    first, ticks = info.first_tick(fps), info.ticks(fps)
+    # As if the clock began with the video, before which nothing is shown.
+    action = _action_range(sample, info, fps).moved(-first)
+    pair = _pair_of(sample, ticks - first, action, options, fps)
+    pair = dataclasses.replace(pair, observed=pair.observed.moved(first), future=pair.future.moved(first))
     held = {*range(*pair.observed), *range(*pair.future)}
 
     def keys(ticks: set[int]) -> tuple[_Key, ...]:
@@ -175,21 +200,45 @@ def _is_for_training(sample: Sample) -> bool:
 
 def _action_range(sample: Sample, info: VideoInfo, fps: float) -> FrameRange:
     """The action in ticks of a clock of `fps`: at least one, within the video."""
-    ticks = info.ticks(fps)
+    earliest, ticks = info.first_tick(fps), info.ticks(fps)
     if sample.start_s is None or sample.end_s is None:
-        return FrameRange(0, ticks)
+        return FrameRange(earliest, ticks)
     if sample.start_s > info.duration_s + 1 / info.fps:
         raise VideoError(
             f"{sample.path} lasts {info.duration_s:.2f} s, but an action is said to start at "
             f"{sample.start_s:.2f} s. Check that it is the right video."
         )
-    first = min(round(sample.start_s * fps), ticks - 1)
+    if sample.end_s < info.start_s - 1 / info.fps:
+        raise VideoError(
+            f"{sample.path} shows nothing before {info.start_s:.2f} s, but an action is said to end at "
+            f"{sample.end_s:.2f} s. Times should count from the beginning of the file, its sound included."
+        )
+    first = max(earliest, min(round(sample.start_s * fps), ticks - 1))
     return FrameRange(first, max(first + 1, min(round(sample.end_s * fps), ticks)))
 
 
-def _cut_segments(plan: _FrameList, encoded: dict[_Key, EncodedFrame], shape: tuple[int, ...]) -> Segments:
-    own = {key[2]: encoded[key] for key in plan.held}
-    return Segments(pair=plan.pair, frames=own, fps=plan.fps, height=shape[0], width=shape[1])
+def _cut_segments(
+    plan: _FrameList, encoded: dict[_Key, EncodedFrame], damaged: set[_Key], frame: np.ndarray
+) -> Segments:
+    return Segments(
+        pair=plan.pair,
+        frames={key[2]: encoded[key] for key in plan.held},
+        fps=plan.fps,
+        height=frame.shape[0],
+        width=frame.shape[1],
+        damaged=frozenset(key[2] for key in plan.held if key in damaged),
+    )
+
+
+def _check_damage(path: str, segments: Segments, options: BuildOptions) -> Segments | VideoError:
+    """The segments, or what to say of them where too large a share of their frames is damaged."""
+    damaged, frames = len(segments.damaged), len(segments.frames)
+    if damaged <= options.max_damaged_frames * frames:
+        return segments
+    return VideoError(
+        f"{path} has {damaged} damaged frames among the {frames} of an action, more than the share of "
+        f"{options.max_damaged_frames:g} allowed. If that is meant, raise --max-damaged-frames."
+    )
 
 
 def _keep_needed(encoded: dict[_Key, EncodedFrame], pending: list[_FrameList]) -> dict[_Key, EncodedFrame]:
@@ -288,8 +337,8 @@ def to_example(sample: Sample, segments: Segments, classes: tuple[str, ...]) -> 
         schema.CLIP_OFFSET_FRAMES: pair.offset_frames,
         schema.LABEL_INDEX: index,
         schema.LABEL_STRING: (sample.label or "").encode(),
-        schema.OBSERVED_START_S: pair.observed.first / segments.fps,
-        schema.FUTURE_START_S: pair.future.first / segments.fps,
+        schema.OBSERVED_START_S: pair.observed.first / segments.fps + segments.zero_s,
+        schema.FUTURE_START_S: pair.future.first / segments.fps + segments.zero_s,
         schema.FRAME_RATE: segments.fps,
         schema.IMAGE_HEIGHT: segments.height,
         schema.IMAGE_WIDTH: segments.width,

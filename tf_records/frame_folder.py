@@ -10,9 +10,10 @@ import av
 import numpy as np
 from PIL import Image
 
+from tf_records.container import Limits
 from tf_records.errors import VideoError
 from tf_records.sources.sample import FolderClock
-from tf_records.video_file import Limits, Resizer, VideoInfo
+from tf_records.video_file import Resizer, VideoInfo
 
 _PICTURE = re.compile(r"(?P<prefix>.*?)(?P<number>[0-9]{1,18})(?P<suffix>\.(?:jpe?g|png))", re.IGNORECASE)
 # A folder may lack or have a few frames more than its rate says; more than that is another rate.
@@ -58,7 +59,7 @@ def find_rate(path: str | os.PathLike[str], clock: FolderClock | None) -> float:
 class FrameFolder:
     """Frames of one folder, counted from 0.
 
-    `frames_decoded` counts the pictures read.
+    `frames_decoded` counts the pictures read. A damaged one is refused, so that `shows_damage` is never true.
 
     Raises:
         VideoError: no frames, a number missing between the first and the last, a first number above 1, or
@@ -68,6 +69,8 @@ class FrameFolder:
     def __init__(self, path: str, clock: FolderClock | None, resizer: Resizer, limits: Limits) -> None:
         self.path = path
         self.frames_decoded = 0
+        self.shows_damage = False
+        self.damaged_s: set[float] = set()
         self._resizer = resizer
         self._limits = limits
         self._clock = clock

@@ -13,8 +13,10 @@ from tf_records.files import hash_file, is_sealed, seal
 from tf_records.remote_path import RecordPath, RemotePath, record_path
 from tf_records.schema import MODALITIES, RGB, ClipSpec, FeatureInfo, FlowInfo
 
-# 2: the manifest carries a checksum of itself, and counts classes and seconds.
-FORMAT_VERSION = 2
+# 2: the manifest carries a checksum of itself, and counts classes and seconds. 3: times count from the start
+# of the file, before from the first frame of its video.
+FORMAT_VERSION = 3
+_READABLE_VERSIONS = (2, 3)
 MANIFEST_NAME = "manifest.json"
 
 
@@ -105,6 +107,8 @@ class Manifest:
         resize: library and filter that gave the frames their size; records of before have Pillow's.
         plan_sha256: of everything that decided the records but the videos' own bytes.
         skipped: inputs that could not be used.
+        damaged_frames: video → frames in the records that FFmpeg flags as corrupt.
+        guessed_fps: video → frames per second, where it states none.
         absent: names listed by the annotations without a file, such as {"classes": [...]}.
         modality: one of MODALITIES.
         flow: how the flow was computed, where there is any.
@@ -123,6 +127,8 @@ class Manifest:
     jpeg_quality: int
     plan_sha256: str
     skipped: tuple[Skipped, ...] = ()
+    damaged_frames: dict[str, int] = dataclasses.field(default_factory=dict)
+    guessed_fps: dict[str, float] = dataclasses.field(default_factory=dict)
     absent: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     resize: str = "pillow bilinear"
     modality: str = RGB
@@ -149,8 +155,9 @@ class Manifest:
     def from_json(cls, text: str) -> "Manifest":
         """Inverse of `to_json`. Raises what `load_manifest` catches on other text."""
         fields = json.loads(text)
-        if fields["format_version"] != FORMAT_VERSION:
-            raise ValueError(f"format version {fields['format_version']}, this kdant reads {FORMAT_VERSION}")
+        if fields["format_version"] not in _READABLE_VERSIONS:
+            known = " and ".join(map(str, _READABLE_VERSIONS))
+            raise ValueError(f"format version {fields['format_version']}, this kdant reads {known}")
         if not is_sealed(text.encode()):
             raise ValueError("it does not agree with its own checksum, so it was damaged or edited")
         del fields["sha256"]
@@ -202,6 +209,8 @@ class Manifest:
             "features": None if self.features is None else dataclasses.asdict(self.features),
             "longest_anticipation_s": self.longest_anticipation_s,
             "skipped": [dataclasses.asdict(skipped) for skipped in self.skipped],
+            "damaged_frames": self.damaged_frames,
+            "guessed_fps": self.guessed_fps,
         }
 
 

@@ -14,16 +14,19 @@ from collections import Counter
 from fractions import Fraction
 from typing import Any, NamedTuple
 
+from tf_records.container import Limits
 from tf_records.errors import RecordError
 from tf_records.manifest import FORMAT_VERSION, Manifest, ShardInfo, SplitInfo
 from tf_records.schema import FLOW, MAX_FPS, MODALITIES, RGB, SPLITS, ClipSpec, FlowInfo
 from tf_records.sources.sample import Annotations, Sample
-from tf_records.video_file import RESIZE, Limits
+from tf_records.video_file import RESIZE
 
 RECORDS_PER_SHARD = 64
 # A record of TV-L1 flow takes most of a minute; a killed build loses a shard, and progress moves by shards.
 RECORDS_PER_FLOW_SHARD = 16
 MAX_ANTICIPATION_S = 60
+# Of a sample's frames. What is flagged is one in thousands where a packet was lost, and most where much was.
+MAX_DAMAGED_FRAMES = 0.1
 # Taken for the length of a sample that is a whole video.
 _UNKNOWN_S = 5.0
 
@@ -43,6 +46,7 @@ class BuildOptions:
         flow: how to compute flow, of `flow.describe_flow`; None where `modality` has none.
         shards: shards a split, or None for one every 64 samples, 16 with flow.
         limits: what a video may ask for.
+        max_damaged_frames: share, 0 to 1, of the frames of a sample that FFmpeg may flag as corrupt.
     """
 
     clip: ClipSpec = dataclasses.field(default_factory=ClipSpec)
@@ -54,6 +58,7 @@ class BuildOptions:
     flow: FlowInfo | None = None
     shards: int | None = None
     limits: Limits = dataclasses.field(default_factory=Limits)
+    max_damaged_frames: float = MAX_DAMAGED_FRAMES
 
     def __post_init__(self) -> None:
         if self.fps is not None and not 0 < self.fps <= MAX_FPS:
@@ -76,6 +81,10 @@ class BuildOptions:
             raise RecordError(
                 f"`flow` should be given for modalities with flow, and only for these. Received: modality "
                 f"{self.modality!r} and flow {self.flow}."
+            )
+        if not 0 <= self.max_damaged_frames <= 1:
+            raise RecordError(
+                f"`max_damaged_frames` should be from 0 to 1. Received: {self.max_damaged_frames}."
             )
         if self.shards is not None and self.shards < 1:
             raise RecordError(f"`shards` should be at least 1. Received: {self.shards}.")
@@ -190,6 +199,10 @@ class FrameRange(NamedTuple):
     @property
     def frames(self) -> int:
         return self.stop - self.first
+
+    def moved(self, frames: int) -> FrameRange:
+        """The range so many frames later."""
+        return FrameRange(self.first + frames, self.stop + frames)
 
 
 class Spacing(NamedTuple):

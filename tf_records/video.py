@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tf_records.container import Limits
 from tf_records.frame_folder import FrameFolder, holds_frames
 from tf_records.sources.sample import FolderClock
-from tf_records.video_file import Limits, Resizer, VideoFile, VideoInfo
+from tf_records.video_file import Resizer, VideoFile, VideoInfo
 
 Video = VideoFile | FrameFolder
 _LIMITS = Limits()

@@ -6,9 +6,10 @@ frame is decoded ahead in vain, and a damaged video gives the same bytes on ever
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
-import os
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
 import av
@@ -16,8 +17,18 @@ import numpy as np
 from av.video.reformatter import Interpolation, VideoReformatter
 from PIL import Image
 
-from tf_records.errors import RecordError, VideoError
+from tf_records.container import (
+    END_TOLERANCE_S,
+    Limits,
+    choose_stream,
+    find_length,
+    find_rate,
+    open_container,
+    undecodable,
+)
+from tf_records.errors import VideoError
 from tf_records.schema import MAX_FPS
+from tf_records.stream_clock import StreamClock
 
 # For the manifest: numbers do not reproduce across resizes.
 RESIZE = "swscale bilinear"
@@ -30,21 +41,18 @@ SWSCALE_FLAGS = (
     | Interpolation.FULL_CHR_H_INP
     | Interpolation.BITEXACT
 )
-END_TOLERANCE_S = 0.25
+
 # Containers round time stamps, Matroska to a millisecond; a tick that close to a frame shows it.
 TIME_STAMP_TOLERANCE_S = 6e-4
-# A JPEG's sides are 16-bit numbers.
-MAX_SIDE = 65_500
+
 # A record is one message, which TensorFlow and protobuf bound at 2 GB and a reader holds in memory.
 MAX_RECORD_BYTES = 2**29
-# These name other files, or never end.
-_PLAYLISTS = {"hls", "concat", "dash", "sdp", "rtsp", "webm_dash_manifest", "imf"}
-# FFmpeg draws the characters of text files.
-_TEXT = {"tty"}
-# Containers whose index lists the key frames. Others are sought through by trial, but for MPEG program
-# streams: after seeking their frames have other time stamps than when read through.
+
+
+# Containers whose index lists the key frames. Others are sought through by trial.
 _INDEXED = {"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "flv"}
-_UNSEEKABLE = {"mpeg"}
+# How much the shape of frames of one video may differ, of which some are scaled to the size of others.
+_SHAPE_TOLERANCE = 0.03
 # Reading on is cheaper than seeking within these, with an index and without.
 _SHORT_GAP_S = 1.0
 _LONG_GAP_S = 15.0
@@ -55,19 +63,31 @@ Timed = tuple[float, av.VideoFrame]
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class VideoInfo:
-    """Mean frame rate, and length: the container's, or that of its packets where it states none."""
+    """Mean frame rate, and when the video begins and ends, in seconds of the player's clock.
+
+    Args:
+        fps: frames a second; `rate_is_guessed` where the container does not say, and FFmpeg guesses.
+        duration_s: when the last frame ends; by the container, or by its packets where it states no length.
+        start_s: when the first frame is shown, such as after the beginning of sound.
+    """
 
     fps: float
     duration_s: float
+    start_s: float = 0.0
+    rate_is_guessed: bool = False
 
     @property
     def frames(self) -> int:
-        """Ticks of the video's own clock, at least 1."""
-        return self.ticks(self.fps)
+        """Ticks of the video's own clock that it is shown at, at least 1."""
+        return self.ticks(self.fps) - self.first_tick(self.fps)
 
     def ticks(self, fps: float) -> int:
-        """Ticks of a clock of `fps` over the video's length, at least 1."""
+        """Ticks of a clock of `fps` until the video's end, at least 1."""
         return max(1, round(self.duration_s * fps))
+
+    def first_tick(self, fps: float) -> int:
+        """The tick of a clock of `fps` at which the video begins."""
+        return min(round(self.start_s * fps), self.ticks(fps) - 1)
 
     def shown_s(self, tick: int, fps: float | None) -> float:
         """The time whose frame a tick shows: the last frame at or before it.
@@ -80,71 +100,44 @@ class VideoInfo:
         return tick / fps + TIME_STAMP_TOLERANCE_S
 
 
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class Limits:
-    """Videos beyond these are skipped like any that cannot be decoded.
-
-    Args:
-        max_pixels: of a frame, stored or resized.
-        max_seconds: length of a video, stated or decoded.
-    """
-
-    max_pixels: int = 7680 * 4320
-    max_seconds: float = 24 * 3600.0
-
-    def __post_init__(self) -> None:
-        if self.max_pixels < 1:
-            raise RecordError(f"`max_pixels` should be at least 1. Received: {self.max_pixels}.")
-        if not self.max_seconds > 0:
-            raise RecordError(f"`max_seconds` should be above 0. Received: {self.max_seconds}.")
-
-    def check_size(self, path: str, width: int, height: int) -> None:
-        """Raises VideoError for a frame that is too large."""
-        if width * height > self.max_pixels or max(width, height) > MAX_SIDE:
-            raise VideoError(
-                f"{path} has frames of {width}x{height}, more than the {self.max_pixels} pixels allowed. "
-                f"If they are meant, raise --max-pixels."
-            )
-
-    def check_length(self, path: str, seconds: float) -> None:
-        """Raises VideoError for a video that is too long."""
-        if seconds > self.max_seconds:
-            raise VideoError(
-                f"{path} lasts {seconds:.0f} s or more, longer than the {self.max_seconds:.0f} s allowed. "
-                f"If that is meant, raise --max-seconds."
-            )
-
-
 class VideoFile:
     """Frames of one file; close it, or use `open_video`.
 
-    `frames_decoded` counts them, those on the way from a key frame included.
+    `frames_decoded` counts them, those on the way from a key frame included. `shows_damage` says whether the
+    frame given last is one that FFmpeg flags as corrupt, and `damaged_s` when the flagged ones among those
+    given are shown.
     """
 
     def __init__(self, path: str, resizer: Resizer, limits: Limits) -> None:
         self.path = path
         self.frames_decoded = 0
+        self.shows_damage = False
+        self.damaged_s: set[float] = set()
         self._limits = limits
         self._resizer = resizer
         self._container = open_container(path)
         try:
-            self._stream = self._choose_stream()
-            self._time_base = Fraction(self._stream.time_base or 1)
-            self._rate = Fraction(self._stream.average_rate or 1)
-            self._origin_s = (self._stream.start_time or 0) * self._time_base
-            self._stated_s = self._find_stated_s()
-            # Without a stated length there need be no time stamps to seek by.
-            self._seekable = self._stated_s is not None and self._container.format.name not in _UNSEEKABLE
-            self._end_s = 0.0
-            self._fed = -(2**63)
-            duration_s = self._stated_s
-            if duration_s is None:
-                duration_s = self._scan_length()
-            limits.check_length(path, duration_s)
+            self._stream = choose_stream(self._container, path, limits)
+            resizer.size = (self._stream.width, self._stream.height)
+            rate, guessed = find_rate(self._stream)
+            if rate is None:
+                raise VideoError(f"{path} states no frame rate.")
+            self._rate = rate
+            self._clock = StreamClock(self._container, self._stream, rate)
+            length = find_length(path, self._container, self._stream, self._clock, rate, limits)
+            limits.check_length(path, length.end_s)
         except BaseException:
             self._container.close()
             raise
-        self.info = VideoInfo(fps=float(self._rate), duration_s=duration_s)
+        self._length = length
+        # What lies, and what has no length, need not have stamps to seek by.
+        self._seekable = length.seekable and not self._clock.by_order
+        self._fresh = True
+        self._end_s = 0.0
+        self._fed = -(2**63)
+        self.info = VideoInfo(
+            fps=float(rate), duration_s=length.end_s, start_s=self._clock.start_s, rate_is_guessed=guessed
+        )
 
     def close(self) -> None:
         self._container.close()
@@ -155,202 +148,166 @@ class VideoFile:
         Raises:
             VideoError: the file cannot be decoded, or ends before the end its header gives.
         """
-        timed = self._start(0.0)
+        timed = self._rewind()
         while timed is not None:
-            yield self._resizer.convert(timed[1], self.path)
+            yield self._convert(timed)
             timed = self._next()
 
     def shown_at(self, times_s: Sequence[float]) -> Iterator[np.ndarray]:
         """For each time, ascending, the frame that is shown then: the last one at or before it.
 
-        Times that show the same frame get the same array. Gaps are skipped by seeking where a key frame
-        lies in them.
+        Before the first frame of all that one is shown. Times that show the same frame get the same array.
+        Gaps are skipped by seeking where a key frame lies in them.
 
         Raises:
             VideoError: the file cannot be decoded, or ends before the first time.
         """
         shown: Timed | None = None
-        picture: np.ndarray | None = None
+        image: np.ndarray | None = None
         following = self._start(times_s[0])
         for time_s in times_s:
             if following is not None and self._can_leap(following[0], time_s):
                 following = self._start(time_s)
             while following is not None and following[0] <= time_s:
-                shown, picture, following = following, None, self._next()
+                shown, image, following = following, None, self._next()
             if shown is None:  # the first frame comes later
                 shown, following = following, None if following is None else self._next()
             if shown is None:
                 raise VideoError(f"{self.path} ends before {time_s:.2f} s, where a clip should start.")
-            if picture is None:
-                picture = self._resizer.convert(shown[1], self.path)
-            yield picture
+            if image is None:
+                image = self._convert(shown)
+            yield image
+
+    def _convert(self, timed: Timed) -> np.ndarray:
+        time_s, frame = timed
+        self.shows_damage = frame.is_corrupt
+        if self.shows_damage:
+            self.damaged_s.add(round(time_s, 3))
+        return self._resizer.convert(frame, self.path)
 
     def _start(self, time_s: float) -> Timed | None:
-        """The first frame that comes after seeking to the key frame before `time_s`."""
+        """A key frame at or before `time_s`, or the file's first frame: what to decode from."""
         for margin_s in _MARGINS_S:
-            first = self._seek(max(0.0, time_s - margin_s))
-            if first is None or first[0] <= time_s or time_s <= margin_s:
+            if not self._seekable or time_s - margin_s <= self.info.start_s:
+                break
+            first = self._seek(time_s - margin_s)
+            if first is not None and first[0] <= time_s:
                 return first
-        return self._seek(0.0)
+        else:
+            self._seekable = False  # there is no key frame to be found
+        return self._rewind()
 
     def _seek(self, time_s: float) -> Timed | None:
-        if self._seekable:
-            try:
-                self._container.seek(self._stamp(time_s), stream=self._stream, backward=True)
-            except (av.FFmpegError, OSError):
-                self._seekable = False
-        if not self._seekable:
+        """The first key frame that comes out after seeking; None where none does up to `time_s`.
+
+        Before it there may come frames that need others which were not decoded: those that are shown before
+        a key frame and stored after it, and those of videos that are refreshed bit by bit.
+        """
+        stamp, keys = self._clock.stamp_at(time_s), self._length.keys
+        try:
+            if keys:
+                place = bisect.bisect_right(keys, stamp, key=lambda key: key.stamp) - 1
+                if place < 0:
+                    return None
+                self._container.seek(keys[place].byte, unsupported_byte_offset=True)
+                self._clock.restart(keys[place].offset)
+            else:
+                self._container.seek(stamp, stream=self._stream, backward=True)
+                self._clock.restart()
+        except (av.FFmpegError, OSError):
+            self._seekable = False
+            return None
+        finally:
+            self._fresh = False
+        self._frames = self._decode(self._container.demux(self._stream))
+        for timed in self._frames:
+            if timed[1].key_frame and not timed[1].is_corrupt:
+                return timed
+            if timed[0] > time_s:
+                break
+        return None
+
+    def _rewind(self) -> Timed | None:
+        """The file's first frame; what follows is read on."""
+        if not self._fresh:
             self._container.close()
             self._container = open_container(self.path)
-            self._stream = self._choose_stream()
-        self._frames = self._decode()
+            self._stream = choose_stream(self._container, self.path, self._limits)
+        packets = itertools.chain(
+            self._clock.peeked if self._fresh else (), self._container.demux(self._stream)
+        )
+        self._fresh = False
+        self._clock.peeked = []
+        self._clock.restart()
+        self._frames = self._decode(packets)
         return self._next()
 
     def _next(self) -> Timed | None:
-        """The next frame and when it is shown, in seconds since the first one; None at the end."""
+        """The next frame and when it is shown; None at the end."""
         timed = next(self._frames, None)
         if timed is not None:
             return timed
-        if self._end_s == 0.0:
+        if self.frames_decoded == 0:
             raise VideoError(f"{self.path} holds no frame that can be decoded.")
-        if self._stated_s is not None and self._end_s < self._stated_s - self._tolerance_s():
+        promised_s = self._length.promised_s
+        if promised_s is not None and self._end_s < promised_s - self._tolerance_s(promised_s):
             raise VideoError(
-                f"{self.path} is cut short: its header promises {self._stated_s:.2f} s, decoding ends at "
+                f"{self.path} is cut short: its header promises {promised_s:.2f} s, decoding ends at "
                 f"{self._end_s:.2f} s."
             )
+        if self._length.cut_short:
+            raise VideoError(f"{self.path} is cut short: it has no end mark, or ends within a packet.")
         return None
 
-    def _decode(self) -> Iterator[Timed]:
-        number, frame_s = 0, 1 / float(self._rate)
-        first, (ticks, per) = self._stream.start_time or 0, self._time_base.as_integer_ratio()
+    def _decode(self, packets: Iterable[av.Packet]) -> Iterator[Timed]:
+        frame_s = 1 / float(self._rate)
         try:
-            for packet in self._container.demux(self._stream):
+            for packet in packets:
+                self._clock.take(packet)
                 if packet.dts is not None:
                     self._fed = max(self._fed, packet.dts)
                 for frame in packet.decode():
                     self.frames_decoded += 1
                     self._limits.check_size(self.path, frame.width, frame.height)
-                    stamp = frame.dts if frame.pts is None else frame.pts
-                    # Whole numbers until the division: Fractions would take as long as small frames.
-                    time_s = number * frame_s if stamp is None else (stamp - first) * ticks / per
-                    number += 1
+                    time_s = self._clock.place(frame)
                     self._end_s = max(self._end_s, time_s + frame_s)
                     # An endless stream need not tell the time.
-                    self._limits.check_length(self.path, max(time_s, number / MAX_FPS))
+                    self._limits.check_length(self.path, max(time_s, self._clock.placed / MAX_FPS))
                     yield time_s, frame
         except (av.FFmpegError, OSError) as error:
-            raise self._undecodable(error) from error
+            raise undecodable(self.path, error) from error
 
     def _can_leap(self, from_s: float, to_s: float) -> bool:
         """Whether a key frame that was not decoded lies before `to_s`, so that seeking saves frames."""
         if to_s - from_s < _SHORT_GAP_S or not self._seekable:
             return False
-        index, target = self._stream.index_entries, self._stamp(to_s)
-        reach = int(_LONG_GAP_S / self._time_base)
+        index, keys, target = self._stream.index_entries, self._length.keys, self._clock.stamp_at(to_s)
+        if keys:
+            place = bisect.bisect_right(keys, target, key=lambda key: key.stamp) - 1
+            return place >= 0 and keys[place].stamp > self._fed
+        reach = int(_LONG_GAP_S / Fraction(self._stream.time_base or 1))
         whole = len(index) > 0 and index[len(index) - 1].timestamp >= target - reach
         if not whole or self._container.format.name not in _INDEXED:
             return to_s - from_s > _LONG_GAP_S
         place = index.search_timestamp(target)
         return place >= 0 and index[place].timestamp > self._fed
 
-    def _stamp(self, time_s: float) -> int:
-        return int((Fraction(time_s) + self._origin_s) / self._time_base)
-
-    def _tolerance_s(self) -> float:
+    def _tolerance_s(self, promised_s: float) -> float:
         if self._container.format.name == "avi":  # its header counts frames exactly
             return 3 / float(self._rate)
-        return max(END_TOLERANCE_S, 0.02 * (self._stated_s or 0.0))
-
-    def _choose_stream(self) -> av.VideoStream:
-        stream = choose_stream(self._container, self.path, self._limits)
-        if not stream.average_rate:
-            raise VideoError(f"{self.path} states no frame rate.")
-        return stream
-
-    def _find_stated_s(self) -> float | None:
-        stream = self._stream
-        if self._container.format.name == "avi" and stream.frames:
-            # Of a file cut off before its index FFmpeg guesses the duration from the size; the header knows.
-            return float(stream.frames / self._rate)
-        if stream.duration:
-            return float(stream.duration * self._time_base)
-        if self._container.duration:
-            return self._container.duration / av.time_base
-        return None
-
-    def _scan_length(self) -> float:
-        """Length of a file whose header states none: reads it through, but decodes nothing."""
-        end_s, packets = 0.0, 0
-        try:
-            for packet in self._container.demux(self._stream):
-                packets += packet.size > 0
-                counted_s = float(packets / self._rate)
-                if packet.pts is None:
-                    end_s = max(end_s, counted_s)
-                else:
-                    shown_s = float(packet.pts * self._time_base - self._origin_s)
-                    end_s = max(end_s, shown_s + float((packet.duration or 0) * self._time_base))
-                self._limits.check_length(self.path, max(end_s, packets / MAX_FPS))
-        except (av.FFmpegError, OSError) as error:
-            raise self._undecodable(error) from error
-        if end_s == 0.0:
-            raise VideoError(f"{self.path} holds no frame that can be decoded.")
-        return end_s
-
-    def _undecodable(self, error: BaseException) -> VideoError:
-        return VideoError(f"{self.path} cannot be decoded: {reason_of(error)}.")
-
-
-def open_container(path: str) -> av.container.InputContainer:
-    """A file, opened; close it.
-
-    Raises:
-        VideoError: no such file, no regular one, or no video.
-    """
-    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
-        raise VideoError(f"{path} cannot be opened as a video: it is no regular file.")
-    try:
-        # Titles and the like, which nobody reads here, need not be UTF-8.
-        return av.open(os.path.abspath(path), metadata_errors="replace")
-    except (av.FFmpegError, OSError) as error:
-        raise VideoError(f"{path} cannot be opened as a video: {reason_of(error)}.") from error
-
-
-def choose_stream(
-    container: av.container.InputContainer, path: str, limits: Limits, *, remote: bool = False
-) -> av.VideoStream:
-    """The first video stream, to be decoded on one thread.
-
-    Args:
-        path: for messages.
-        remote: whether `container` is meant to be of another host.
-
-    Raises:
-        VideoError: a playlist, a text, no video stream, or one that cannot be decoded or is too large.
-    """
-    if container.format.name in _PLAYLISTS and not remote:
-        raise VideoError(f"{path} is a playlist, no video. Give the videos that it names.")
-    if container.format.name in _TEXT:
-        raise VideoError(f"{path} is a text, no video.")
-    if not container.streams.video:
-        raise VideoError(f"{path} has no video stream.")
-    stream = container.streams.video[0]
-    if stream.codec_context is None:
-        raise VideoError(f"{path} is encoded in a way that FFmpeg here cannot decode.")
-    limits.check_size(path, stream.width, stream.height)
-    stream.thread_count = 1
-    return stream
-
-
-def reason_of(error: BaseException) -> str:
-    """The system's words alone, without the path that the message already has."""
-    return (getattr(error, "strerror", None) or str(error)).rstrip(".")
+        return max(END_TOLERANCE_S, 0.02 * promised_s)
 
 
 class Resizer:
-    """Turns decoded frames into RGB whose shorter side has `short_side` pixels, or as many as it has."""
+    """Turns decoded frames into RGB whose shorter side has `short_side` pixels, or as many as it has.
+
+    `size`, width and height, is what the frames of a video should have; others are scaled to it, so that all
+    get one size. None is for any.
+    """
 
     def __init__(self, short_side: int | None, limits: Limits) -> None:
+        self.size: tuple[int, int] | None = None
+        self._met = False
         self._short_side = short_side
         self._limits = limits
         self._reformatter = VideoReformatter()
@@ -359,9 +316,9 @@ class Resizer:
         """uint8 `(H, W, 3)`, turned upright as the frame's rotation mark says, in steps of 90 degrees.
 
         Raises:
-            VideoError: the result would be too large.
+            VideoError: the result would be too large, or the frame has another shape than those before it.
         """
-        width, height = frame.width, frame.height
+        width, height = self._choose_size(frame, path)
         if self._short_side is not None:
             scale = self._short_side / min(width, height)
             width, height = round(width * scale), round(height * scale)
@@ -371,6 +328,24 @@ class Resizer:
         ).to_ndarray()
         # Both count counterclockwise.
         return np.rot90(np.ascontiguousarray(rgba)[..., :3], round(frame.rotation / 90) % 4)
+
+    def _choose_size(self, frame: av.VideoFrame, path: str) -> tuple[int, int]:
+        """The size of the video that the frame is of: that of a stream's header, unless no frame has that."""
+        own = (frame.width, frame.height)
+        if self.size in (None, own):
+            self._met = True
+            return own
+        assert self.size is not None
+        width, height = self.size
+        if abs(own[0] * height - own[1] * width) <= _SHAPE_TOLERANCE * own[0] * height:
+            return self.size
+        if self._met:
+            raise VideoError(
+                f"{path} changes its picture from {width}x{height} to {own[0]}x{own[1]}. Cut it there, or "
+                f"encode it anew in one size."
+            )
+        self.size, self._met = own, True
+        return own
 
 
 def to_picture(frame: np.ndarray) -> Image.Image:

@@ -161,11 +161,19 @@ def _assemble(annotations: Annotations, options: BuildOptions, results: list[Sha
         )
     fps = {rate for result in results for rate in result.fps}
     skipped = dict.fromkeys(item for result in results for item in result.skipped)
+    damaged: dict[str, set[float]] = {}
+    guessed_fps: dict[str, float] = {}
+    for result in results:
+        guessed_fps |= result.guessed_fps
+        for video, times_s in result.damaged.items():
+            damaged.setdefault(video, set()).update(times_s)
     return dataclasses.replace(
         empty_manifest(annotations, options),
         splits=splits,
         fps=fps.pop() if len(fps) == 1 else None,
         skipped=(*annotations.skipped, *skipped),
+        damaged_frames={video: len(times_s) for video, times_s in sorted(damaged.items())},
+        guessed_fps=dict(sorted(guessed_fps.items())),
     )
 
 
@@ -260,7 +268,10 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class ShardResult:
-    """What a finished shard holds, as the manifest needs it, and what it took."""
+    """What a finished shard holds, as the manifest needs it, and what it took.
+
+    `damaged` is, of each video with frames that FFmpeg flags as corrupt, when those are shown, in seconds.
+    """
 
     split: str
     shard: ShardInfo
@@ -268,6 +279,8 @@ class ShardResult:
     repeated: int
     fps: tuple[float, ...]
     skipped: tuple[Skipped, ...]
+    damaged: dict[str, list[float]]
+    guessed_fps: dict[str, float]
     videos: int
     frames_decoded: int
 
@@ -327,6 +340,8 @@ class _ShardWriting:
         self._kept: list[tuple[Sample, Pair, float]] = []
         self._lengths_s: list[float] = []
         self._skipped: dict[int, Skipped] = {}
+        self._damaged: dict[str, list[float]] = {}
+        self._guessed_fps: dict[str, float] = {}
         self._frames_decoded = 0
 
     def add_video(self, samples: list[Sample]) -> None:
@@ -339,6 +354,10 @@ class _ShardWriting:
                 for sample, outcome in read_samples(video, samples, options):
                     self._add(sample, outcome)
                 self._frames_decoded += video.frames_decoded
+                if video.damaged_s:
+                    self._damaged[samples[0].video] = sorted(video.damaged_s)
+                if video.info.rate_is_guessed:
+                    self._guessed_fps[samples[0].video] = video.info.fps
         except VideoError as error:  # it does not open
             for sample in samples:
                 self._add(sample, error)
@@ -375,6 +394,8 @@ class _ShardWriting:
             repeated=sum(pair.repeated for _, pair, _ in self._kept),
             fps=tuple(sorted({fps for _, _, fps in self._kept})),
             skipped=tuple(skipped for _, skipped in sorted(self._skipped.items())),
+            damaged=self._damaged,
+            guessed_fps=self._guessed_fps,
             videos=len(_group_by_video(self._task.samples)),
             frames_decoded=self._frames_decoded,
         )

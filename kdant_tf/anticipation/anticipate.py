@@ -22,11 +22,12 @@ import numpy as np
 
 from kdant_tf.anticipation.sources import FrameSource, TimedFrame, check_source, open_source
 from kdant_tf.serving.model import AnticipationModel, NotFiniteAnswerError, load_model
+from tf_records.container import Limits
 from tf_records.encode import to_grey
 from tf_records.errors import KdantError, VideoError
 from tf_records.flow import compute_flow, describe_flow, flow_to_bytes
 from tf_records.schema import FLOW, RGB, FlowInfo
-from tf_records.video_file import Limits, Resizer, VideoInfo
+from tf_records.video_file import Resizer, VideoInfo
 
 # Over a longer pause nothing is shown: the clock leaps.
 MAX_PAUSE_S = 60.0

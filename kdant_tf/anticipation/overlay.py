@@ -25,9 +25,10 @@ from PIL import Image, ImageDraw, ImageFont
 
 from kdant_tf.anticipation.sources import FrameSource, TimedFrame, VideoSource, stamp_s
 from kdant_tf.visualization.style import OKABE_ITO, text_on
+from tf_records.container import Limits, reason_of
 from tf_records.errors import KdantError
 from tf_records.files import atomic_path, check_apart
-from tf_records.video_file import Limits, Resizer, reason_of
+from tf_records.video_file import Resizer
 
 FORMATS = {".mp4": "mp4", ".mov": "mov", ".mkv": "matroska"}
 _OPTIONS = {"preset": "veryfast", "crf": "20"}

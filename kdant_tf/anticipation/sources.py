@@ -17,9 +17,10 @@ from typing import Any, NamedTuple, Protocol
 import av
 import numpy as np
 
+from tf_records.container import END_TOLERANCE_S, Limits, choose_stream, open_container, reason_of
 from tf_records.errors import VideoError
 from tf_records.frame_folder import FrameFolder, holds_frames
-from tf_records.video_file import END_TOLERANCE_S, Limits, Resizer, choose_stream, open_container, reason_of
+from tf_records.video_file import Resizer
 
 STDIN = "-"
 _RTSP = ("rtsp://", "rtsps://")

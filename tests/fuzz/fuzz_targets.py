@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 
 from kdant_tf.config import TEACHER, resolve_config
+from tf_records.container import Limits
 from tf_records.errors import KdantError
 from tf_records.files import seal
 from tf_records.manifest import Manifest, ShardInfo, SplitInfo, load_manifest
@@ -25,7 +26,7 @@ from tf_records.sources.jhmdb import read_jhmdb
 from tf_records.sources.thumos14 import read_thumos14
 from tf_records.tfrecord import RecordFile, encode_sequence_example
 from tf_records.video import open_video
-from tf_records.video_file import Limits, VideoFile
+from tf_records.video_file import VideoFile
 
 SHARD = "train-00000-of-00001.tfrecord"
 LIMITS = Limits(max_pixels=2**18, max_seconds=60)

@@ -15,6 +15,7 @@ from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
+from tf_records.container import Limits
 from tf_records.errors import AnnotationError, VideoError
 from tf_records.manifest import Skipped
 from tf_records.schema import MAX_FPS, SPLITS
@@ -36,7 +37,7 @@ from tf_records.sources.sample import (
     select_classes,
 )
 from tf_records.video import probe
-from tf_records.video_file import Limits, VideoInfo
+from tf_records.video_file import VideoInfo
 
 REQUIRED = ("video", "start_s", "end_s")
 OPTIONAL = ("label", "split", "fps", "offset_s")

@@ -9,12 +9,12 @@ import dataclasses
 import hashlib
 from pathlib import Path
 
+from tf_records.container import Limits
 from tf_records.errors import AnnotationError, RecordError
 from tf_records.schema import ClipSpec
 from tf_records.sources.guards import guard, unify_videos
 from tf_records.sources.mining import mine_pairs
 from tf_records.sources.sample import Annotations, Sample
-from tf_records.video_file import Limits
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner, Result
 from kdant_cli.build_records import build_records
 
+from tf_records.container import Limits
 from tf_records.sources.read import PROTOCOLS
-from tf_records.video_file import Limits
 
 
 def run(*args: object) -> Result:

@@ -11,9 +11,9 @@ import pytest
 from PIL import Image
 from video_frames import stored_frames
 
+from tf_records.container import Limits
 from tf_records.errors import VideoError
 from tf_records.video import open_video, probe
-from tf_records.video_file import Limits
 
 RATE = 10
 MINUTES = 30

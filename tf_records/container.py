@@ -1,0 +1,296 @@
+"""What a video's container says: its video stream, its rate, its length, and whether all of it is there.
+
+Nothing is decoded here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import os
+import re
+from fractions import Fraction
+from typing import NamedTuple
+
+import av
+
+from tf_records.errors import RecordError, VideoError
+from tf_records.schema import MAX_FPS
+from tf_records.stream_clock import JOINABLE, StreamClock
+
+END_TOLERANCE_S = 0.25
+# These name other files, or never end.
+_PLAYLISTS = {"hls", "concat", "dash", "sdp", "rtsp", "webm_dash_manifest", "imf"}
+# FFmpeg draws the characters of text files.
+_TEXT = {"tty"}
+# A JPEG's sides are 16-bit numbers.
+MAX_SIDE = 65_500
+# How long before the end of all streams to look for that of the video.
+_TAIL_S = 20.0
+# How much of a file's end to look at.
+_TAIL_BYTES = 2**17
+# Where an MPEG-TS packet may begin, and how far the next one is.
+_TS_PACKETS = ((0, 188), (4, 192), (0, 204))
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Videos beyond these are skipped like any that cannot be decoded.
+
+    Args:
+        max_pixels: of a frame, stored or resized.
+        max_seconds: length of a video, stated or decoded.
+    """
+
+    max_pixels: int = 7680 * 4320
+    max_seconds: float = 24 * 3600.0
+
+    def __post_init__(self) -> None:
+        if self.max_pixels < 1:
+            raise RecordError(f"`max_pixels` should be at least 1. Received: {self.max_pixels}.")
+        if not self.max_seconds > 0:
+            raise RecordError(f"`max_seconds` should be above 0. Received: {self.max_seconds}.")
+
+    def check_size(self, path: str, width: int, height: int) -> None:
+        """Raises VideoError for a frame that is too large."""
+        if width * height > self.max_pixels or max(width, height) > MAX_SIDE:
+            raise VideoError(
+                f"{path} has frames of {width}x{height}, more than the {self.max_pixels} pixels allowed. "
+                f"If they are meant, raise --max-pixels."
+            )
+
+    def check_length(self, path: str, seconds: float) -> None:
+        """Raises VideoError for a video that is too long."""
+        if seconds > self.max_seconds:
+            raise VideoError(
+                f"{path} lasts {seconds:.0f} s or more, longer than the {self.max_seconds:.0f} s allowed. "
+                f"If that is meant, raise --max-seconds."
+            )
+
+
+def open_container(path: str) -> av.container.InputContainer:
+    """A file, opened; close it.
+
+    Raises:
+        VideoError: no such file, no regular one, or no video.
+    """
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise VideoError(f"{path} cannot be opened as a video: it is no regular file.")
+    try:
+        # Titles and the like, which nobody reads here, need not be UTF-8.
+        return av.open(os.path.abspath(path), metadata_errors="replace")
+    except (av.FFmpegError, OSError) as error:
+        raise VideoError(f"{path} cannot be opened as a video: {reason_of(error)}.") from error
+
+
+def choose_stream(
+    container: av.container.InputContainer, path: str, limits: Limits, *, remote: bool = False
+) -> av.VideoStream:
+    """The video stream that is marked as the default, or else the largest, to be decoded on one thread.
+
+    Args:
+        path: for messages.
+        remote: whether `container` is meant to be of another host.
+
+    Raises:
+        VideoError: a playlist, a text, no video stream, or one that cannot be decoded or is too large.
+    """
+    if container.format.name in _PLAYLISTS and not remote:
+        raise VideoError(f"{path} is a playlist, no video. Give the videos that it names.")
+    if container.format.name in _TEXT:
+        raise VideoError(f"{path} is a text, no video.")
+    marks = av.stream.Disposition
+    # A cover is no video.
+    streams = [stream for stream in container.streams.video if not stream.disposition & marks.attached_pic]
+    if not streams:
+        raise VideoError(f"{path} has no video stream.")
+    streams = [stream for stream in streams if stream.codec_context is not None]
+    if not streams:
+        raise VideoError(f"{path} is encoded in a way that FFmpeg here cannot decode.")
+    marked = [stream for stream in streams if stream.disposition & marks.default]
+    stream = max(marked or streams, key=lambda stream: stream.width * stream.height)
+    limits.check_size(path, stream.width, stream.height)
+    stream.thread_count = 1
+    return stream
+
+
+def find_rate(stream: av.VideoStream) -> tuple[Fraction | None, bool]:
+    """Frames a second, None where nobody knows, and whether FFmpeg guesses them: the stream states none."""
+    if stream.average_rate:
+        return Fraction(stream.average_rate), False
+    return (Fraction(stream.guessed_rate), True) if stream.guessed_rate else (None, False)
+
+
+def reason_of(error: BaseException) -> str:
+    """The system's words alone, without the path that the message already has."""
+    return (getattr(error, "strerror", None) or str(error)).rstrip(".")
+
+
+class KeyPacket(NamedTuple):
+    """A key frame of a stream without an index: its stamp, where it lies, and the clock's offset there."""
+
+    stamp: int
+    byte: int
+    offset: int
+
+
+class Length(NamedTuple):
+    """How long a video is.
+
+    `end_s` is when its last frame ends. `promised_s` is what a header says of that, `cut_short` that the file
+    has no proper end. `keys` are those of a stream without an index.
+    """
+
+    end_s: float
+    promised_s: float | None = None
+    seekable: bool = True
+    cut_short: bool = False
+    keys: tuple[KeyPacket, ...] = ()
+
+
+def find_length(
+    path: str,
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    clock: StreamClock,
+    rate: Fraction,
+    limits: Limits,
+) -> Length:
+    """How long the video is, by its own stream's header where that says so.
+
+    Where nothing says so, and in MPEG streams, whose header is a guess, the packets are read through.
+
+    Raises:
+        VideoError: no packet at all, or more than the limits allow.
+    """
+    name = container.format.name
+    if name == "avi" and stream.frames:
+        # Of a file cut off before its index FFmpeg guesses the duration from the size; the header knows.
+        end_s = float(stream.frames / rate) + clock.start_s
+        return Length(end_s, end_s)
+    stated = stream.duration or container.duration
+    if name in JOINABLE or not stated:
+        status = os.stat(path)
+        scanned = _scan(path, (status.st_size, status.st_mtime_ns), limits)
+        seekable = name == "mpegts" and bool(scanned.keys)
+        return scanned._replace(seekable=seekable, keys=scanned.keys if seekable else ())
+    if stream.duration:
+        end_s = float(stream.duration * Fraction(stream.time_base or 1)) + clock.start_s
+        return Length(end_s, end_s, cut_short=name == "ogg" and not _is_whole(path, name))
+    return _length_by_container(path, container, stream, clock)
+
+
+def _length_by_container(
+    path: str, container: av.container.InputContainer, stream: av.VideoStream, clock: StreamClock
+) -> Length:
+    """Of what states a length of all streams together, counted from 0, such as Matroska."""
+    stated_s, start_s = (container.duration or 0) / av.time_base, float(clock.zero_s)
+    if len(container.streams) == 1:
+        return Length(stated_s - start_s, stated_s - start_s)
+    tag_s = _tagged_s(stream)
+    if tag_s is not None and clock.start_s == 0:
+        return Length(tag_s - start_s, tag_s - start_s)
+    video_end_s, end_s = _measure_tail(path, clock, stated_s)
+    if end_s < stated_s - start_s - max(END_TOLERANCE_S, 0.02 * stated_s):  # for all of its streams
+        video_end_s = stated_s - start_s
+    return Length(video_end_s, video_end_s)
+
+
+def _tagged_s(stream: av.VideoStream) -> float | None:
+    """When the stream ends by its own tag, as in Matroska."""
+    match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", "").strip())
+    if match is None:
+        return None
+    hours, minutes, seconds = match.groups()
+    return (int(hours) * 60 + int(minutes)) * 60 + float(seconds)
+
+
+def _measure_tail(path: str, clock: StreamClock, stated_s: float) -> tuple[float, float]:
+    """When the video's packets end, and when those of all streams, by the last ones."""
+    ends = {True: 0.0, False: 0.0}
+    with open_container(path) as container:
+        video = choose_stream(container, path, Limits())
+        for back_s in (_TAIL_S, stated_s):
+            try:
+                container.seek(int(max(0.0, stated_s - back_s) * av.time_base), backward=True)
+                for packet in container.demux():
+                    if packet.pts is not None:
+                        end = (packet.pts + (packet.duration or 0)) * packet.time_base - clock.zero_s
+                        is_video = packet.stream.index == video.index
+                        ends[is_video] = max(ends[is_video], float(end))
+            except (av.FFmpegError, OSError):
+                pass
+            if ends[True]:
+                break
+    return ends[True], max(ends.values())
+
+
+@functools.lru_cache(maxsize=64)
+def _scan(path: str, status: tuple[int, int], limits: Limits) -> Length:
+    """The length and the key frames of what has no index, by all packets; `status` tells a changed file.
+
+    FFmpeg finds its way in MPEG streams by their stamps, and misses where these begin again, or the first
+    group of frames.
+    """
+    end_s, count, keys = 0.0, 0, []
+    with open_container(path) as container:
+        stream = choose_stream(container, path, limits)
+        rate = find_rate(stream)[0] or Fraction(1)
+        clock = StreamClock(container, stream, rate)
+        try:
+            for packet in itertools.chain(clock.peeked, container.demux(stream)):
+                clock.take(packet)
+                count += packet.size > 0
+                end_s = max(end_s, float(count / rate)) if packet.pts is None else end_s
+                if packet.pts is not None:
+                    end_s = max(end_s, clock.time_s(packet.pts + (packet.duration or 0)))
+                    if packet.is_keyframe and packet.pos is not None and packet.dts is not None:
+                        keys.append(KeyPacket(packet.pts, packet.pos, clock.offset))
+                limits.check_length(path, max(end_s, count / MAX_FPS))
+        except (av.FFmpegError, OSError) as error:
+            raise undecodable(path, error) from error
+        if end_s == 0.0:
+            raise VideoError(f"{path} holds no frame that can be decoded.")
+        cut_short = container.format.name in JOINABLE and not _is_whole(path, container.format.name)
+    return Length(end_s, cut_short=cut_short, keys=tuple(keys))
+
+
+def _is_whole(path: str, format_name: str) -> bool:
+    """Whether a file of format "mpegts", "mpeg" or "ogg" ends where a packet, or its stream, does."""
+    with open(path, "rb") as file:
+        head = file.read(512)
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _TAIL_BYTES))
+        tail = file.read()
+    if format_name == "mpegts":
+        steps = [step for first, step in _TS_PACKETS if head[first::step][:2] == b"GG"]
+        return not steps or size % steps[0] == 0
+    if format_name == "ogg":
+        return _ends_ogg(tail)
+    start = tail.rfind(b"\0\0\1\xba")
+    return start < 0 or _ends_program_stream(tail[start:])
+
+
+def _ends_ogg(tail: bytes) -> bool:
+    """Whether the last page is whole, and marked as its stream's last."""
+    page = tail[max(0, tail.rfind(b"OggS")) :]
+    if len(page) < 27 or len(page) < 27 + page[26]:
+        return False
+    body = sum(page[27 : 27 + page[26]])
+    return bool(page[5] & 4) and len(page) >= 27 + page[26] + body
+
+
+def _ends_program_stream(pack: bytes) -> bool:
+    """Whether the packets of an MPEG program stream's last pack are all whole."""
+    if len(pack) < 14:
+        return False
+    place = 14 + (pack[13] & 7) if pack[4] >> 6 == 1 else 12
+    while place + 6 <= len(pack) and pack[place : place + 3] == b"\0\0\1" and pack[place + 3] != 0xB9:
+        place += 6 + int.from_bytes(pack[place + 4 : place + 6], "big")
+    return place <= len(pack)
+
+
+def undecodable(path: str, error: BaseException) -> VideoError:
+    """What to raise where FFmpeg gives up."""
+    return VideoError(f"{path} cannot be decoded: {reason_of(error)}.")
