@@ -207,9 +207,18 @@ clip_options = add_options(
 )
 @click.option("--max-seconds", type=float, show_default="86400, a day", help="Longer videos are skipped.")
 @click.option(
+    "--max-damaged-frames",
+    type=click.FloatRange(0, 1),
+    default=0.1,
+    show_default=True,
+    metavar="SHARE",
+    help="Actions of whose frames FFmpeg flags more as corrupt are skipped; fewer are counted.",
+)
+@click.option(
     "--strict",
     is_flag=True,
-    help="Exit with 1 if an input had to be skipped, and at once if a stretch of video is in two splits.",
+    help="Exit with 1 if an input had to be skipped or has damaged frames, and at once if a stretch of video "
+    "is in two splits.",
 )
 @click.option("--dry-run", is_flag=True, help="Check the annotations and count; decode and write nothing.")
 @folder_options
@@ -240,9 +249,13 @@ def build_records(ctx: click.Context, /, **options: Any) -> None:
     _report_missing([*faults, *summary["skipped"][:early]], annotations.absent)
     for note in annotations.notes:
         click.echo(printable(note), err=True)
+    _report_doubts(summary["damaged_frames"], summary["guessed_fps"])
     _print(summary, options["out"], options["as_json"])
-    if options["strict"] and faults:
-        click.echo(f"Error: {len(faults)} inputs were skipped, and --strict was given.", err=True)
+    if options["strict"] and (faults or summary["damaged_frames"]):
+        wrong = f"{len(faults)} inputs were skipped"
+        if not faults:
+            wrong = f"{len(summary['damaged_frames'])} videos have damaged frames"
+        click.echo(f"Error: {wrong}, and --strict was given.", err=True)
         ctx.exit(1)
 
 
@@ -295,7 +308,14 @@ def _build_options(options: dict[str, Any], protocol: Protocol) -> BuildOptions:
         bound = proportional_bound(options["short_side"]) if bound is None else bound
         flow = describe_flow(options["flow_algorithm"], bound)
     limits = {name: options[name] for name in ("max_pixels", "max_seconds") if options[name] is not None}
-    same = ("longest_anticipation_s", "short_side", "jpeg_quality", "modality", "shards")
+    same = (
+        "longest_anticipation_s",
+        "short_side",
+        "jpeg_quality",
+        "modality",
+        "shards",
+        "max_damaged_frames",
+    )
     return BuildOptions(
         clip=protocol.clip,
         fps=protocol.fps,
@@ -357,6 +377,18 @@ def _report_missing(skipped: list[dict[str, str]], absent: dict[str, list[str]])
     for what, names in absent.items():
         if names:
             click.echo(f"Absent {what}, {len(names)}: {printable(_list_names(names))}", err=True)
+
+
+def _report_doubts(damaged_frames: dict[str, int], guessed_fps: dict[str, float]) -> None:
+    """On stderr, which videos have damaged frames, and which state no rate, or the first of them."""
+    for video, count in [*damaged_frames.items()][:_LINES]:
+        line = f"Damaged {video}: FFmpeg flags {count} of its frames in the records as corrupt."
+        click.echo(printable(line), err=True)
+    if len(damaged_frames) > _LINES:
+        click.echo(f"… {len(damaged_frames)} videos with damaged frames in all.", err=True)
+    if guessed_fps:
+        names = _list_names([f"{video} ({fps:.4g})" for video, fps in guessed_fps.items()])
+        click.echo(f"No frame rate is stated, so that FFmpeg's guess is taken: {printable(names)}", err=True)
 
 
 def _list_names(names: list[str]) -> str:

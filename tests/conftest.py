@@ -40,6 +40,14 @@ def jhmdb() -> Path:
 
 
 @pytest.fixture(scope="session")
+def field() -> Path:
+    """The folder of small files, one for each kind of fault that users report of video tools."""
+    if not (DATA / "field").is_dir():
+        pytest.skip(f"no files in {DATA / 'field'}")
+    return DATA / "field"
+
+
+@pytest.fixture(scope="session")
 def epic55() -> Path:
     """The folder of EPIC-KITCHENS-55's real annotations, without video."""
     if not (DATA / "epic55").is_dir():

@@ -178,23 +178,30 @@ def find_length(
     if stream.duration:
         end_s = float(stream.duration * Fraction(stream.time_base or 1)) + clock.start_s
         return Length(end_s, end_s, cut_short=name == "ogg" and not _is_whole(path, name))
-    return _length_by_container(path, container, stream, clock)
+    return _length_by_container(path, container, stream, clock, limits)
 
 
 def _length_by_container(
-    path: str, container: av.container.InputContainer, stream: av.VideoStream, clock: StreamClock
+    path: str,
+    container: av.container.InputContainer,
+    stream: av.VideoStream,
+    clock: StreamClock,
+    limits: Limits,
 ) -> Length:
     """Of what states a length of all streams together, counted from 0, such as Matroska."""
-    stated_s, start_s = (container.duration or 0) / av.time_base, float(clock.zero_s)
+    stated_s, tag_s = (container.duration or 0) / av.time_base, _tagged_s(stream)
     if len(container.streams) == 1:
-        return Length(stated_s - start_s, stated_s - start_s)
-    tag_s = _tagged_s(stream)
-    if tag_s is not None and clock.start_s == 0:
-        return Length(tag_s - start_s, tag_s - start_s)
-    video_end_s, end_s = _measure_tail(path, clock, stated_s)
-    if end_s < stated_s - start_s - max(END_TOLERANCE_S, 0.02 * stated_s):  # for all of its streams
-        video_end_s = stated_s - start_s
-    return Length(video_end_s, video_end_s)
+        end_s = clock.player_s(stated_s)
+        # Some count from their first stamp.
+        end_s = end_s if end_s > clock.start_s else clock.start_s + stated_s
+    elif tag_s is not None and clock.start_s == 0:
+        end_s = clock.player_s(tag_s)
+    else:
+        end_s, all_end_s = _measure_tail(path, clock, stated_s, limits)
+        promised_s = clock.player_s(stated_s)
+        if all_end_s < promised_s - max(END_TOLERANCE_S, 0.02 * stated_s):  # no stream gets there
+            end_s = promised_s
+    return Length(end_s, end_s)
 
 
 def _tagged_s(stream: av.VideoStream) -> float | None:
@@ -206,19 +213,19 @@ def _tagged_s(stream: av.VideoStream) -> float | None:
     return (int(hours) * 60 + int(minutes)) * 60 + float(seconds)
 
 
-def _measure_tail(path: str, clock: StreamClock, stated_s: float) -> tuple[float, float]:
+def _measure_tail(path: str, clock: StreamClock, stated_s: float, limits: Limits) -> tuple[float, float]:
     """When the video's packets end, and when those of all streams, by the last ones."""
     ends = {True: 0.0, False: 0.0}
     with open_container(path) as container:
-        video = choose_stream(container, path, Limits())
+        video = choose_stream(container, path, limits)
         for back_s in (_TAIL_S, stated_s):
             try:
                 container.seek(int(max(0.0, stated_s - back_s) * av.time_base), backward=True)
                 for packet in container.demux():
                     if packet.pts is not None:
-                        end = (packet.pts + (packet.duration or 0)) * packet.time_base - clock.zero_s
+                        end = (packet.pts + (packet.duration or 0)) * packet.time_base
                         is_video = packet.stream.index == video.index
-                        ends[is_video] = max(ends[is_video], float(end))
+                        ends[is_video] = max(ends[is_video], clock.player_s(float(end)))
             except (av.FFmpegError, OSError):
                 pass
             if ends[True]:

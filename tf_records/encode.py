@@ -84,7 +84,7 @@ def read_samples(
     for sample in samples:
         try:
             if _clock(sample, options) is None and (sample.start_s is None or sample.end_s is None):
-                yield sample, _check_damage(video.path, _read_stored(video, sample, options), options)
+                yield sample, _read_stored(video, sample, options)
             else:
                 plans.append(_plan(video.info, sample, options))
         except VideoError as error:
@@ -103,21 +103,20 @@ def _read_planned(
         encoders = {fps: FrameEncoder(options) for _, fps, _ in wanted}
         encoded: dict[_Key, EncodedFrame] = {}
         damaged: set[_Key] = set()
+        shapes: dict[_Key, tuple[int, ...]] = {}
         read = 0
         try:
             for key, frame in zip(wanted, video.shown_at([key[0] for key in wanted]), strict=True):
                 _, fps, tick = key
                 if key in held:
                     encoded[key] = encoders[fps].encode(tick, frame)
+                    shapes[key] = frame.shape
                 if video.shows_damage:
                     damaged.add(key)
                 encoders[fps].remember(tick, frame)
                 while pending and pending[0].held[-1] <= key:
                     plan = pending.pop(0)
-                    yield (
-                        plan.sample,
-                        _check_damage(video.path, _cut_segments(plan, encoded, damaged, frame), options),
-                    )
+                    yield plan.sample, _cut_segments(video.path, plan, encoded, shapes, damaged, options)
                     encoded = _keep_needed(encoded, pending)
                 _check_memory(video.path, encoded)
                 read += 1
@@ -128,38 +127,39 @@ def _read_planned(
                 yield plan.sample, error
 
 
-def _read_stored(video: Video, sample: Sample, options: BuildOptions) -> Segments:
+def _read_stored(video: Video, sample: Sample, options: BuildOptions) -> Segments | VideoError:
     """A sample that is the whole video, by its stored frames."""
     fps = video.info.fps
     encoder, encoded, damaged = FrameEncoder(options), {}, set()
+    shapes: dict[int, tuple[int, ...]] = {}
     wanted = frames_for_training(_spacing(sample, options, fps)) if _is_for_training(sample) else None
     for number, frame in enumerate(video.stored()):
         if wanted is None or number < wanted:
             encoded[number] = encoder.encode(number, frame)
             encoder.remember(number, frame)
             _check_memory(video.path, encoded)
+            shapes[number] = frame.shape
             if video.shows_damage:
                 damaged.add(number)
-    pair = _pair_of(sample, number + 1, FrameRange(0, number + 1), options, fps)
-    height, width = frame.shape[:2]
-    return Segments(
-        pair=pair,
+    segments = Segments(
+        pair=_pair_of(sample, number + 1, FrameRange(0, number + 1), options, fps),
         frames=encoded,
         fps=fps,
-        height=height,
-        width=width,
+        height=shapes[0][0],
+        width=shapes[0][1],
         zero_s=video.info.start_s,
         damaged=frozenset(damaged),
     )
+    return _check_segments(video.path, segments, set(shapes.values()), options)
 
 
 def _plan(info: VideoInfo, sample: Sample, options: BuildOptions) -> _FrameList:
     clock = _clock(sample, options)
     fps = info.fps if clock is None else clock
-    first, ticks = info.first_tick(fps), info.ticks(fps)
+    first = info.first_tick(clock)
     # As if the clock began with the video, before which nothing is shown.
-    action = _action_range(sample, info, fps).moved(-first)
-    pair = _pair_of(sample, ticks - first, action, options, fps)
+    action = _action_range(sample, info, clock).moved(-first)
+    pair = _pair_of(sample, info.stop_tick(clock) - first, action, options, fps)
     pair = dataclasses.replace(pair, observed=pair.observed.moved(first), future=pair.future.moved(first))
     held = {*range(*pair.observed), *range(*pair.future)}
 
@@ -198,9 +198,10 @@ def _is_for_training(sample: Sample) -> bool:
     return sample.split == "train" and sample.observed_fraction is None
 
 
-def _action_range(sample: Sample, info: VideoInfo, fps: float) -> FrameRange:
-    """The action in ticks of a clock of `fps`: at least one, within the video."""
-    earliest, ticks = info.first_tick(fps), info.ticks(fps)
+def _action_range(sample: Sample, info: VideoInfo, clock: float | None) -> FrameRange:
+    """The action in ticks of the clock: at least one, within the video."""
+    fps = info.fps if clock is None else clock
+    earliest, ticks = info.first_tick(clock), info.stop_tick(clock)
     if sample.start_s is None or sample.end_s is None:
         return FrameRange(earliest, ticks)
     if sample.start_s > info.duration_s + 1 / info.fps:
@@ -218,20 +219,35 @@ def _action_range(sample: Sample, info: VideoInfo, fps: float) -> FrameRange:
 
 
 def _cut_segments(
-    plan: _FrameList, encoded: dict[_Key, EncodedFrame], damaged: set[_Key], frame: np.ndarray
-) -> Segments:
-    return Segments(
+    path: str,
+    plan: _FrameList,
+    encoded: dict[_Key, EncodedFrame],
+    shapes: dict[_Key, tuple[int, ...]],
+    damaged: set[_Key],
+    options: BuildOptions,
+) -> Segments | VideoError:
+    height, width = shapes[plan.held[0]][:2]
+    segments = Segments(
         pair=plan.pair,
         frames={key[2]: encoded[key] for key in plan.held},
         fps=plan.fps,
-        height=frame.shape[0],
-        width=frame.shape[1],
+        height=height,
+        width=width,
         damaged=frozenset(key[2] for key in plan.held if key in damaged),
     )
+    return _check_segments(path, segments, {shapes[key] for key in plan.held}, options)
 
 
-def _check_damage(path: str, segments: Segments, options: BuildOptions) -> Segments | VideoError:
-    """The segments, or what to say of them where too large a share of their frames is damaged."""
+def _check_segments(
+    path: str, segments: Segments, shapes: set[tuple[int, ...]], options: BuildOptions
+) -> Segments | VideoError:
+    """The segments, or what to say of frames of several shapes, or of too many damaged ones."""
+    if len(shapes) > 1:
+        sizes = " and ".join(f"{width}x{height}" for height, width, _ in sorted(shapes))
+        return VideoError(
+            f"{path} changes the shape of its picture within an action: as stored, it has frames of {sizes}. "
+            f"Cut it there, or encode it anew in one size."
+        )
     damaged, frames = len(segments.damaged), len(segments.frames)
     if damaged <= options.max_damaged_frames * frames:
         return segments
@@ -310,7 +326,9 @@ def _encode_flow(
     elif before is None or before[0] != number - 1:
         raise ValueError(f"The flow of frame {number} needs frame {number - 1}. Received: {before}.")
     else:
-        flow = compute_flow(to_grey(before[1]), to_grey(frame), options.flow)
+        flow = np.zeros((*frame.shape[:2], 2), np.float32)
+        if before[1].shape == frame.shape:  # else nobody knows what moved
+            flow = compute_flow(to_grey(before[1]), to_grey(frame), options.flow)
     u, v = (_to_jpeg(flow_to_bytes(flow[..., i], options.flow.bound), options.jpeg_quality) for i in range(2))
     return u, v
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 
@@ -79,15 +80,17 @@ class VideoInfo:
     @property
     def frames(self) -> int:
         """Ticks of the video's own clock that it is shown at, at least 1."""
-        return self.ticks(self.fps) - self.first_tick(self.fps)
+        return self._count(self.fps)
 
-    def ticks(self, fps: float) -> int:
-        """Ticks of a clock of `fps` until the video's end, at least 1."""
-        return max(1, round(self.duration_s * fps))
+    def first_tick(self, fps: float | None) -> int:
+        """The first tick of a clock of `fps`, or of the video's own, that shows the video."""
+        if fps is None:
+            return round(self.start_s * self.fps)
+        return max(0, math.ceil((self.start_s - TIME_STAMP_TOLERANCE_S) * fps))
 
-    def first_tick(self, fps: float) -> int:
-        """The tick of a clock of `fps` at which the video begins."""
-        return min(round(self.start_s * fps), self.ticks(fps) - 1)
+    def stop_tick(self, fps: float | None) -> int:
+        """The tick after the last that shows it."""
+        return self.first_tick(fps) + self._count(self.fps if fps is None else fps)
 
     def shown_s(self, tick: int, fps: float | None) -> float:
         """The time whose frame a tick shows: the last frame at or before it.
@@ -98,6 +101,9 @@ class VideoInfo:
         if fps is None:
             return (tick + 0.5) / self.fps
         return tick / fps + TIME_STAMP_TOLERANCE_S
+
+    def _count(self, fps: float) -> int:
+        return max(1, round((self.duration_s - self.start_s) * fps))
 
 
 class VideoFile:
@@ -301,13 +307,11 @@ class VideoFile:
 class Resizer:
     """Turns decoded frames into RGB whose shorter side has `short_side` pixels, or as many as it has.
 
-    `size`, width and height, is what the frames of a video should have; others are scaled to it, so that all
-    get one size. None is for any.
+    `size`, width and height, is the video's; frames of its shape and another size are scaled to it.
     """
 
     def __init__(self, short_side: int | None, limits: Limits) -> None:
         self.size: tuple[int, int] | None = None
-        self._met = False
         self._short_side = short_side
         self._limits = limits
         self._reformatter = VideoReformatter()
@@ -316,9 +320,9 @@ class Resizer:
         """uint8 `(H, W, 3)`, turned upright as the frame's rotation mark says, in steps of 90 degrees.
 
         Raises:
-            VideoError: the result would be too large, or the frame has another shape than those before it.
+            VideoError: the result would be too large.
         """
-        width, height = self._choose_size(frame, path)
+        width, height = self._choose_size(frame)
         if self._short_side is not None:
             scale = self._short_side / min(width, height)
             width, height = round(width * scale), round(height * scale)
@@ -329,23 +333,14 @@ class Resizer:
         # Both count counterclockwise.
         return np.rot90(np.ascontiguousarray(rgba)[..., :3], round(frame.rotation / 90) % 4)
 
-    def _choose_size(self, frame: av.VideoFrame, path: str) -> tuple[int, int]:
-        """The size of the video that the frame is of: that of a stream's header, unless no frame has that."""
+    def _choose_size(self, frame: av.VideoFrame) -> tuple[int, int]:
+        """The video's size for a frame of its shape; others keep their own."""
         own = (frame.width, frame.height)
-        if self.size in (None, own):
-            self._met = True
+        if self.size is None:
             return own
-        assert self.size is not None
         width, height = self.size
-        if abs(own[0] * height - own[1] * width) <= _SHAPE_TOLERANCE * own[0] * height:
-            return self.size
-        if self._met:
-            raise VideoError(
-                f"{path} changes its picture from {width}x{height} to {own[0]}x{own[1]}. Cut it there, or "
-                f"encode it anew in one size."
-            )
-        self.size, self._met = own, True
-        return own
+        same = abs(own[0] * height - own[1] * width) <= _SHAPE_TOLERANCE * own[0] * height
+        return self.size if same else own
 
 
 def to_picture(frame: np.ndarray) -> Image.Image:

@@ -46,7 +46,8 @@ class Anticipation:
     """What a model expects, having seen a clip.
 
     Args:
-        time_s: when the clip's last frame is shown, in seconds since the source's first frame.
+        time_s: when the clip's last frame is shown, in seconds: of a player's clock for a file, which counts
+            from the beginning of its sound where that comes first; else since the source's first frame.
         expected_s: when what is expected begins.
         classes: class names in index order.
         probabilities: float32 `(classes,)`.
@@ -356,7 +357,10 @@ class Resampler:
 
     def push(self, timed: TimedFrame) -> Iterator[Tick]:
         """The ticks that are certain now that this frame has come."""
-        if self._current is not None:
+        if self._current is None:
+            # Nothing is shown before, such as while there is sound alone.
+            self._tick = round(timed.time_s * (self._fps or self._info.fps))
+        else:
             yield from self._until(timed.time_s)
         pause_s = timed.time_s - self._info.shown_s(self._tick, self._fps)
         if pause_s > MAX_PAUSE_S:

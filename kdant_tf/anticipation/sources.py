@@ -17,9 +17,18 @@ from typing import Any, NamedTuple, Protocol
 import av
 import numpy as np
 
-from tf_records.container import END_TOLERANCE_S, Limits, choose_stream, open_container, reason_of
+from tf_records.container import (
+    END_TOLERANCE_S,
+    Limits,
+    choose_stream,
+    find_length,
+    find_rate,
+    open_container,
+    reason_of,
+)
 from tf_records.errors import VideoError
 from tf_records.frame_folder import FrameFolder, holds_frames
+from tf_records.stream_clock import JOINABLE, StreamClock
 from tf_records.video_file import Resizer
 
 STDIN = "-"
@@ -34,7 +43,10 @@ _RESTART_S = 1.0
 
 
 class TimedFrame(NamedTuple):
-    """A frame, and when it is shown: seconds since the source's first one, never falling."""
+    """A frame, and when it is shown, never before the one before it.
+
+    Seconds of a player's clock: since the beginning of a file, its sound included, or since the first frame.
+    """
 
     time_s: float
     frame: av.VideoFrame
@@ -165,15 +177,22 @@ class VideoSource:
         self._reading = False
         self.on_audio: Callable[[av.Packet[Any]], None] | None = None
         is_file = path == name and "://" not in path
+        self._clock: StreamClock | None = None
+        self.stated_s = 0.0
+        if is_file:
+            self._clock, self.stated_s = _read_header(path)
         self._container = open_container(path) if is_file else _open_stream(name, path)
         try:
             self.stream = choose_stream(self._container, name, _LIMITS, remote="://" in path)
         except BaseException:
             self._container.close()
             raise
-        self.stated_s = (self._container.duration or 0) / av.time_base
-        stated = self.stream.average_rate or self.stream.guessed_rate
+        stated, _ = find_rate(self.stream)
         self.rate = float(stated) if stated else rate
+        if not is_file:
+            self.stated_s = (self._container.duration or 0) / av.time_base
+        if path == "pipe:0":
+            self._clock = StreamClock(self._container, self.stream, stated, peek=False)
 
     @property
     def audio(self) -> tuple[av.AudioStream, ...]:
@@ -198,9 +217,15 @@ class VideoSource:
                 assert self.on_audio is not None
                 self.on_audio(packet)
                 continue
+            if self._clock is not None:
+                self._clock.take(packet)
             for frame in self._decode(packet):
                 _LIMITS.check_size(self.name, frame.width, frame.height)
-                empty, self._end_s = False, timeline.place(stamp_s(frame))
+                clock = self._clock
+                empty, self._end_s = (
+                    False,
+                    timeline.place(stamp_s(frame)) if clock is None else clock.place(frame),
+                )
                 yield TimedFrame(self._end_s, frame)
         if empty:
             raise VideoError(f"{self.name} holds no frame that can be decoded.")
@@ -243,6 +268,18 @@ def stamp_s(frame: av.VideoFrame) -> float | None:
     """When the stream says that a frame is shown, in seconds; None where it does not."""
     stamp = frame.dts if frame.pts is None else frame.pts
     return None if stamp is None or not frame.time_base else float(stamp * frame.time_base)
+
+
+def _read_header(path: str) -> tuple[StreamClock, float]:
+    """When a file's frames are shown, as in records, and when its header says that they end, or 0."""
+    with open_container(path) as container:
+        stream = choose_stream(container, path, _LIMITS)
+        rate, _ = find_rate(stream)
+        clock = StreamClock(container, stream, rate)
+        clock.peeked.clear()
+        if rate is None or container.format.name in JOINABLE or not (stream.duration or container.duration):
+            return clock, 0.0
+        return clock, find_length(path, container, stream, clock, rate, _LIMITS).promised_s or 0.0
 
 
 def _open_stream(name: str, path: str) -> av.container.InputContainer:

@@ -395,7 +395,7 @@ def test_a_recorded_frame_has_the_quality_asked_for(few: Annotations, tmp_path: 
 
 def test_the_manifest_is_plain_json(built: Path) -> None:
     fields = json.loads((built / "manifest.json").read_text())
-    assert fields["format_version"] == 2
+    assert fields["format_version"] == 3
     assert fields["clip"] == {"clip_frames": 8, "offset_frames": 16, "anticipation_s": None}
     assert [shard["records"] for shard in fields["splits"]["train"]["shards"]] == [3, 3]
     shard = fields["splits"]["test"]["shards"][0]

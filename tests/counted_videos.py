@@ -1,0 +1,119 @@
+"""Videos whose frames tell their number, in every container and with every oddity of it that is tested."""
+
+from collections.abc import Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+
+WIDTH, HEIGHT, RATE = 128, 96, 25
+
+
+def draw_number(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """Bit b of 12 makes block b of 4 x 3 bright, row by row: uint8 `(height, width, 3)`."""
+    bits = np.array([number >> bit & 1 for bit in range(12)], np.uint8).reshape(3, 4)
+    blocks = np.kron(bits * 200 + 28, np.ones((height // 3, width // 4), np.uint8))
+    return np.repeat(blocks[..., None], 3, axis=2)
+
+
+def read_number(frame: np.ndarray) -> int:
+    """The number that a frame of any size shows."""
+    grey = np.asarray(frame, float).mean(axis=2)
+    height, width = grey.shape
+    blocks = [
+        grey[int((row + 0.4) * height / 3) : int((row + 0.6) * height / 3) + 1][
+            :, int((column + 0.4) * width / 4) : int((column + 0.6) * width / 4) + 1
+        ].mean()
+        for row in range(3)
+        for column in range(4)
+    ]
+    return sum(1 << bit for bit, level in enumerate(blocks) if level > 118)
+
+
+def encode(
+    path: Path,
+    numbers: Iterable[int],
+    *,
+    codec: str = "libx264",
+    options: dict[str, str] | None = None,
+    rate: int = RATE,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+    gop: int = 50,
+    b_frames: int = 2,
+    first_s: float = 0.0,
+    sound: tuple[str, float] | None = None,
+    format: str | None = None,
+    muxer: dict[str, str] | None = None,
+) -> Path:
+    """Writes frames of `numbers` from `first_s` on, and sound of a codec and length from 0 on."""
+    with av.open(str(path), "w", format=format, options=muxer or {}) as container:
+        heard = add_sound(container, sound[0]) if sound else None
+        stream = add_video(container, codec, rate, size, gop, b_frames, options or {})
+        packets = list(encode_frames(stream, numbers, rate, size, round(first_s * rate)))
+        if heard is not None and sound is not None:
+            packets += encode_silence(heard, sound[1])
+        for packet in sorted(packets, key=lambda packet: float(packet.dts * packet.time_base)):
+            container.mux(packet)
+    return path
+
+
+def add_video(
+    container: av.container.OutputContainer,
+    codec: str,
+    rate: int = RATE,
+    size: tuple[int, int] = (WIDTH, HEIGHT),
+    gop: int = 50,
+    b_frames: int = 2,
+    options: dict[str, str] | None = None,
+) -> av.VideoStream:
+    own = {"preset": "veryfast", "bf": str(b_frames), "b_strategy": "0"} if codec == "libx264" else {}
+    stream = container.add_stream(codec, rate=rate, options={**own, **(options or {})})
+    stream.width, stream.height = size
+    stream.pix_fmt = "yuv420p"
+    stream.codec_context.thread_count = 1
+    stream.gop_size = gop
+    if codec != "libx264":
+        stream.bit_rate = 2_000_000
+        if b_frames and codec.startswith("mpeg"):
+            stream.codec_context.max_b_frames = b_frames
+    return stream
+
+
+def encode_frames(
+    stream: av.VideoStream, numbers: Iterable[int], rate: int, size: tuple[int, int], first: int = 0
+) -> Iterable[av.Packet]:
+    for place, number in enumerate(numbers):
+        frame = av.VideoFrame.from_ndarray(draw_number(number, *size), format="rgb24")
+        frame.pts, frame.time_base = first + place, Fraction(1, rate)
+        yield from stream.encode(frame)
+    yield from stream.encode()
+
+
+def add_sound(container: av.container.OutputContainer, codec: str) -> av.AudioStream:
+    stream = container.add_stream(codec, rate=48000)
+    stream.layout = "mono"
+    return stream
+
+
+def encode_silence(stream: av.AudioStream, seconds: float) -> list[av.Packet]:
+    packets = []
+    size = stream.codec_context.frame_size or 1024
+    for start in range(0, round(seconds * 48000), size):
+        kind = stream.codec_context.format.name
+        dtype = np.float32 if kind.startswith("flt") else np.int16
+        samples = av.AudioFrame.from_ndarray(np.zeros((1, size), dtype), format=kind, layout="mono")
+        samples.sample_rate, samples.pts, samples.time_base = 48000, start, Fraction(1, 48000)
+        packets += stream.encode(samples)
+    return packets + list(stream.encode())
+
+
+def remux(source: Path, path: Path) -> Path:
+    """Copies the packets into another container, stamps and all."""
+    with av.open(str(source)) as old, av.open(str(path), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(old.streams.video[0]):
+            if packet.size:
+                packet.stream = stream
+                new.mux(packet)
+    return path
