@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from fractions import Fraction
+from typing import Any
 
 import av
 
@@ -78,7 +79,7 @@ class StreamClock:
         self._last_stamps: list[int | None] = [None, None]
         self._faults = [0, 0]
 
-    def take(self, packet: av.Packet) -> None:
+    def take(self, packet: av.Packet[Any]) -> None:
         """Notes a packet; its stamps go on where the clock of a joined stream has begun again."""
         if self._bounds is not None and packet.dts is not None:
             ahead = packet.dts + self.offset - (self._expected or 0)
@@ -121,7 +122,7 @@ class StreamClock:
         """The stamp of a time."""
         return int(Fraction(time_s - self.start_s) * self._per / self._ticks) + self._first
 
-    def _order(self, packet: av.Packet) -> int | None:
+    def _order(self, packet: av.Packet[Any]) -> int | None:
         """A stamp that counts packets: of AVI that of decoding, as FFmpeg makes up the other one."""
         return packet.dts if self._is_avi and self.by_order else packet.pts
 
@@ -137,12 +138,14 @@ class StreamClock:
         return frame.pts
 
 
-def _peek(container: av.container.InputContainer, stream: av.VideoStream) -> tuple[list[av.Packet], bool]:
+def _peek(
+    container: av.container.InputContainer, stream: av.VideoStream
+) -> tuple[list[av.Packet[Any]], bool]:
     """The first packets, as far as need be, and whether frames are stored out of order and no stamp says so.
 
     AVI stores none. Elsewhere some stamp falls, soon, if they are true.
     """
-    packets: list[av.Packet] = []
+    packets: list[av.Packet[Any]] = []
     reorders, is_avi = bool(stream.codec_context.has_b_frames), container.format.name == "avi"
     if not reorders and not is_avi:
         return packets, False

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
+from typing import Any
 
 import av
 import numpy as np
@@ -265,7 +266,7 @@ class VideoFile:
             raise VideoError(f"{self.path} is cut short: it has no end mark, or ends within a packet.")
         return None
 
-    def _decode(self, packets: Iterable[av.Packet]) -> Iterator[Timed]:
+    def _decode(self, packets: Iterable[av.Packet[Any]]) -> Iterator[Timed]:
         frame_s = 1 / float(self._rate)
         try:
             for packet in packets:
