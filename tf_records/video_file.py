@@ -22,6 +22,7 @@ from PIL import Image
 from tf_records.container import (
     END_TOLERANCE_S,
     Limits,
+    StreamClock,
     choose_stream,
     find_length,
     find_rate,
@@ -30,7 +31,6 @@ from tf_records.container import (
 )
 from tf_records.errors import VideoError
 from tf_records.schema import MAX_FPS
-from tf_records.stream_clock import StreamClock
 
 # For the manifest: numbers do not reproduce across resizes.
 RESIZE = "swscale bilinear"

@@ -19,7 +19,9 @@ import numpy as np
 
 from tf_records.container import (
     END_TOLERANCE_S,
+    JOINABLE,
     Limits,
+    StreamClock,
     choose_stream,
     find_length,
     find_rate,
@@ -27,8 +29,7 @@ from tf_records.container import (
     reason_of,
 )
 from tf_records.errors import VideoError
-from tf_records.frame_folder import FrameFolder, holds_frames
-from tf_records.stream_clock import JOINABLE, StreamClock
+from tf_records.video import FrameFolder, holds_frames
 from tf_records.video_file import Resizer
 
 STDIN = "-"

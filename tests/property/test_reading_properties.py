@@ -10,10 +10,9 @@ from hypothesis import strategies as st
 from kdant_tf.config import TEACHER, resolve_config
 from tf_records.errors import AnnotationError, KdantError, RecordError, VideoError
 from tf_records.files import is_sealed, seal
-from tf_records.frame_folder import count_frames, holds_frames
 from tf_records.manifest import load_manifest
 from tf_records.sources.jhmdb import read_jhmdb
-from tf_records.video import open_video
+from tf_records.video import count_frames, holds_frames, open_video
 
 BYTES = st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8")))
 

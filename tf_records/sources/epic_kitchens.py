@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tf_records.errors import AnnotationError
-from tf_records.frame_folder import holds_frames
 from tf_records.sources.guards import place_videos
 from tf_records.sources.sample import (
     AnnotationRow,
@@ -26,6 +25,7 @@ from tf_records.sources.sample import (
     keep_classes,
     read_table,
 )
+from tf_records.video import holds_frames
 
 ACTIONS_NAME = "EPIC_train_action_labels.csv"
 VERBS_NAME = "EPIC_verb_classes.csv"

@@ -8,9 +8,8 @@ from PIL import Image
 from video_frames import clock_frames, stored_frames
 
 from tf_records.errors import VideoError
-from tf_records.frame_folder import find_rate, holds_frames
 from tf_records.sources.sample import FolderClock
-from tf_records.video import probe
+from tf_records.video import find_rate, holds_frames, probe
 
 
 def extract(folder: Path, count: int, first: int = 1, name: str = "frame_{:010d}.png") -> Path:
