@@ -413,7 +413,18 @@ def stale_results(folder: str | Path) -> tuple[str, ...]:
     return tuple(
         name
         for name, result in results.items()
-        if (result["weights_sha256"] != network if "weights_sha256" in result else older)
+        if (_is_of_other_weights(result, network) if "weights_sha256" in result else older)
+    )
+
+
+def _is_of_other_weights(result: Mapping[str, Any], network: str) -> bool:
+    """Of fused streams one such network is enough; those that do not lie there any more are passed over."""
+    fusion = result.get("fusion", {})
+    streams = zip(fusion.get("runs", ()), fusion.get("weights_sha256", ()), strict=False)
+    return result["weights_sha256"] != network or any(
+        weights_sha256(model) != digest
+        for run, digest in streams
+        if (model := Path(run) / MODEL_NAME).is_file()
     )
 
 

@@ -232,7 +232,11 @@ def evaluate_streams(
     ]
     fused = fuse(streams, weights)
     result = dataclasses.replace(_summarize(first, records, fused, view, split), differences=differences)
-    fusion = {"runs": [str(run.folder) for run in opened], "weights": list(weights)}
+    fusion = {
+        "runs": [str(run.folder) for run in opened],
+        "weights": list(weights),
+        "weights_sha256": [stream.weights_sha256 for stream in streams],
+    }
     name = result_name(first, f"{view}, fused", split, fused.records_sha256)
     record_evaluation(first, name, {**result.to_dict(), "fusion": fusion, **_digests(fused)})
     return result

@@ -108,7 +108,8 @@ def test_two_runs_are_added(records: Path, run: Path, other: Path) -> None:
     expected = np.mean(np.argmax(probabilities[0] * probabilities[1], axis=1) == labels)
     assert printed["top1"] == expected
     kept = json.loads((run / "evaluation.json").read_text())["observed, fused"]
-    assert kept["fusion"] == {"runs": [str(run), str(other)], "weights": [1.0, 1.0]}
+    assert kept["fusion"]["runs"] == [str(run), str(other)]
+    assert kept["fusion"]["weights"] == [1.0, 1.0]
     alone = kdant_json("evaluate", run, "--records", records, "--with", other, "--fusion-weights", "0,1")
     assert alone["top1"] == kdant_json("evaluate", other, "--records", records)["top1"]
 

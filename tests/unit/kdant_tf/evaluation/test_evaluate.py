@@ -30,7 +30,13 @@ from kdant_tf.evaluation.predictions import (
     read_evaluated,
     save_predictions,
 )
-from kdant_tf.runs import load_run, manifest_sha256, record_evaluation, weights_sha256
+from kdant_tf.runs import (
+    load_run,
+    manifest_sha256,
+    record_evaluation,
+    stale_results,
+    weights_sha256,
+)
 from tf_records.errors import RecordError, RunError
 from tf_records.records import Records
 from tf_records.schema import ClipSpec
@@ -233,6 +239,17 @@ def test_results_of_an_earlier_network_are_not_those_of_the_run(folder):
     assert f"Run {student} was trained further after its evaluation (future). Evaluate it again" in sentence
     evaluate_run(student, records)
     assert describe_stale(load_run(student)) is None
+
+
+def test_a_sum_of_streams_is_stale_once_one_of_them_is_trained_further(folder):
+    student, records = folder / "student", folder / "records"
+    flow = Path(shutil.copytree(student, folder / "flow"))
+    evaluate_streams([student, flow], records, weights=[1, 1])
+    assert stale_results(student) == ()
+    train_further(flow)
+    assert stale_results(student) == ("future, fused",)
+    shutil.rmtree(flow)
+    assert stale_results(student) == ()
 
 
 @pytest.fixture
