@@ -138,7 +138,8 @@ def test_what_is_no_run_or_was_not_evaluated_is_refused(
 ):
     out = ("--out", tmp_path / "report.html")
     assert "does not exist" in refuse("report", tmp_path / "none", *out)
-    assert "is no run folder" in refuse("report", tmp_path, *out)
+    (tmp_path / "empty").mkdir()
+    assert "is no run folder" in refuse("report", tmp_path / "empty", *out)
     evaluated = shutil.ignore_patterns("evaluation.json", "predictions.npz")
     shutil.copytree(finished_run, tmp_path / "fresh", ignore=evaluated)
     error = refuse("report", tmp_path / "fresh", *out)
@@ -154,7 +155,8 @@ def test_records_that_do_not_fit_are_refused(
     runs: tuple[Path, Path], record_folder: Path, edit_manifest, tmp_path: Path
 ):
     args = ("report", runs[0], "--out", tmp_path / "report.html", "--records")
-    assert "manifest.json" in refuse(*args, tmp_path)
+    (tmp_path / "empty").mkdir()
+    assert "manifest.json" in refuse(*args, tmp_path / "empty")
     shutil.copytree(record_folder, tmp_path / "other")
     edit_manifest(tmp_path / "other", classes=("a", "b"))
     assert "knows other classes" in refuse(*args, tmp_path / "other")
