@@ -473,7 +473,8 @@ def run_study(
 def _train(study: Study, file: StudyFile, out: Path, jobs: int | None, devices: str) -> dict[str, str]:
     from kdant_tf.studies.runner import Runner
     from kdant_tf.studies.study_folder import visible_gpus
-    from kdant_tf.training.checkpoint import StoppedError, StopSignals
+    from tf_records.errors import StoppedError
+    from tf_records.files import StopSignals
 
     from .study_output import StudyProgress
 

@@ -19,3 +19,7 @@ class RecordError(KdantError):
 
 class RunError(KdantError):
     """A run folder that is missing, incomplete, or does not fit what is asked of it."""
+
+
+class StoppedError(KdantError):
+    """A training or study that was asked to stop, and kept what it had."""

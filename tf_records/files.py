@@ -1,4 +1,9 @@
-"""Files that are either whole or absent, and folders that one writer holds at a time. No TensorFlow."""
+"""Files that are either whole or absent, folders that one writer holds at a time, and writers asked to stop.
+
+No TensorFlow here.
+"""
+
+from __future__ import annotations
 
 import fcntl
 import hashlib
@@ -6,11 +11,14 @@ import json
 import math
 import os
 import shutil
+import signal
 import tempfile
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from tf_records.errors import KdantError
@@ -23,6 +31,7 @@ _LOCK_PAUSE_S = 0.1
 # A sealed text's last field is `"sha256"`: the digest of the file's own bytes with zeros for its digits.
 _END = b'"\n}\n'
 _ZEROS = "0" * 64
+_SIGNAL_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 def claim_folder(
@@ -147,6 +156,37 @@ def _finite_only(value: Any, place: str, reasons: dict[str, str]) -> Any:
         reasons[place] = str(value)
         return None
     return value
+
+
+class StopSignals:
+    """Within its block, the first SIGTERM or Ctrl-C is kept in `received`; the next one interrupts.
+
+    In threads but the main one, where Python gives no signals, it does nothing.
+
+    Args:
+        report: called with a line on what the first one does.
+    """
+
+    def __init__(self, report: Callable[[str], None] = lambda line: None) -> None:
+        self.received: str | None = None
+        self._report = report
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __enter__(self) -> StopSignals:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._receive) for number in _SIGNAL_NAMES}
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            raise KeyboardInterrupt
+        self.received = _SIGNAL_NAMES[signal.Signals(number)]
+        with suppress(RuntimeError):  # a line that is just being printed cannot be interrupted
+            self._report(f"{self.received}: finishing this step, then a checkpoint. Once more stops at once.")
 
 
 def hash_file(path: RecordPath) -> str:

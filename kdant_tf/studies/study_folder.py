@@ -20,12 +20,15 @@ from kdant_tf.runs import (
     CONFIG_NAME,
     EVALUATION_NAME,
     METRICS_NAME,
+    MODEL_NAME,
     PREDICTIONS_NAME,
+    Run,
     describe_provenance,
     load_run,
     manifest_sha256,
     read_metrics,
     stale_results,
+    weights_sha256,
 )
 from kdant_tf.studies.study_plan import RunSpec, run_folder
 from tf_records.errors import RunError
@@ -116,6 +119,8 @@ def is_trained(spec: RunSpec, study_folder: Path) -> bool:
     _check_same(spec, run.config, folder)
     if (run.records_sha256, run.role) != (manifest_sha256(spec.records), spec.role):
         raise RunError(f"Run {folder} was begun on other records than {spec.records}. Give another --out.")
+    if spec.teacher is not None:
+        _check_teacher(run, run_folder(study_folder, spec.teacher))
     return run.model_path.is_file() and len(read_metrics(folder / METRICS_NAME)) >= run.config.epochs
 
 
@@ -138,6 +143,15 @@ def read_predictions(folder: Path, view: str) -> Predictions | None:
     """
     predictions = load_predictions(folder / PREDICTIONS_NAME, f"{view}/{TEST}")
     return None if predictions is None or view in stale_results(folder) else predictions
+
+
+def _check_teacher(student: Run, teacher: Path) -> None:
+    known, model = student.teacher_sha256, teacher / MODEL_NAME
+    if known is not None and model.is_file() and weights_sha256(model) != known:
+        raise RunError(
+            f"Run {student.folder} was taught by another network than {teacher} has now. Remove "
+            f"{student.folder} to train it again, or give another --out."
+        )
 
 
 def _check_same(spec: RunSpec, begun: TrainConfig, folder: Path) -> None:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
 import re
 import shutil
-import signal
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import keras
@@ -24,7 +20,7 @@ from kdant_tf.training.assembly import agree_on_statistics
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.loop import Position
 from kdant_tf.training.strategy import any_worker, is_chief
-from tf_records.errors import KdantError, RunError
+from tf_records.errors import RunError, StoppedError
 from tf_records.files import fsync_path, hash_file, is_sealed, seal
 
 # The newest is what a training goes on from, the one before where that is damaged.
@@ -37,7 +33,6 @@ _CALLBACK_STATE = ("wait", "best", "best_epoch", "stopped_epoch", "cooldown_coun
 _STATE_NAME = "state.json"
 _NAME = re.compile(r"step-\d{8,}")
 _TEMPORARY = ".tmp-"
-_SIGNAL_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
 class RunCheckpoints(keras.callbacks.Callback):
@@ -270,41 +265,6 @@ def checkpoint_names(folder: Path) -> list[str]:
 def _checkpoints(folder: Path) -> list[Path]:
     paths = folder.iterdir() if folder.is_dir() else ()
     return sorted((path for path in paths if _NAME.fullmatch(path.name)), key=lambda path: int(path.name[5:]))
-
-
-class StoppedError(KdantError):
-    """A training that was asked to stop, and did so with a checkpoint."""
-
-
-class StopSignals:
-    """Within its block, the first SIGTERM or Ctrl-C is kept in `received`; the next one interrupts.
-
-    In threads but the main one, where Python gives no signals, it does nothing.
-
-    Args:
-        report: called with a line on what the first one does.
-    """
-
-    def __init__(self, report: Callable[[str], None] = lambda line: None) -> None:
-        self.received: str | None = None
-        self._report = report
-        self._before: dict[signal.Signals, Any] = {}
-
-    def __enter__(self) -> StopSignals:
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._receive) for number in _SIGNAL_NAMES}
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
-            raise KeyboardInterrupt
-        self.received = _SIGNAL_NAMES[signal.Signals(number)]
-        with contextlib.suppress(RuntimeError):  # a line that is just being printed cannot be interrupted
-            self._report(f"{self.received}: finishing this step, then a checkpoint. Once more stops at once.")
 
 
 def _by_name(callbacks: Sequence[keras.callbacks.Callback]) -> dict[str, keras.callbacks.Callback]:

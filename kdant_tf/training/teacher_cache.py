@@ -18,10 +18,9 @@ import tensorflow as tf
 from kdant_tf.models.networks import LOGITS
 from kdant_tf.runs import TEACHER_CACHE_NAME, manifest_sha256
 from kdant_tf.training.assembly import Assembly
-from kdant_tf.training.checkpoint import StoppedError
 from kdant_tf.training.distiller import TEACHER_LOGITS, TEACHER_MAP
 from kdant_tf.training.job import Job
-from tf_records.errors import KdantError
+from tf_records.errors import KdantError, StoppedError
 from tf_records.reader import clips_in_order, map_side, plain
 from tf_records.records import iterate_batches
 from tf_records.remote_path import RecordPath

@@ -31,8 +31,6 @@ from kdant_tf.training.callbacks import best_network, plot_run, run_callbacks, s
 from kdant_tf.training.checkpoint import (
     RunCheckpoints,
     SavedCheckpoint,
-    StoppedError,
-    StopSignals,
     checkpoint_name,
     checkpoint_names,
     find_checkpoint,
@@ -53,8 +51,8 @@ from kdant_tf.training.strategy import (
     worker_number,
 )
 from kdant_tf.training.teacher_cache import TeacherCache, check_views_are_fixed
-from tf_records.errors import KdantError, RunError
-from tf_records.files import check_apart, claim_folder, lock_folder, remove_folder
+from tf_records.errors import KdantError, RunError, StoppedError
+from tf_records.files import StopSignals, check_apart, claim_folder, lock_folder, remove_folder
 from tf_records.reader import clips_in_order, training_batches
 from tf_records.records import Records
 from tf_records.remote_path import record_path

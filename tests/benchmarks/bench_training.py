@@ -29,11 +29,11 @@ from rich.console import Console
 
 from kdant_tf.config import TrainConfig
 from kdant_tf.models.i3d import build_i3d
-from kdant_tf.training.checkpoint import StoppedError
 from kdant_tf.training.distiller import Distiller, SummedSGD
 from kdant_tf.training.loop import _compile_step, fit
 from kdant_tf.training.strategy import NOTHING, POOLING, STEP, make_strategy
 from kdant_tf.training.train import train
+from tf_records.errors import StoppedError
 from tf_records.plan import BuildOptions
 from tf_records.reader import training_batches
 from tf_records.records import Records

@@ -1,6 +1,9 @@
 """`kdant reproduce`: what it prints of finished runs, and what it refuses before anything is trained."""
 
+import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +12,7 @@ from click.testing import CliRunner, Result
 from kdant_cli.main import main
 
 from kdant_tf.evaluation.predictions import Predictions, save_predictions
-from kdant_tf.runs import METRICS, Run, manifest_sha256
+from kdant_tf.runs import METRICS, Run, load_run, manifest_sha256, weights_sha256
 from kdant_tf.studies.paper_tables import TABLE1_PRESETS, plan_table1
 from kdant_tf.studies.study_plan import StudySettings, read_sources, run_folder
 from tf_records.manifest import load_manifest
@@ -104,6 +107,32 @@ def test_what_an_earlier_network_answered_is_not_in_the_table(study: Path, recor
     assert result.exit_code == 0, result.stderr
     assert "Not finished, so not in the table: rgb-split1-seed4-direct" in result.stderr
     assert "100.0" not in result.stdout
+
+
+def test_a_student_of_a_teacher_that_was_trained_again_is_refused(study: Path, record_folder: Path) -> None:
+    teacher, student = (study / "runs" / f"rgb-split1-seed4-{name}" for name in ("teacher", "none"))
+    run = load_run(student)
+    command = ("table1", "--records", record_folder, "--out", study, "--scale", "tiny", "--seeds", 4)
+    rows = ("--rows", "none", "--summarize")
+    dataclasses.replace(run, teacher_sha256=weights_sha256(teacher / "model.keras")).save()
+    assert reproduce(*command, *rows).exit_code == 0
+    (teacher / "model.keras").write_bytes(b"trained again")
+    assert "was taught by another network than" in refuse(*command, *rows)
+
+
+def test_a_study_itself_needs_no_tensorflow(study: Path, record_folder: Path) -> None:
+    """Its runs, in processes of their own, do."""
+    command = ["reproduce", "table1", "--records", str(record_folder), "--out", str(study), "--resume"]
+    options = ["--scale", "tiny", "--seeds", "4", "--rows", "none,direct"]
+    script = (
+        "import sys\n"
+        "from kdant_cli.main import main\n"
+        f"main({[*command, *options]!r}, standalone_mode=False)\n"
+        f"assert not {{'tensorflow', 'keras'}} & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.startswith("3 of 3 runs were finished before.")
 
 
 def test_runs_of_other_settings_are_refused(study: Path, record_folder: Path) -> None:

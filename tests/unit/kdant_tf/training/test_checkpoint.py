@@ -11,11 +11,11 @@ from keras import layers
 
 from kdant_tf.runs import read_metrics
 from kdant_tf.training.callbacks import MetricsFile
-from kdant_tf.training.checkpoint import RunCheckpoints, StoppedError, checkpoint_names, find_checkpoint
+from kdant_tf.training.checkpoint import RunCheckpoints, checkpoint_names, find_checkpoint
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.loop import Position, fit
 from kdant_tf.training.strategy import make_strategy
-from tf_records.errors import RunError
+from tf_records.errors import RunError, StoppedError
 
 EPOCHS, STEPS = 3, 4
 EVERY_STEP = 1e-9  # minutes

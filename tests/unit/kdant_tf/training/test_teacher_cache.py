@@ -15,13 +15,12 @@ from kdant_tf.config import Execution, TrainConfig
 from kdant_tf.models.networks import build_network, load_network
 from kdant_tf.runs import load_run, read_metrics
 from kdant_tf.training.assembly import Assembly, assemble
-from kdant_tf.training.checkpoint import StoppedError
 from kdant_tf.training.distiller import TEACHER_LOGITS, TEACHER_MAP, Distiller
 from kdant_tf.training.job import Job, prepare_job
 from kdant_tf.training.strategy import make_strategy
 from kdant_tf.training.teacher_cache import TeacherCache, check_views_are_fixed
 from kdant_tf.training.train import train
-from tf_records.errors import KdantError
+from tf_records.errors import KdantError, StoppedError
 from tf_records.features import write_clip_features
 from tf_records.files import claim_folder
 from tf_records.reader import training_batches

@@ -4,7 +4,7 @@ import signal
 
 import pytest
 
-from kdant_tf.training.checkpoint import StopSignals
+from tf_records.files import StopSignals
 
 
 @pytest.mark.parametrize(("number", "word"), [(signal.SIGINT, "Ctrl-C"), (signal.SIGTERM, "SIGTERM")])
