@@ -191,6 +191,10 @@ def test_a_changed_byte_in_the_manifest_stops_every_reader(folder: Path, tmp_pat
     content = bytearray((folder / "manifest.json").read_bytes())
     content[-1] = ord("\r")  # What reading as text would take for the line break that was there.
     (folder / "manifest.json").write_bytes(content)
-    for result in (kdant("inspect", folder), kdant("inspect", folder, "--verify"), train(folder, tmp_path)):
+    for result in (
+        kdant("inspect", folder),
+        kdant("inspect", folder, "--verify"),
+        train(folder, tmp_path / "run"),
+    ):
         assert (result.exit_code, result.stdout) == (1, "")
         assert "manifest.json cannot be read" in result.stderr
