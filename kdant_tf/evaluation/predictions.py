@@ -247,12 +247,15 @@ def read_curve(run: Run, name: str, split: str | None = None) -> list[CurvePoint
     """
     try:
         results, stale = read_evaluation(run.folder), stale_results(run.folder)
-        # Another split's curve has a name of its own; older versions of kdant named all alike.
-        names = [name] if split in (None, "test") else [f"{name}, {split}", name]
-        names = [each for each in names if each in results and each not in stale]
-        kept = next((results[each] for each in names if split in (None, results[each].get("split"))), None)
-        if kept is None:
+        names = [
+            each
+            for each, result in results.items()
+            if each.partition(",")[0] == name and each not in stale and split in (None, result.get("split"))
+        ]
+        if not names:
             return []
+        # The shortest is that of the training's own records, where there is one.
+        kept = results[min(names, key=len)]
         ends = ("value", "low", "high")
         return [
             CurvePoint(x=point[name], top1=Interval(**{end: point[end] for end in ends}))

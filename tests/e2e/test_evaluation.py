@@ -168,10 +168,11 @@ def test_a_longer_segment_changes_nothing_at_the_records_own_time(
     kdant_json("evaluate", finished_run, "--records", record_folder, "--view", "observed")
     own = load_predictions(finished_run / "predictions.npz", "observed/test")
     kdant_json("evaluate", finished_run, "--records", lead, "--view", "observed")
-    longer = load_predictions(finished_run / "predictions.npz", "observed/test")
+    suffix = f", records {manifest_sha256(lead)[:8]}/test"
+    longer = load_predictions(finished_run / "predictions.npz", f"observed{suffix}")
     curve = kdant_json("evaluate", finished_run, "--records", lead, "--tau", "0.4,0.1,0.5")["tau"]
-    at_own = load_predictions(finished_run / "predictions.npz", "tau 0.4/test")
-    other = load_predictions(finished_run / "predictions.npz", "tau 0.1/test")
+    at_own = load_predictions(finished_run / "predictions.npz", f"tau 0.4{suffix}")
+    other = load_predictions(finished_run / "predictions.npz", f"tau 0.1{suffix}")
     np.testing.assert_array_equal(longer.probabilities, own.probabilities)
     np.testing.assert_array_equal(at_own.probabilities, own.probabilities)
     assert np.abs(other.probabilities - own.probabilities).max() > 0

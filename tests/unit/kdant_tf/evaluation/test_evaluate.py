@@ -329,6 +329,11 @@ def test_a_curve_of_another_split_is_no_curve_of_the_test_split(folder):
     student = load_run(folder / "student")
     points = [{"share": 0.5, "value": 0.25, "low": 0.0, "high": 1.0}]
     record_evaluation(student, "share, val", {"split": "val", "top1": points})
-    assert read_curve(student, "share") == read_curve(student, "share", "test") == []
+    assert read_curve(student, "share", "test") == []
     (point,) = read_curve(student, "share", "val")
     assert (point.x, point.top1.value) == (0.5, 0.25)
+    # Records of longer segments are other ones than those of the training.
+    for name, value in (("tau, records 1a2b3c4d", 0.5), ("tau", 0.75)):
+        points = [{"tau": 1.0, "value": value, "low": 0.0, "high": 1.0}]
+        record_evaluation(student, name, {"split": "test", "top1": points})
+        assert [point.top1.value for point in read_curve(student, "tau")] == [value]
