@@ -117,3 +117,26 @@ def remux(source: Path, path: Path) -> Path:
                 packet.stream = stream
                 new.mux(packet)
     return path
+
+
+def pack(path: Path, numbers: Iterable[int]) -> Path:
+    """MPEG-4 in an AVI as DivX and XviD packed it: a frame and the one shown before it share a chunk."""
+    with av.open(str(encode(path, numbers, codec="mpeg4", b_frames=1))) as plain:
+        stream = plain.streams.video[0]
+        frames = [bytes(packet) for packet in plain.demux(stream) if packet.size]
+        start = frames[0].find(b"\0\0\1\xb6")
+        chunks = [frames[0][:start] + b"\0\0\1\xb2DivX503b1393p" + frames[0][start:]]
+        for frame in frames[1:]:
+            is_b = frame[frame.find(b"\0\0\1\xb6") + 4] >> 6 == 2
+            # In the place of the frame that moved into the chunk before, one that is not coded.
+            chunks += [chunks.pop() + frame, b"\0\0\1\xb6\x50\0\0\x7f"] if is_b else [frame]
+        packed = path.with_name(f"packed_{path.name}")
+        with av.open(str(packed), "w") as container:
+            copy = container.add_stream_from_template(stream)
+            for number, chunk in enumerate(chunks):
+                packet = av.Packet(chunk)
+                packet.stream, packet.time_base = copy, Fraction(1, RATE)
+                packet.pts = packet.dts = number
+                packet.is_keyframe = chunk.startswith(b"\0\0\1\xb0")
+                container.mux(packet)
+    return packed

@@ -28,7 +28,9 @@ JOINABLE = {"mpegts", "mpeg"}
 # How far the clock of these goes back or leaps, by FFmpeg's own tools, when it has begun again.
 _BACK_S, _LEAP_S = Fraction(1, 10), Fraction(10)
 # Packets among which one is out of order, if stamps tell of the order in which frames are shown.
-_PEEKED = 300
+_PEEKED, _PEEKED_OF_MPEG4 = 300, 30
+# Of MPEG-4: the start of a picture, then two bits that say which kind.
+_B_FRAME = re.compile(rb"\x00\x00\x01\xb6[\x80-\xbf]")
 # Frames that are shown so far before the one before them are of a clock that has begun again.
 _RESTART_S = 1.0
 # Frames by which the first one's stamp may lie behind 0 for no other reason than how encoders of sound begin,
@@ -398,8 +400,10 @@ def _peek(
     AVI stores none. Elsewhere some stamp falls, soon, if they are true.
     """
     packets: list[av.Packet[Any]] = []
-    reorders, is_avi = bool(stream.codec_context.has_b_frames), container.format.name == "avi"
-    if not reorders and not is_avi:
+    context, is_avi = stream.codec_context, container.format.name == "avi"
+    # Of MPEG-4 that is unknown before a frame was decoded, but its packets say whether they reorder.
+    reorders, is_mpeg4 = bool(context.has_b_frames), context.name == "mpeg4"
+    if not (reorders or is_avi or is_mpeg4):
         return packets, False
     latest: int | None = None
     for packet in container.demux(stream):
@@ -408,12 +412,13 @@ def _peek(
         packets.append(packet)
         if is_avi or packet.pts is None:  # of a raw stream
             return packets, is_avi and reorders
-        if latest is not None and packet.pts < latest:
-            return packets, False
+        falls = latest is not None and packet.pts < latest
+        if falls or (is_mpeg4 and _B_FRAME.search(bytes(packet))):
+            return packets, not falls
         latest = packet.pts
-        if len(packets) == _PEEKED:
+        if len(packets) == (_PEEKED_OF_MPEG4 if is_mpeg4 else _PEEKED):
             break
-    return packets, latest is not None
+    return packets, reorders and latest is not None and not is_mpeg4
 
 
 def _is_whole(path: str, format_name: str) -> bool:

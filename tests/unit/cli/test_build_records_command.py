@@ -196,3 +196,33 @@ def test_records_may_lie_below_the_folder_of_videos_but_not_be_it(epic: Path) ->
         refused = run(*args, out)
         assert refused.exit_code == 1
         assert "should lie apart" in refused.stderr
+
+
+def build(field: Path, folder: Path, *options: object) -> Result:
+    rows = "video,start_s,end_s,label\nflagged_corrupt.mp4,7.0,9.0,wave\nflagged_corrupt.mp4,1.0,2.0,wave\n"
+    (folder / "rows.csv").write_text(rows)
+    (folder / "flagged_corrupt.mp4").write_bytes((field / "flagged_corrupt.mp4").read_bytes())
+    common = ("--source", "csv", "--input", folder / "rows.csv", "--out", folder / "records")
+    return run(*common, "--short-side", 32, "--offset-frames", 4, "--json", *options)
+
+
+def test_damaged_frames_are_said_and_counted(field: Path, tmp_path: Path) -> None:
+    result = build(field, tmp_path)
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["damaged_frames"] == {"flagged_corrupt.mp4": 1}
+    assert "Damaged flagged_corrupt.mp4: FFmpeg flags 1 of its frames" in result.stderr
+
+
+def test_strict_refuses_damaged_frames(field: Path, tmp_path: Path) -> None:
+    result = build(field, tmp_path, "--strict")
+    assert result.exit_code == 1
+    assert "1 videos have damaged frames, and --strict was given" in result.stderr
+
+
+def test_an_action_with_too_many_damaged_frames_is_skipped(field: Path, tmp_path: Path) -> None:
+    result = build(field, tmp_path, "--max-damaged-frames", 0)
+    assert result.exit_code == 0
+    summary = json.loads(result.stdout)
+    assert summary["splits"]["train"]["samples"] == 1
+    assert "has 1 damaged frames among the" in summary["skipped"][0]["reason"]
+    assert "--max-damaged-frames" in result.stderr

@@ -190,3 +190,15 @@ def test_an_edited_manifest_is_refused(tmp_path: Path) -> None:
 def test_a_manifest_that_was_written_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(manifest().to_json())
     assert load_manifest(tmp_path) == manifest()
+
+
+def test_a_manifest_of_before_is_read_and_keeps_its_version(tmp_path: Path) -> None:
+    """Its times count from the first frame of each video; nothing was said of damage."""
+    fields = json.loads(manifest().to_json())
+    for name in ("sha256", "damaged_frames", "guessed_fps"):
+        del fields[name]
+    fields["format_version"] = 2
+    (tmp_path / "manifest.json").write_text(seal(json.dumps(fields, indent=1) + "\n"))
+    loaded = load_manifest(tmp_path)
+    assert (loaded.format_version, loaded.damaged_frames) == (2, {})
+    assert json.loads(loaded.to_json())["format_version"] == 2

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from counted_videos import RATE, encode, read_number, remux
+from counted_videos import RATE, encode, pack, read_number, remux
 
 from tf_records.errors import VideoError
 from tf_records.video import open_video
@@ -54,6 +54,8 @@ KINDS: dict[str, tuple[str, Write]] = {
     "avi, h264, as mp4": ("v.mp4", lambda p: copied(p, "libx264")),
     "avi, mpeg4, as mkv": ("v.mkv", lambda p: copied(p, "mpeg4")),
     "avi, mpeg2, as ts": ("v.ts", lambda p: copied(p, "mpeg2video")),
+    "avi, packed mpeg4": ("v.avi", lambda p: pack(p, NUMBERS)),
+    "avi, packed mpeg4, as mkv": ("v.mkv", lambda p: remux(pack(p.with_suffix(".avi"), NUMBERS), p)),
     "joined ts": ("v.ts", lambda p: join(p, "libx264", 0, 0.0, "ts")),
     "joined ts, b-frames": ("v.ts", lambda p: join(p, "libx264", 2, 0.0, "ts")),
     "joined ts, the clock leaps": ("v.ts", lambda p: join(p, "libx264", 2, 500.0, "ts")),

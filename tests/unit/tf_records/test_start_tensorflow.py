@@ -1,0 +1,22 @@
+"""TensorFlow starts silently where that was asked for, and its errors still raise."""
+
+import os
+import subprocess
+import sys
+
+
+def start(level: str | None) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
+    if level is not None:
+        environment["TF_CPP_MIN_LOG_LEVEL"] = level
+    code = (
+        "import sys; from tf_records.start_tensorflow import start_tensorflow; start_tensorflow(); "
+        "print('tensorflow' in sys.modules); print('heard', file=sys.stderr)"
+    )
+    command = [sys.executable, "-c", code]
+    return subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+
+
+def test_nothing_but_what_follows_is_heard() -> None:
+    result = start("3")
+    assert (result.stdout, result.stderr) == ("True\n", "heard\n")
