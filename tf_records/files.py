@@ -59,14 +59,19 @@ def claim_folder(
         )
 
 
-def check_apart(out: RecordPath, *inputs: RecordPath) -> None:
+def check_apart(out: RecordPath, *inputs: RecordPath, may_lie_in: bool = False) -> None:
     """Refuses an output that is, contains or lies in an input, which writing or replacing it could destroy.
+
+    Args:
+        out: file or folder that will be written.
+        inputs: files and folders that are read.
+        may_lie_in: whether `out` may lie in an input, as a report in the folder of its study.
 
     Raises:
         KdantError: names both.
     """
     for path in inputs:
-        if _lies_in(out, path) or _lies_in(path, out):
+        if _lies_in(path, out) or (_lies_in(out, path) and not may_lie_in):
             raise KdantError(
                 f"Output {out} and input {path} should lie apart, so that nothing of it is overwritten. "
                 f"Choose another output."

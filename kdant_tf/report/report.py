@@ -65,7 +65,7 @@ def write_report(
     """
     path = Path(out)
     _check_out(path, overwrite=overwrite)
-    check_apart(path, *map(Path, folders), *map(record_path, records))
+    check_apart(path, *map(Path, folders), *map(record_path, records), may_lie_in=True)
     reported = load_reported_runs([Path(folder) for folder in folders])
     page = compose(reported, [record_path(folder) for folder in records])
     return write_page(page, path), page.clips

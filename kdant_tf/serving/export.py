@@ -155,7 +155,9 @@ def export_run(
     loaded = [_load(each) for each in (run, other) if each is not None]
     _check_is_no_model(out)
     _check_is_free(out, version)
-    check_apart(out, *(each.folder for each in loaded), *(() if records is None else (records.folder,)))
+    check_apart(out, *(each.folder for each in loaded), may_lie_in=True)
+    if records is not None:
+        check_apart(out, records.folder)
     runs = [_with_rate(each, records) for each in loaded]
     streams = open_streams(runs, weights, stem=stem, network=network)
     clips = _draw_trial_clips(streams) if records is None else _read_trial_clips(streams, records)

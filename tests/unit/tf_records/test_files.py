@@ -102,6 +102,9 @@ def test_an_output_that_is_contains_or_lies_in_an_input_is_refused(tmp_path: Pat
     for out in outs:
         with pytest.raises(KdantError, match="should lie apart"):
             check_apart(out, tmp_path / "records", teacher)
+    check_apart(teacher / "new", teacher, may_lie_in=True)
+    with pytest.raises(KdantError, match="should lie apart"):
+        check_apart(teacher, teacher, may_lie_in=True)
     check_apart(tmp_path / "runs" / "teacher2", teacher, record_path("gs://bucket/records"))
     check_apart(record_path("gs://bucket/records2"), teacher, record_path("gs://bucket/records"))
     with pytest.raises(KdantError, match="should lie apart"):
