@@ -129,14 +129,7 @@ def fresh_training_batches(
     Raises:
         RecordError: the split has fewer records than a batch.
     """
-    split = records.split("train")
-    count = split.labeled if labeled_only else split.records
-    if count < batch_size:
-        kind = "labelled records" if labeled_only else "records"
-        raise RecordError(
-            f"{records.folder} has {count} {kind} to train on, fewer than a batch of {batch_size}. "
-            f"Lower the batch size."
-        )
+    count = _count_batches(records, batch_size, labeled_only)
     epochs = itertools.count()
 
     def draw_next() -> Iterator[tuple[np.ndarray, np.ndarray, np.int64, int]]:
@@ -167,7 +160,20 @@ def fresh_training_batches(
     dataset = passes.flat_map(shuffle)
     dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     dataset = dataset.batch(batch_size, drop_remainder=True).prefetch(tf.data.AUTOTUNE)
-    return dataset.apply(tf.data.experimental.assert_cardinality(count // batch_size))
+    return dataset.apply(tf.data.experimental.assert_cardinality(count))
+
+
+def _count_batches(records: Records, batch_size: int, labeled_only: bool) -> int:
+    """Whole batches of an epoch. Raises RecordError where there is none."""
+    split = records.split("train")
+    count = split.labeled if labeled_only else split.records
+    if count < batch_size:
+        kind = "labelled records" if labeled_only else "records"
+        raise RecordError(
+            f"{records.folder} has {count} {kind} to train on, fewer than a batch of {batch_size}. "
+            f"Lower the batch size."
+        )
+    return count // batch_size
 
 
 def clips_in_order(
@@ -243,13 +249,8 @@ def evaluation_batches(
     dataset = tf.data.TFRecordDataset(records.paths(split)).enumerate()
     if chosen is not None:
         dataset = _keep(dataset, chosen)
-    dataset = dataset.interleave(
-        cut_windows,
-        cycle_length=4,
-        block_length=windows,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
+    parallel = {"num_parallel_calls": tf.data.AUTOTUNE, "deterministic": True}
+    dataset = dataset.interleave(cut_windows, cycle_length=4, block_length=windows, **parallel)
     return dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
 
 

@@ -141,19 +141,11 @@ class Records:
         """
         self._check_clip_frames(clip_frames)
         training = split == "train" if training is None else training
-        if training and split != "train":
-            raise RecordError(f"`training` should be False for split {split!r}. Received: True.")
-        known = (schema.OBSERVED, schema.FUTURE, *((schema.EITHER,) if training else ()))
-        if view not in (None, *known):
-            raise RecordError(f"`view` should be None or one of {', '.join(known)}. Received: {view!r}.")
-        if batch_size < 1:
-            raise RecordError(f"`batch_size` should be at least 1. Received: {batch_size}.")
-        views = (schema.OBSERVED, schema.FUTURE) if view is None else (view,)
-        pixels = self._default_crop() if crop is None else crop
+        _check_dataset(split, view, batch_size, training)
         options: dict[str, Any] = {
-            "views": views,
+            "views": (schema.OBSERVED, schema.FUTURE) if view is None else (view,),
             "batch_size": batch_size,
-            "crop": pixels,
+            "crop": self._default_crop() if crop is None else crop,
             "labeled_only": view is not None,
         }
         if training:
@@ -249,6 +241,17 @@ class Records:
         kept = SplitInfo.of(shard for shard in shards if shard not in damaged)
         manifest = dataclasses.replace(self.manifest, splits={**self.manifest.splits, "train": kept})
         return dataclasses.replace(self, manifest=manifest, left_out=damaged)
+
+
+def _check_dataset(split: str, view: str | None, batch_size: int, training: bool) -> None:
+    """Raises RecordError for arguments of `Records.dataset` that cannot be."""
+    if training and split != "train":
+        raise RecordError(f"`training` should be False for split {split!r}. Received: True.")
+    known = (schema.OBSERVED, schema.FUTURE, *((schema.EITHER,) if training else ()))
+    if view not in (None, *known):
+        raise RecordError(f"`view` should be None or one of {', '.join(known)}. Received: {view!r}.")
+    if batch_size < 1:
+        raise RecordError(f"`batch_size` should be at least 1. Received: {batch_size}.")
 
 
 @contextmanager
