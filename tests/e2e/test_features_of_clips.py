@@ -234,7 +234,7 @@ def test_what_no_features_can_be_made_of(
     out = ("--out", tmp_path / "out")
     assert "has features already" in refuse("extract-features", features, "--init", "random", *out)
     replacing = ("--init", "random", "--out", record_folder.parent, "--overwrite")
-    assert "could replace the frames" in refuse("extract-features", record_folder, *replacing)
+    assert "should lie apart" in refuse("extract-features", record_folder, *replacing)
     assert "should hold a whole I3D" in refuse("extract-features", record_folder, "--init", teacher, *out)
     assert "a path that exists" in refuse("extract-features", record_folder, "--init", "nothing", *out)
     assert not (tmp_path / "out").exists()
