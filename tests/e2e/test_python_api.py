@@ -19,7 +19,8 @@ def test_the_python_of_the_readme_runs(record_folder: Path, videos: Path, tmp_pa
         [sys.executable, "-c", readme_python()], capture_output=True, text=True, cwd=tmp_path, check=False
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    accuracy, *answers, history = done.stdout.splitlines()
+    accuracy, *answers, loss, history = done.stdout.splitlines()
+    assert float(loss.removeprefix("bidirectional loss ")) > 0
     assert accuracy.startswith("top-1 ")
     assert answers
     assert all("probably" in answer for answer in answers)
