@@ -160,7 +160,7 @@ def test_kinetics_is_loaded_into_an_i3d_whose_head_stays_random(monkeypatch, tmp
 
 
 def test_a_narrow_i3d_is_refused_before_anything_is_downloaded(offline):
-    with pytest.raises(WeightsError, match=r"Received a network with 4\. Use --width 1"):
+    with pytest.raises(WeightsError, match=r"Received a network of width 0\.0625\. Use --width 1"):
         initialize(build_i3d(4, (8, 32, 32, 3), width=0.0625), "kinetics", modality="rgb")
 
 
