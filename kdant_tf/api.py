@@ -21,7 +21,12 @@ if TYPE_CHECKING:
 
 
 class TrainedRun(runs.Run):
-    """A finished run, and its network once it is asked for."""
+    """A finished run, and its network once it is asked for.
+
+    Example:
+        run = kdant.load_run("student")
+        print(run.classes, run.config.feature_loss, run.model.count_params())
+    """
 
     @functools.cached_property
     def model(self) -> keras.Model:

@@ -2,7 +2,15 @@
 
 
 class KdantError(Exception):
-    """A problem the user can mend: one sentence saying what, what was received, what to do."""
+    """A problem the user can mend: one sentence saying what, what was received, what to do.
+
+    Example:
+        >>> try:
+        ...     raise VideoError("a.mp4 holds no frame that can be decoded.")
+        ... except KdantError as error:
+        ...     print(f"Skipped: {error}")
+        Skipped: a.mp4 holds no frame that can be decoded.
+    """
 
 
 class VideoError(KdantError):

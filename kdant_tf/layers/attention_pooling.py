@@ -83,6 +83,13 @@ def bidirectional_attention_pool(
         ValueError: a map is not 3-D, channels or batches differ (says both), or alpha or chunk is
             negative.
 
+    Example:
+        >>> import keras
+        >>> observed, future = keras.ops.ones((2, 5, 8)), keras.ops.ones((2, 3, 8))
+        >>> pooled = bidirectional_attention_pool(observed, future)
+        >>> {name: tuple(value.shape) for name, value in sorted(pooled.items())}
+        {'a_in_a': (2, 5, 8), 'a_in_r': (2, 5, 8), 'r_in_a': (2, 3, 8), 'r_in_r': (2, 3, 8)}
+
     Source: Tran et al. 2019, eq. 4-6. Deviations: none.
     """
     a, r = as_float32_maps(observed, future)

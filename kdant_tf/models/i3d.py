@@ -126,6 +126,11 @@ def split_i3d(model: keras.Model, endpoint: str = "MaxPool3d_4a_3x3") -> tuple[k
     Raises:
         ValueError: an unknown endpoint, or one that does not come before all outputs.
 
+    Example:
+        >>> stem, head = split_i3d(build_i3d(21, (8, 64, 64, 3), width=0.125))
+        >>> head.input_shape
+        (None, 2, None, None, 60)
+
     Source: Tran et al. 2019, §4.3. Deviations: none.
     """
     later = ENDPOINTS[ENDPOINTS.index(endpoint) + 1 :] if endpoint in ENDPOINTS else ()

@@ -93,6 +93,11 @@ def load_deepmind_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -
         WeightsError: no or a damaged checkpoint, another network or width, or a variable that is
             missing, left over or misshapen (names it).
 
+    Example::
+
+        network = build_i3d(400, (16, 224, 224, 3))
+        load_deepmind_checkpoint(network, "rgb_imagenet/model.ckpt")
+
     Source: Carreira and Zisserman 2017, github.com/google-deepmind/kinetics-i3d. Deviations: none.
     """
     prefix = find_checkpoint(path)

@@ -30,7 +30,8 @@ def test_the_python_of_the_readme_runs(record_folder: Path, videos: Path, tmp_pa
 
 def test_every_public_name_is_there_and_the_list_is_whole() -> None:
     assert set(kdant_tf.__all__) == set(kdant_tf._DEFINED) | {"__version__"}
-    assert all(getattr(kdant_tf, name).__doc__ for name in kdant_tf._DEFINED)
+    without = [name for name in kdant_tf._DEFINED if "Example:" not in getattr(kdant_tf, name).__doc__]
+    assert without == []
     assert set(kdant_tf.__all__) <= set(dir(kdant_tf))
     with pytest.raises(AttributeError, match="no attribute 'build_i4d'"):
         _ = kdant_tf.build_i4d
