@@ -31,3 +31,8 @@ class RunError(KdantError):
 
 class StoppedError(KdantError):
     """A training or study that was asked to stop, and kept what it had."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in one line without the full stop."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

@@ -15,10 +15,9 @@ import keras
 from kdant_tf.config import INITS, ConfigError, TrainConfig
 from kdant_tf.models.baselines import BACKBONES, build_frame_mlp, build_tsn
 from kdant_tf.models.i3d import ENDPOINTS, build_i3d, endpoint_layer
-from kdant_tf.models.weights import first_line
 from kdant_tf.private_apis import call_that_made, layers_within
 from kdant_tf.runs import Run
-from tf_records.errors import KdantError, RunError
+from tf_records.errors import KdantError, RunError, first_line
 from tf_records.schema import RGB
 
 LOGITS = "logits"

@@ -19,7 +19,7 @@ from absl import logging
 from kdant_tf.models.baselines import BACKBONES, STEM, build_backbone
 from kdant_tf.models.i3d import width_of
 from kdant_tf.runs import CONFIG_NAME, load_run
-from tf_records.errors import KdantError
+from tf_records.errors import KdantError, first_line
 
 _HEAD = "Logits"
 _SCOPE = re.compile(r"^(?:RGB|Flow)/inception_i3d/")
@@ -217,11 +217,6 @@ def check_published_width(model: keras.Model) -> None:
         raise WeightsError(
             f"DeepMind's weights fit I3D at width 1.0. Received a network of width {width:g}. Use --width 1."
         )
-
-
-def first_line(error: BaseException) -> str:
-    """What an error says, in one line without the full stop."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def _load_imagenet(network: keras.Model) -> None:

@@ -24,7 +24,6 @@ import tensorflow as tf
 
 from kdant_tf.evaluation.evaluate import default_view
 from kdant_tf.evaluation.predictions import read_config
-from kdant_tf.models.weights import first_line
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, load_run, manifest_sha256
 from kdant_tf.serving import ENCODED, FEATURES, RAW
 from kdant_tf.serving.model import (
@@ -38,7 +37,7 @@ from kdant_tf.serving.model_card import CARD_NAME, write_card
 from kdant_tf.serving.signatures import Stream, add_signatures, input_names, open_streams, prepare_clips
 from kdant_tf.version import __version__
 from tf_records import augment
-from tf_records.errors import KdantError, RunError
+from tf_records.errors import KdantError, RunError, first_line
 from tf_records.files import check_apart, claim_folder, lock_folder, remove_folder
 from tf_records.reader import decode_clip, parse
 from tf_records.records import Records
@@ -312,8 +311,7 @@ def _write_warm_up(folder: Path, requests: Mapping[str, Mapping[str, np.ndarray]
         from tensorflow_serving.apis.predict_pb2 import PredictRequest
         from tensorflow_serving.apis.prediction_log_pb2 import PredictionLog, PredictLog
     except Exception as error:  # Protobuf has errors of its own for files made for another version.
-        reason = str(error).splitlines()[0]
-        return f"none was written: {reason}; install it with pip install 'kdant-tf[serving]'"
+        return f"none was written: {first_line(error)}; install it with pip install 'kdant-tf[serving]'"
     (folder / WARM_UP_PATH).parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(folder / WARM_UP_PATH)) as writer:
         for signature, inputs in requests.items():

@@ -21,7 +21,7 @@ from kdant_tf.private_apis import freeze_function
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, flow_from, load_run
 from kdant_tf.serving import ENCODED, RAW
 from kdant_tf.version import unreadable_advice
-from tf_records.errors import KdantError, RunError
+from tf_records.errors import KdantError, RunError, first_line
 from tf_records.schema import CHANNELS, RGB, ClipSpec, FlowInfo
 
 if TYPE_CHECKING:
@@ -272,8 +272,9 @@ def load_signatures(version: str | Path, *, constants: bool = False) -> dict[str
         if constants:
             return {RAW: _freeze(signatures[RAW])}
     except Exception as error:  # TensorFlow has many for a damaged SavedModel, KeyError for a foreign one.
-        reason = str(error).strip().splitlines()[0].rstrip(".")
-        raise RunError(f"SavedModel {version} cannot be loaded: {reason}. Export the run again.") from error
+        raise RunError(
+            f"SavedModel {version} cannot be loaded: {first_line(error)}. Export the run again."
+        ) from error
     # `loaded` owns the variables, which its signatures alone do not keep.
     return {name: partial(_call, loaded, signature) for name, signature in signatures.items()}
 
