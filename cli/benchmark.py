@@ -55,11 +55,6 @@ def _parse_frame(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     type=click.IntRange(2),
     help="Also ask from so many threads at a time, and compare their answers with those of one.",
 )
-@click.option(
-    "--constants",
-    is_flag=True,
-    help="Also time each export with its weights as constants of the graph, which TensorFlow folds.",
-)
 @server_options
 @json_option
 def benchmark(
@@ -68,7 +63,6 @@ def benchmark(
     frame: tuple[int, int],
     repeats: int,
     threads: int | None,
-    constants: bool,
     as_json: bool,
     **server_settings: Any,
 ) -> None:
@@ -80,11 +74,9 @@ def benchmark(
     if len(set(models)) < len(models):
         raise click.UsageError("The same MODEL was given twice.")
     server = make_server(**server_settings)
-    if server is not None and (len(models) > 1 or constants):
-        raise click.UsageError(
-            "--server goes with one MODEL, the one that it serves, and without --constants."
-        )
-    timed = _open_models(models, server, server_settings["grpc"], constants)
+    if server is not None and len(models) > 1:
+        raise click.UsageError("--server goes with one MODEL, the one that it serves.")
+    timed = _open_models(models, server, server_settings["grpc"])
     from kdant_tf.serving.benchmark import time_calls, time_threads
 
     from .output import CountProgress
@@ -106,9 +98,7 @@ def benchmark(
     print_times(calls, together, f"frames of {width} x {height}", as_json)
 
 
-def _open_models(
-    models: Sequence[Path], server: Server | None, grpc: bool, constants: bool
-) -> list[TimedModel]:
+def _open_models(models: Sequence[Path], server: Server | None, grpc: bool) -> list[TimedModel]:
     if server is not None:
         if grpc:
             start_tensorflow()
@@ -117,14 +107,8 @@ def _open_models(
         return [open_served(server, models[0], grpc=grpc)]
     start_tensorflow()
     from kdant_tf.serving.benchmark import open_local
-    from kdant_tf.serving.model import find_version
 
-    opened = []
-    for folder in models:
-        opened.append(open_local(folder))
-        if constants and find_version(folder) is not None:
-            opened.append(open_local(folder, constants=True))
-    return opened
+    return [open_local(folder) for folder in models]
 
 
 def print_times(rows: Sequence[CallTimes], threads: Sequence[ThreadTimes], clips: str, as_json: bool) -> None:

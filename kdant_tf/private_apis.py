@@ -6,7 +6,7 @@ in tests/unit/kdant_tf/test_private_apis.py says so. Importing this imports neit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -92,14 +92,3 @@ def configure_coordination_service(
         heartbeat_timeout_in_ms=heartbeat_timeout_s * 1000,
         coordinated_jobs=list(coordinated),
     )
-
-
-def freeze_function(function: Any) -> Callable[..., Any]:
-    """A concrete function with its variables as constants, which gives its outputs as a list.
-
-    Reason: a timing of the network should read no variables, and the public way writes a file first.
-    """
-    from tensorflow.python.framework.convert_to_constants import convert_variables_to_constants_v2
-
-    frozen: Callable[..., Any] = convert_variables_to_constants_v2(function)
-    return frozen

@@ -127,20 +127,18 @@ class ThreadTimes:
     largest_difference: float
 
 
-def open_local(folder: str | Path, *, constants: bool = False) -> TimedModel:
+def open_local(folder: str | Path) -> TimedModel:
     """The model of a run folder, or of one that `kdant export` wrote, loaded into this process.
 
     Args:
         folder: of the run or the export.
-        constants: put the export's weights into its graph, which TensorFlow then folds; only
-            `serving_default` is there then.
 
     Raises:
         RunError: it cannot be read.
     """
     version = find_version(folder)
     if version is not None:
-        return _open_export(str(folder), version, constants)
+        return _open_export(str(folder), version)
     model, run = load_model(folder), load_run(folder)
     crops = None if run.features is not None else [run.config.crop]
 
@@ -283,9 +281,9 @@ def _share(ends: Mapping[str, float], whole: float, rest: str) -> dict[str, floa
     return shares
 
 
-def _open_export(folder: str, version: Path, constants: bool) -> TimedModel:
+def _open_export(folder: str, version: Path) -> TimedModel:
     config = read_export_config(version)
-    signatures = load_signatures(version, constants=constants)
+    signatures = load_signatures(version)
     modality, crops = config["modality"], _crops(config)
 
     def make_call(name: str, clips: np.ndarray) -> Call:
@@ -295,10 +293,9 @@ def _open_export(folder: str, version: Path, constants: bool) -> TimedModel:
     def infer(clips: np.ndarray) -> np.ndarray:
         return ask(signatures[RAW], make_inputs(clips, modality, RAW))
 
-    name = f"{folder} as constants" if constants else folder
     return TimedModel(
-        name=name,
-        model=model_of_export(config, infer, name),
+        name=folder,
+        model=model_of_export(config, infer, folder),
         make_calls=lambda clips: {name: make_call(name, clips) for name in signatures},
     )
 

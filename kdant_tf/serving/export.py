@@ -34,7 +34,7 @@ from kdant_tf.serving.model import (
     load_signatures,
 )
 from kdant_tf.serving.model_card import CARD_NAME, write_card
-from kdant_tf.serving.signatures import Stream, add_signatures, input_names, open_streams, prepare_clips
+from kdant_tf.serving.signatures import Stream, input_names, make_signatures, open_streams, prepare_clips
 from kdant_tf.version import __version__
 from tf_records import augment
 from tf_records.errors import KdantError, RunError, first_line
@@ -193,14 +193,9 @@ def _write_model(
 ) -> dict[str, Any]:
     """Writes the SavedModel and what lies beside it; returns config.json's content."""
     served = [stream.folded() for stream in streams] if fold_batch_norm else streams
-    archive = keras.export.ExportArchive()
-    for stream in served:
-        archive.track(stream.network)
-        if stream.stem is not None:
-            archive.track(stream.stem)
-    signatures = add_signatures(archive, served)
-    archive.write_out(str(folder), verbose=False)
-    config = _describe_export(streams, signatures, folded=fold_batch_norm)
+    module = make_signatures(served)
+    tf.saved_model.save(module, str(folder), signatures=dict(module.functions))
+    config = _describe_export(streams, module.describe(), folded=fold_batch_norm)
     texts = {
         CONFIG_NAME: json.dumps(config, indent=1, ensure_ascii=False) + "\n",
         LABELS_NAME: "".join(f"{name}\n" for name in config["classes"]),
@@ -267,7 +262,7 @@ def _describe_export(
 
     Args:
         streams: RGB first.
-        signatures: see `kdant_tf.serving.signatures.add_signatures`.
+        signatures: see `kdant_tf.serving.signatures.ServedModule.describe`.
         folded: whether batch normalisation was folded into the layers before it.
     """
     first, last = streams[0].run, streams[-1].run  # One and the same, or RGB and flow.
@@ -338,8 +333,8 @@ def _check_parity(folder: Path, streams: Sequence[Stream], clips: Sequence[Trial
     """
     signatures = load_signatures(folder)
     difference = 0.0
-    answers = [_answer_of_run(streams, clip) for clip in clips]
-    check_finite(np.concatenate(answers), f"The network of run {streams[0].run.folder}")
+    answers = _answers_of_run(streams, clips)
+    check_finite(answers, f"The network of run {streams[0].run.folder}")
     for clip, expected in zip(clips, answers, strict=True):
         for name, inputs in clip.requests(streams).items():
             # max() would drop what is no number.
@@ -356,14 +351,26 @@ def _check_parity(folder: Path, streams: Sequence[Stream], clips: Sequence[Trial
     return Parity(clips=len(clips), source=source, difference=difference, latency_ms=latency_ms)
 
 
-def _answer_of_run(streams: Sequence[Stream], clip: TrialClip) -> np.ndarray:
-    logits = tf.add_n(
-        [
-            stream.weight * stream.infer(prepare_clips(tf.constant(values), stream.prepare))[0]
-            for stream, values in zip(streams, clip.clips, strict=True)
-        ]
-    )
-    probabilities: np.ndarray = tf.nn.softmax(logits).numpy()
+def _answers_of_run(streams: Sequence[Stream], clips: Sequence[TrialClip]) -> np.ndarray:
+    """Probabilities `(len(clips), classes)` of the networks themselves, their weights still variables."""
+
+    def add_logits(*inputs: tf.Tensor) -> tf.Tensor:
+        return tf.add_n(
+            [stream.weight * stream.infer(each)[0] for stream, each in zip(streams, inputs, strict=True)]
+        )
+
+    specs = [tf.TensorSpec((1, *stream.prepared_shape), tf.float32) for stream in streams]
+    network = tf.function(add_logits, input_signature=specs, autograph=False)
+    logits = [
+        network(
+            *(
+                prepare_clips(tf.constant(values), stream.prepare)
+                for stream, values in zip(streams, clip.clips, strict=True)
+            )
+        )
+        for clip in clips
+    ]
+    probabilities: np.ndarray = tf.nn.softmax(tf.concat(logits, axis=0)).numpy()
     return probabilities
 
 

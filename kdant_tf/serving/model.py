@@ -17,7 +17,6 @@ import numpy as np
 from PIL import Image
 
 from kdant_tf.evaluation.predictions import DIVERGED
-from kdant_tf.private_apis import freeze_function
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, flow_from, load_run
 from kdant_tf.serving import ENCODED, RAW
 from kdant_tf.version import unreadable_advice
@@ -254,12 +253,11 @@ def encode_frames(clips: np.ndarray) -> np.ndarray:
     return frames
 
 
-def load_signatures(version: str | Path, *, constants: bool = False) -> dict[str, Callable[..., Any]]:
+def load_signatures(version: str | Path) -> dict[str, Callable[..., Any]]:
     """The signatures of an exported version by name: tensors by name in and out.
 
     Args:
         version: folder of the SavedModel.
-        constants: put its weights into the graph, which TensorFlow then folds; only RAW is there then.
 
     Raises:
         RunError: it cannot be loaded, or has no signature RAW.
@@ -269,13 +267,11 @@ def load_signatures(version: str | Path, *, constants: bool = False) -> dict[str
     try:
         loaded = tf.saved_model.load(str(version))
         signatures = {RAW: loaded.signatures[RAW], **loaded.signatures}
-        if constants:
-            return {RAW: _freeze(signatures[RAW])}
     except Exception as error:  # TensorFlow has many for a damaged SavedModel, KeyError for a foreign one.
         raise RunError(
             f"SavedModel {version} cannot be loaded: {first_line(error)}. Export the run again."
         ) from error
-    # `loaded` owns the variables, which its signatures alone do not keep.
+    # `loaded` owns what the signatures capture, which they alone do not keep.
     return {name: partial(_call, loaded, signature) for name, signature in signatures.items()}
 
 
@@ -290,12 +286,6 @@ def ask(signature: Callable[..., Any], inputs: Mapping[str, np.ndarray]) -> np.n
 
 def _call(owner: object, signature: Callable[..., Any], **inputs: tf.Tensor) -> Any:
     return signature(**inputs)
-
-
-def _freeze(signature: Any) -> Callable[..., Any]:
-    """The signature with its weights as constants of the graph."""
-    frozen, names = freeze_function(signature), sorted(signature.structured_outputs)
-    return lambda **inputs: dict(zip(names, frozen(**inputs), strict=True))
 
 
 def _model_of_version(version: Path, name: str) -> AnticipationModel:

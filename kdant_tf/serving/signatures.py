@@ -27,23 +27,24 @@ from tf_records.reader import map_side
 from tf_records.schema import CHANNELS, FLOW, RGB
 
 TOP_K = 5
+# Bytes of weights that a graph holds as constants; a serialised graph ends at 2 GiB.
+_LARGEST_CONSTANTS = 1 << 30
 
 Prepare = Callable[[tf.Tensor], tf.Tensor]
 Outputs = dict[str, tf.Tensor]
 
 
-def add_signatures(archive: keras.export.ExportArchive, streams: Sequence[Stream]) -> dict[str, Any]:
-    """Adds the signatures of one network, or of two whose logits are added.
+def make_signatures(streams: Sequence[Stream]) -> ServedModule:
+    """The signatures of one network, or of two whose logits are added, ready for `tf.saved_model.save`.
 
     Inputs are `clips`, of a pair also `flow_clips`; in ENCODED `frames`, of a pair also `flow_frames`.
     FEATURES gives the means of the feature maps, of a pair one after the other.
 
-    Args:
-        archive: that will be written.
-        streams: RGB first.
+    The weights are constants of the graph: TensorFlow then folds batch normalisation into the convolutions
+    and lays out kernels once. They stay variables where they are too large for a graph.
 
-    Returns:
-        Name → "inputs" and "outputs" → name → "dtype" and "shape", for config.json.
+    Args:
+        streams: RGB first.
     """
     classes = streams[0].run.classes
     infer = _infer_once(streams)
@@ -62,11 +63,32 @@ def add_signatures(archive: keras.export.ExportArchive, streams: Sequence[Stream
         return {"features": features, "probabilities": probabilities}
 
     clips, frames = _specs(clips_spec, RAW, streams), _specs(frames_spec, ENCODED, streams)
-    return {
-        RAW: _add(archive, RAW, streams, clips, prepare_clips, name_classes),
-        ENCODED: _add(archive, ENCODED, streams, frames, decode_clips, name_classes),
-        FEATURES: _add(archive, FEATURES, streams, clips, prepare_clips, give_features),
+    module = ServedModule()
+    module.functions = {
+        RAW: _trace(streams, clips, prepare_clips, name_classes),
+        ENCODED: _trace(streams, frames, decode_clips, name_classes),
+        FEATURES: _trace(streams, clips, prepare_clips, give_features),
     }
+    if infer.captured_inputs:  # Variables, or tables that layers of one's own look things up in.
+        module.networks = [part for stream in streams for part in (stream.network, stream.stem)]
+    return module
+
+
+class ServedModule(tf.Module):
+    """What is saved: `functions`, name → traced function, and the `networks` that hold what they capture."""
+
+    functions: dict[str, Any]
+    networks: list[keras.Model | None]
+
+    def describe(self) -> dict[str, Any]:
+        """Name → "inputs" and "outputs" → name → "dtype" and "shape", for config.json."""
+        return {
+            name: {
+                "inputs": {spec.name: _describe(spec) for spec in traced.structured_input_signature[0]},
+                "outputs": {key: _describe(spec) for key, spec in traced.structured_outputs.items()},
+            }
+            for name, traced in self.functions.items()
+        }
 
 
 def input_names(signature: str, streams: Sequence[Stream]) -> list[str]:
@@ -75,21 +97,25 @@ def input_names(signature: str, streams: Sequence[Stream]) -> list[str]:
     return [name if stream is streams[0] else f"{stream.run.modality}_{name}" for stream in streams]
 
 
-def _infer_once(streams: Sequence[Stream]) -> Callable[..., tuple[tf.Tensor, tf.Tensor]]:
+def _infer_once(streams: Sequence[Stream]) -> Any:
     """Prepared clips of each stream → probabilities and features; one graph for all signatures."""
+    networks = [part for stream in streams for part in (stream.network, stream.stem) if part is not None]
+    # Read out here, since inside of the graph a variable has no value.
+    values = [(variable, variable.numpy()) for network in networks for variable in network.variables]
+    if sum(value.nbytes for _, value in values) > _LARGEST_CONSTANTS:
+        values = []
 
     def infer(*inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        outputs = [stream.infer(clips) for stream, clips in zip(streams, inputs, strict=True)]
+        constants = [(variable, tf.constant(value)) for variable, value in values]
+        with keras.StatelessScope(state_mapping=constants):
+            outputs = [stream.infer(clips) for stream, clips in zip(streams, inputs, strict=True)]
         logits = tf.add_n(
             [stream.weight * logits for stream, (logits, _) in zip(streams, outputs, strict=True)]
         )
         return tf.nn.softmax(logits), tf.concat([features for _, features in outputs], axis=-1)
 
     specs = [tf.TensorSpec((None, *stream.prepared_shape), tf.float32) for stream in streams]
-    traced: Callable[..., tuple[tf.Tensor, tf.Tensor]] = tf.function(
-        infer, input_signature=specs, autograph=False
-    )
-    return traced
+    return tf.function(infer, input_signature=specs, autograph=False).get_concrete_function()
 
 
 def _specs(
@@ -101,14 +127,12 @@ def _specs(
     ]
 
 
-def _add(
-    archive: keras.export.ExportArchive,
-    name: str,
+def _trace(
     streams: Sequence[Stream],
     specs: Sequence[tf.TensorSpec],
     read: Callable[[tf.Tensor, Prepare], tf.Tensor],
     answer: Callable[[Sequence[tf.Tensor]], Outputs],
-) -> dict[str, Any]:
+) -> Any:
     def serve(*inputs: tf.Tensor) -> Outputs:
         prepared = [
             tf.ensure_shape(read(check_shape(values, spec), stream.prepare), (None, *stream.prepared_shape))
@@ -116,12 +140,7 @@ def _add(
         ]
         return answer(prepared)
 
-    traced = archive.add_endpoint(name=name, fn=serve, input_signature=specs)
-    outputs = traced.get_concrete_function().structured_outputs
-    return {
-        "inputs": {spec.name: _describe(spec) for spec in specs},
-        "outputs": {name: _describe(spec) for name, spec in outputs.items()},
-    }
+    return tf.function(serve, input_signature=specs, autograph=False).get_concrete_function()
 
 
 def _describe(spec: tf.TensorSpec) -> dict[str, Any]:

@@ -4,9 +4,7 @@ import subprocess
 import sys
 
 import keras
-import numpy as np
 import pytest
-import tensorflow as tf
 from keras import layers
 
 from kdant_tf import private_apis
@@ -55,14 +53,6 @@ def test_the_own_state_of_a_frozen_layer_is_not_its_weights(network: keras.Model
     norm = network.get_layer("norm")
     assert [each.name for each in private_apis.own_state_of(norm)] == ["moving_mean", "moving_variance"]
     assert len(norm.non_trainable_variables) == 4
-
-
-def test_a_frozen_function_has_no_variables() -> None:
-    variable = tf.Variable([2.0])
-    function = tf.function(lambda x: {"y": variable * x}).get_concrete_function(tf.TensorSpec((1,)))
-    frozen = private_apis.freeze_function(function)
-    variable.assign([5.0])
-    np.testing.assert_array_equal(frozen(x=tf.constant([3.0]))[0], [6.0])
 
 
 CLUSTER = """

@@ -15,7 +15,6 @@ from kdant_tf.serving.benchmark import (
     TimedModel,
     _share,
     draw_clips,
-    open_local,
     open_served,
     time_calls,
     time_threads,
@@ -84,19 +83,6 @@ def test_threads_get_the_answers_that_one_gets() -> None:
     result = time_threads(timed("run", {}, []), threads=3, height=8, width=8, repeats=1)
     assert (result.model, result.threads, result.largest_difference) == ("run", 3, 0.0)
     assert min(result.alone, result.together) > 0
-
-
-def test_what_a_frozen_export_answers_is_what_it_answered(exported: Path):
-    models = [
-        open_local(exported),
-        open_local(exported, constants=True),
-    ]
-    clips = draw_clips(models[0].model, 2, 40, 48)
-    expected = load_model(exported).probabilities(clips)
-    for model in models:
-        np.testing.assert_allclose(model.model.probabilities(clips), expected, atol=1e-6)
-        for call in model.make_calls(clips).values():
-            np.testing.assert_allclose(call.whole(), expected, atol=1e-5)
 
 
 def test_a_server_is_asked_for_what_tells_probabilities(exported: Path, served: ServedModel) -> None:

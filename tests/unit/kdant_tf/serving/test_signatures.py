@@ -1,9 +1,8 @@
 """The signatures of an exported model, and what they refuse."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -13,8 +12,9 @@ from keras import layers
 
 from kdant_tf.models.networks import load_network
 from kdant_tf.runs import Run, load_run
+from kdant_tf.serving import signatures
 from kdant_tf.serving.model import load_signatures
-from kdant_tf.serving.signatures import Stream, add_signatures, open_streams
+from kdant_tf.serving.signatures import Stream, make_signatures, open_streams
 from tf_records.augment import crop_centrally, scale
 from tf_records.errors import RunError
 from tf_records.schema import FeatureInfo
@@ -36,11 +36,11 @@ def encode(clips: np.ndarray, encoder: Callable = tf.io.encode_png) -> np.ndarra
 @pytest.fixture(scope="module")
 def ask(exported: Path) -> Callable[..., dict[str, np.ndarray]]:
     """Calls a signature of the loaded model."""
-    signatures = load_signatures(exported)
+    loaded = load_signatures(exported)
 
     def call(signature: str, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         tensors = {name: tf.constant(value) for name, value in inputs.items()}
-        return {name: value.numpy() for name, value in signatures[signature](**tensors).items()}
+        return {name: value.numpy() for name, value in loaded[signature](**tensors).items()}
 
     return call
 
@@ -102,17 +102,6 @@ def test_frames_of_another_shape(ask: Callable, shape: tuple[int, ...]) -> None:
         ask("encoded", frames=np.full(shape, b"", dtype=object))
 
 
-class Archive:
-    """Stands in for keras.export.ExportArchive: keeps the functions that would be written."""
-
-    def __init__(self) -> None:
-        self.functions: dict[str, Any] = {}
-
-    def add_endpoint(self, name: str, fn: Callable, input_signature: Sequence[tf.TensorSpec]) -> Any:
-        self.functions[name] = tf.function(fn, input_signature=input_signature, autograph=False)
-        return self.functions[name]
-
-
 def tiny_stream(run: Run, modality: str, weight: float) -> Stream:
     keras.utils.set_random_seed(len(modality))
     channels = {"rgb": 3, "flow": 2}[modality]
@@ -126,8 +115,8 @@ def tiny_stream(run: Run, modality: str, weight: float) -> Stream:
 def test_two_streams_add_their_weighted_logits_and_join_their_features(tiny_run: Path) -> None:
     run = load_run(tiny_run)
     streams = [tiny_stream(run, "rgb", 0.5), tiny_stream(run, "flow", 2.0)]
-    archive = Archive()
-    described = add_signatures(archive, streams)
+    module = make_signatures(streams)
+    described = module.describe()
     assert set(described["serving_default"]["inputs"]) == {"clips", "flow_clips"}
     assert described["encoded"]["inputs"]["flow_frames"] == {"dtype": "string", "shape": [None, 8, 2]}
     clips = [random_clips(2), random_clips(2, channels=2)]
@@ -137,7 +126,7 @@ def test_two_streams_add_their_weighted_logits_and_join_their_features(tiny_run:
         outputs = stream.network(tf.reshape(cut, (2, FRAMES, 32, 32, stream.channels)))
         logits.append(stream.weight * outputs["logits"])
         features.append(tf.reduce_mean(outputs["map"], axis=(1, 2, 3)))
-    answer = archive.functions["features"](*map(tf.constant, clips))
+    answer = module.functions["features"](*map(tf.constant, clips))
     np.testing.assert_allclose(answer["probabilities"], tf.nn.softmax(sum(logits)), atol=1e-5)
     np.testing.assert_allclose(answer["features"], tf.concat(features, axis=-1), atol=1e-4)
     frames = np.array(
@@ -147,7 +136,7 @@ def test_two_streams_add_their_weighted_logits_and_join_their_features(tiny_run:
         ],
         dtype=object,
     )
-    encoded = archive.functions["encoded"](tf.constant(encode(clips[0])), tf.constant(frames))
+    encoded = module.functions["encoded"](tf.constant(encode(clips[0])), tf.constant(frames))
     np.testing.assert_allclose(encoded["probabilities"], answer["probabilities"], atol=1e-5)
 
 
@@ -186,3 +175,56 @@ def test_features_of_a_stem_that_is_gone_or_another(tiny_run: Path) -> None:
     gone = FeatureInfo(shape=(1, 4, 4, 8), source="/nowhere/stem", weights_sha256="0")
     with pytest.raises(RunError, match=r"whose weights are not at /nowhere/stem. Say where"):
         open_streams([dataclasses.replace(run, features=gone)], network=network)
+
+
+def operations_of(module: tf.Module) -> set[str]:
+    """Kinds of all operations of the signature for clips, those of the functions that it calls included."""
+    graph = module.functions["serving_default"].graph.as_graph_def()
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return {node.op for node in nodes}
+
+
+def answers_of(folder: Path, clips: np.ndarray) -> np.ndarray:
+    return load_signatures(folder)["serving_default"](clips=tf.constant(clips))["probabilities"].numpy()
+
+
+def test_weights_are_constants_unless_they_are_too_large(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stream = tiny_stream(load_run(tiny_run), "rgb", 1.0)
+    frozen = make_signatures([stream])
+    assert not operations_of(frozen) & {"ReadVariableOp", "VarHandleOp"}
+    monkeypatch.setattr(signatures, "_LARGEST_CONSTANTS", 0)
+    large = make_signatures([stream])
+    assert "ReadVariableOp" in operations_of(large)
+    for name, module in (("frozen", frozen), ("large", large)):
+        tf.saved_model.save(module, str(tmp_path / name), signatures=dict(module.functions))
+    # What the network learns later reaches neither.
+    before = answers_of(tmp_path / "large", random_clips(1))
+    stream.network.set_weights([weight + 1 for weight in stream.network.get_weights()])
+    np.testing.assert_allclose(answers_of(tmp_path / "frozen", random_clips(1)), before, atol=1e-6)
+    assert np.abs(before - before.mean()).max() > 1e-3
+
+
+class LookUp(layers.Layer):
+    """A layer of one's own that holds a table of TensorFlow's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        pairs = tf.lookup.KeyValueTensorInitializer(tf.range(4), tf.constant([0.0, 1.0, 2.0, 3.0]))
+        self.table = tf.lookup.StaticHashTable(pairs, -1.0)
+
+    def call(self, logits: tf.Tensor) -> tf.Tensor:
+        return logits + self.table.lookup(tf.range(4))
+
+
+def test_a_layer_may_hold_a_table(tiny_run: Path, tmp_path: Path) -> None:
+    stream = tiny_stream(load_run(tiny_run), "rgb", 1.0)
+    shifted = LookUp()(stream.network.output["logits"])
+    network = keras.Model(stream.network.input, {"logits": shifted, "map": stream.network.output["map"]})
+    module = make_signatures([dataclasses.replace(stream, network=network)])
+    tf.saved_model.save(module, str(tmp_path / "1"), signatures=dict(module.functions))
+    plain = make_signatures([stream]).functions["serving_default"](tf.constant(random_clips(1)))
+    logits = np.log(plain["probabilities"].numpy()) + np.arange(4)
+    expected = np.exp(logits) / np.exp(logits).sum()
+    np.testing.assert_allclose(answers_of(tmp_path / "1", random_clips(1)), expected, rtol=1e-4)
