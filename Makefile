@@ -11,7 +11,7 @@ PIP = PYTHONWARNINGS=ignore $(@D)/bin/python -m pip install --quiet
 # process that crashes ends the run: pytest-xdist 3.8 can wait for ever after it has replaced one.
 PARALLEL ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-.PHONY: demo test test-beam test-io test-gpu check lint bench check-weights fuzz format wheel image image-gpu \
+.PHONY: demo docs docs-serve test test-beam test-io test-gpu check lint bench check-weights fuzz format wheel image image-gpu \
 	serve clean
 
 demo: $(INSTALLED)  ## the whole loop on rendered videos
@@ -55,6 +55,13 @@ fuzz: $(INSTALLED)  ## every parser on damaged input, FUZZ_SECONDS each
 	for target in $$($(BIN)/python tests/fuzz/run.py --list); do \
 	    $(BIN)/python tests/fuzz/run.py $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
+docs: $(INSTALLED)  ## the documentation as a site in docs/_build/html; a broken link is an error
+	CUDA_VISIBLE_DEVICES=-1 TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet \
+		--jobs 2 docs docs/_build/html
+
+docs-serve: docs  ## the site on http://localhost:8001
+	$(BIN)/python -m http.server 8001 --bind localhost --directory docs/_build/html
+
 format: $(INSTALLED)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -77,12 +84,12 @@ serve:  ## TensorFlow Serving with the model in SERVED
 	@$(ENGINE); SERVED="$(abspath $(SERVED))" docker compose --file docker/serving/compose.yaml up --wait
 
 clean:
-	rm -rf .venv .venv-beam .venv-io build dist kdant_tf.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-beam .venv-io build dist docs/_build kdant_tf.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(PIP) --upgrade pip
-	$(PIP) --constraint constraints.txt --editable ".[dev]"
+	$(PIP) --constraint constraints.txt --editable ".[dev,docs]"
 	touch $@
 
 # Extras that need other versions of TensorFlow or protobuf than constraints.txt has.

@@ -57,7 +57,7 @@ def feature_loss(
             for `direct`.
         alpha: float >= 0, or None for 1/sqrt(d).
         penalty: "huber" (§4.2) or "squared" (eq. 8, 9), applied to each channel's difference.
-        delta: float > 0, where Huber's penalty turns from 0.5·x² to delta·(|x| − 0.5·delta).
+        delta: float > 0, where Huber's penalty turns from `0.5·x²` to `delta·(|x| − 0.5·delta)`.
         reduction: "sum" over positions and channels (the paper's), or "mean" over them, so that a weight
             means the same at every size. The two directions are added in both.
         chunk: int > 0, computes `unidirectional` and `bidirectional` for blocks of so many queries at

@@ -1,0 +1,106 @@
+"""The documentation: what is public stands in it, its commands exist, its pictures are small and whole.
+
+`make docs` finds broken links; here is what it cannot see.
+"""
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from kdant_cli.main import main
+from PIL import Image
+
+import kdant_tf
+
+ROOT = Path(__file__).parents[2]
+PAGES = sorted(
+    path for path in (ROOT / "docs").rglob("*.md") if not {"_build", "decisions"} & set(path.parts)
+)
+README = ROOT / "README.md"
+PICTURES = sorted((ROOT / "docs" / "pictures").iterdir())
+ALL_TEXT = "\n".join(path.read_text(encoding="utf-8") for path in (README, *PAGES))
+
+
+def anchor_of(heading: str) -> str:
+    """What code hosts make of a heading: lower case, punctuation dropped, hyphens for spaces."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+def test_the_links_of_the_readme_lead_somewhere() -> None:
+    text = README.read_text(encoding="utf-8")
+    anchors = {f"#{anchor_of(heading)}" for heading in re.findall(r"^#+ (.+)$", text, re.MULTILINE)}
+    targets = {target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target}
+    assert len(targets) > 3
+    missing = {
+        target
+        for target in targets
+        if (target not in anchors if target.startswith("#") else not (ROOT / target.split("#")[0]).exists())
+    }
+    assert missing == set()
+
+
+@pytest.mark.parametrize("picture", [pytest.param(path, id=path.name) for path in PICTURES])
+def test_pictures_are_small_and_used(picture: Path) -> None:
+    assert picture.name in ALL_TEXT
+    assert picture.stat().st_size < 1_500_000
+    if picture.suffix != ".svg":
+        with Image.open(picture) as image:
+            image.load()
+            assert image.width >= 400
+
+
+def test_pictures_are_small_together() -> None:
+    assert sum(path.stat().st_size for path in PICTURES) < 5_000_000
+
+
+def test_every_public_name_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+    documented = set(re.findall(r"^\.\. auto\w+:: ([\w.]+)$", page, re.MULTILINE))
+    assert documented == {path.replace(":", ".") for path in kdant_tf._DEFINED.values()}
+
+
+def test_every_page_is_in_a_table_of_contents() -> None:
+    named = set(re.findall(r"^[\w/-]+$", (ROOT / "docs" / "index.md").read_text("utf-8"), re.MULTILINE))
+    pages = {str(path.relative_to(ROOT / "docs").with_suffix("")) for path in PAGES} - {"index"}
+    assert pages <= named
+
+
+def commands_in(text: str) -> Iterator[list[str]]:
+    """The words of each `kdant …` line in a page's blocks of code, after "kdant"; continued lines joined."""
+    fenced = r"^```(?:bash|console|sh|shell|text)?\n(.*?)^```"
+    blocks = re.findall(fenced, text, re.MULTILINE | re.DOTALL)
+    rest = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
+    blocks += re.findall(r"(?:^(?: {4}|\t).*\n?)+", rest, re.MULTILINE)
+    for block in blocks:
+        for line in block.replace("\\\n", " ").splitlines():
+            line = re.sub(r"^\s*(\$ |do |\S+/bin/(?=kdant))*", "", line)
+            command = re.split(r" # |\||;|&&| -- ", line)[0]
+            if re.match(r"kdant [a-z-]", command):
+                yield shlex.split(command)[1:]
+
+
+COMMANDS = [
+    pytest.param(words, id=f"{path.stem}-{number}")
+    for path in (README, *PAGES)
+    for number, words in enumerate(commands_in(path.read_text(encoding="utf-8")))
+]
+
+
+def test_there_are_commands() -> None:
+    assert len(COMMANDS) > 40
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+def test_every_command_and_option_exists(words: list[str]) -> None:
+    command: click.Command = main
+    words = list(words)
+    while isinstance(command, click.Group):
+        assert words, "a group alone"
+        assert words[0] in command.commands, words[0]
+        command = command.commands[words.pop(0)]
+    known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+    given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+    assert given <= known | {"--help", "-h"}
