@@ -58,8 +58,28 @@ def test_pictures_are_small_together() -> None:
 
 def test_every_public_name_is_in_the_reference() -> None:
     page = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
-    documented = set(re.findall(r"^\.\. auto\w+:: ([\w.]+)$", page, re.MULTILINE))
-    assert documented == {path.replace(":", ".") for path in kdant_tf._DEFINED.values()}
+    documented = re.findall(r"^\.\. auto\w+:: ([\w.]+)$", page, re.MULTILINE)
+    assert {name for name in documented if name.count(".") == 1} == {
+        f"kdant_tf.{name}" for name in kdant_tf._DEFINED
+    }
+    assert len(documented) == len(set(documented))
+
+
+def test_every_command_is_in_the_reference() -> None:
+    """Each with all its options, which Sphinx takes from the command itself."""
+    page = (ROOT / "docs" / "reference" / "cli.md").read_text(encoding="utf-8")
+    documented = {
+        f"kdant {name}": f"{command.callback.__module__}:{command.callback.__name__}"
+        for name, command in main.commands.items()
+        if command.callback is not None
+    }
+    directive = r"^\.\. click:: (\S+)\n +:prog: (.+)\n +:nested: (\w+)$"
+    found = re.findall(directive, page, re.MULTILINE)
+    assert {prog: path for path, prog, _ in found} == {"kdant": "kdant_cli.main:main", **documented}
+    groups = {f"kdant {name}" for name, each in main.commands.items() if isinstance(each, click.Group)}
+    assert {prog for _, prog, nested in found if nested == "full"} == groups
+    headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
+    assert set(main.headings) <= set(headings)
 
 
 def test_every_page_is_in_a_table_of_contents() -> None:
