@@ -45,6 +45,8 @@ CHECKPOINTS_NAME = "checkpoints"
 BEST_NAME = "best"
 TENSORBOARD_NAME = "tensorboard"
 TEACHER_CACHE_NAME = "teacher-cache"
+# In a version that `kdant export` wrote, which has a config.json too.
+EXPORT_NAME = "saved_model.pb"
 METRICS = ("learning_rate", "loss", "classification_loss", "feature_loss", "accuracy")
 # Columns more, where an epoch is validated.
 VALIDATION_METRICS = ("validation_loss", "validation_accuracy", "validation_mean_class_accuracy")
@@ -522,7 +524,9 @@ def differing_settings(runs: Sequence[RunSummary]) -> tuple[str, ...]:
 
 
 def _find_run_folders(folder: Path, depth: int) -> Iterator[Path]:
-    """Run folders are not looked into, nor are records and hidden folders."""
+    """Run folders are not looked into, nor are records, exports and hidden folders."""
+    if (folder / EXPORT_NAME).is_file():
+        return
     if (folder / CONFIG_NAME).is_file() or (folder / METRICS_NAME).is_file():
         yield folder
         return

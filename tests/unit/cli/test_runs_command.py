@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -51,7 +52,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_runs_are_listed_with_what_tells_them_apart(folder):
+def test_runs_are_listed_with_what_tells_them_apart(folder, exported):
+    shutil.copytree(exported, folder / "served" / "1")  # no run, though it has a config.json
     result = CliRunner().invoke(main, ["runs", str(folder), "--json"])
     assert result.exit_code == 0
     listed = json.loads(result.stdout)
