@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from tf_records.errors import NotKeptError
 from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
@@ -117,28 +119,40 @@ def evaluate(
     opened = Records.open(records, split=split)
     with CountProgress("evaluating windows", None) as progress:
         options: dict[str, Any] = {"split": split, "insist": insist, "on_batch": progress.advance}
+        compute: Callable[..., Any]
         if shares:
-            curve = evaluation.evaluate_observed_shares(runs[0], opened, shares, **options)
+            compute = partial(evaluation.evaluate_observed_shares, runs[0], opened, shares)
         elif taus_s:
-            curve = evaluation.evaluate_anticipation_times(runs[0], opened, taus_s, **options)
+            compute = partial(evaluation.evaluate_anticipation_times, runs[0], opened, taus_s)
         elif others:
             weights = fusion_weights or (1.0,) * len(runs)
-            result = evaluation.evaluate_streams(runs, opened, weights=weights, view=view, **options)
+            compute = partial(evaluation.evaluate_streams, runs, opened, weights=weights, view=view)
         else:
-            result = evaluation.evaluate_run(runs[0], opened, view=view, **options)
+            compute = partial(evaluation.evaluate_run, runs[0], opened, view=view)
+        result, not_kept = _compute(compute, options)
     if shares or taus_s:
         where = "the first part of each video" if shares else "clips that end before the actions"
         title = f"{run} on {where} of {records} ({split})"
         differences = runs[0].differences(opened.manifest, offset=False)
-        _print_curve(title, "share" if shares else "tau", curve, differences, as_json)
-        return
+        _print_curve(title, "share" if shares else "tau", result, differences, as_json)
+    else:
+        names = " + ".join(str(each.folder) for each in runs)
+        title = f"{names} on the {result.view} segments of {records} ({split})"
+        _print_evaluation(title, result, per_class, as_json)
+    if not_kept is not None:
+        raise not_kept
     if pictures:
         from kdant_tf.visualization.visualize import draw_evaluation
 
         draw_evaluation(runs[0], opened, split)
-    names = " + ".join(str(each.folder) for each in runs)
-    title = f"{names} on the {result.view} segments of {records} ({split})"
-    _print_evaluation(title, result, per_class, as_json)
+
+
+def _compute(compute: Callable[..., Any], options: Mapping[str, Any]) -> tuple[Any, NotKeptError | None]:
+    """The result, and the error of a run folder that cannot be written, which is said after the result."""
+    try:
+        return compute(**options), None
+    except NotKeptError as error:
+        return error.result, error
 
 
 def _check_usage(shares: bool, taus: bool, *, other: bool, pictures: bool) -> None:

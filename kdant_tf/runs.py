@@ -230,8 +230,11 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
     try:
         run = _run_from(path, json.loads((path / CONFIG_NAME).read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError, KdantError) as error:
-        advice = unreadable_advice(_version_of(path / CONFIG_NAME), "Train the run again.")
-        raise RunError(f"{path / CONFIG_NAME} cannot be read: {str(error).rstrip('.')}. {advice}") from error
+        version = _version_of(path / CONFIG_NAME)
+        advice = unreadable_advice(version, "Train the run again.")
+        # What a newer one wrote is not damaged: its new names say nothing to the reader.
+        reason = "" if "update" in advice else f": {str(error).rstrip('.')}"
+        raise RunError(f"{path / CONFIG_NAME} cannot be read{reason}. {advice}") from error
     if finished and not run.model_path.is_file():
         raise RunError(
             f"Run folder {path} has no {MODEL_NAME}: its training has not finished. "

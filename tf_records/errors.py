@@ -29,6 +29,14 @@ class RunError(KdantError):
     """A run folder that is missing, incomplete, or does not fit what is asked of it."""
 
 
+class NotKeptError(RunError):
+    """Results that were computed and cannot be written; `result` has them."""
+
+    def __init__(self, message: str, result: object) -> None:
+        super().__init__(message)
+        self.result = result
+
+
 class StoppedError(KdantError):
     """A training or study that was asked to stop, and kept what it had."""
 

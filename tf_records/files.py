@@ -10,6 +10,7 @@ import hashlib
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -31,6 +32,7 @@ _LOCK_PAUSE_S = 0.1
 # A sealed text's last field is `"sha256"`: the digest of the file's own bytes with zeros for its digits.
 _END = b'"\n}\n'
 _ZEROS = "0" * 64
+_CONTROL = re.compile("[\x7f-\x9f]")
 _SIGNAL_NAMES = {signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
 
 
@@ -143,12 +145,14 @@ def json_text(value: Mapping[str, Any], *, indent: int | None = None) -> str:
     """
     reasons: dict[str, str] = {}
     clean = {name: _finite_only(part, name, reasons) for name, part in value.items()}
-    return json.dumps(
+    text = json.dumps(
         clean | ({"not_finite": reasons} if reasons else {}),
         ensure_ascii=False,
         allow_nan=False,
         indent=indent,
     )
+    # JSON escapes C0; of C1 and delete, too, a terminal may take some for commands.
+    return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def _finite_only(value: Any, place: str, reasons: dict[str, str]) -> Any:

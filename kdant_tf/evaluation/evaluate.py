@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -16,8 +17,8 @@ from kdant_tf.evaluation import metrics
 from kdant_tf.evaluation.metrics import (
     CurvePoint,
     Interval,
+    accuracy_interval,
     mean_class_accuracy_interval,
-    mean_interval,
 )
 from kdant_tf.evaluation.predictions import Predictions, fuse, save_predictions
 from kdant_tf.models.networks import load_network
@@ -30,7 +31,7 @@ from kdant_tf.runs import (
     result_name,
     weights_sha256,
 )
-from tf_records.errors import RunError
+from tf_records.errors import NotKeptError, RunError
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records, iterate_batches
 from tf_records.schema import FUTURE, OBSERVED
@@ -196,8 +197,10 @@ def evaluate_run(
     result = dataclasses.replace(_summarize(run, records, predictions, view, split), differences=differences)
     confusion = result.confusion if len(result.classes) > DENSE_CLASSES else None
     name = result_name(run, view, split, predictions.records_sha256)
-    save_predictions(run.folder / PREDICTIONS_NAME, f"{name}/{split}", predictions, confusion)
-    record_evaluation(run, name, {**result.to_dict(), "windows": run.config.windows, **_digests(predictions)})
+    with _keeping(run, result):
+        save_predictions(run.folder / PREDICTIONS_NAME, f"{name}/{split}", predictions, confusion)
+        fields = {**result.to_dict(), "windows": run.config.windows, **_digests(predictions)}
+        record_evaluation(run, name, fields)
     return result
 
 
@@ -238,7 +241,8 @@ def evaluate_streams(
         "weights_sha256": [stream.weights_sha256 for stream in streams],
     }
     name = result_name(first, f"{view}, fused", split, fused.records_sha256)
-    record_evaluation(first, name, {**result.to_dict(), "fusion": fusion, **_digests(fused)})
+    with _keeping(first, result):
+        record_evaluation(first, name, {**result.to_dict(), "fusion": fusion, **_digests(fused)})
     return result
 
 
@@ -340,16 +344,32 @@ def _keep_curve(
     differences: Sequence[str],
 ) -> list[CurvePoint]:
     """Keeps predictions under `NAME X/SPLIT`, and the accuracies under `NAME` in evaluation.json."""
-    points = []
-    for x, predictions in predictions_at.items():
-        at = result_name(run, f"{name} {x:g}", split, predictions.records_sha256)
-        save_predictions(run.folder / PREDICTIONS_NAME, f"{at}/{split}", predictions)
-        points.append(CurvePoint(x=x, top1=mean_interval(predictions.correct(), predictions.videos)))
+    points = [
+        CurvePoint(x=x, top1=accuracy_interval(predictions.correct(), predictions.videos))
+        for x, predictions in predictions_at.items()
+    ]
     curve = [{name: point.x, **dataclasses.asdict(point.top1)} for point in points]
     differing = {"differences": list(differences)} if differences else {}
-    name = result_name(run, name, split, predictions.records_sha256)
-    record_evaluation(run, name, {"split": split, "top1": curve, **differing, **_digests(predictions)})
+    with _keeping(run, points):
+        for x, predictions in predictions_at.items():
+            at = result_name(run, f"{name} {x:g}", split, predictions.records_sha256)
+            save_predictions(run.folder / PREDICTIONS_NAME, f"{at}/{split}", predictions)
+        name = result_name(run, name, split, predictions.records_sha256)
+        record_evaluation(run, name, {"split": split, "top1": curve, **differing, **_digests(predictions)})
     return points
+
+
+@contextlib.contextmanager
+def _keeping(run: Run, result: Any) -> Iterator[None]:
+    """What was computed is not lost where it cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise NotKeptError(
+            f"The results were computed but cannot be kept in {run.folder}: {error.strerror or error}. Make "
+            f"that folder writable, with room in it, and evaluate again.",
+            result,
+        ) from error
 
 
 def _digests(predictions: Predictions) -> dict[str, str]:
@@ -517,8 +537,8 @@ def summarize(
     return Evaluation(
         view=view,
         split=split,
-        top1_interval=mean_interval(predictions.correct(1), videos),
-        top5_interval=mean_interval(predictions.correct(5), videos),
+        top1_interval=accuracy_interval(predictions.correct(1), videos),
+        top5_interval=accuracy_interval(predictions.correct(5), videos),
         mean_class_accuracy_interval=mean_class_accuracy_interval(predictions.correct(1), labels, videos),
         mean_top5_recall=metrics.mean_top_k_recall(probabilities, labels),
         many_shot_mean_top5_recall=None if math.isnan(many_shot) else many_shot,

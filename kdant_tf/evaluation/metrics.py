@@ -219,13 +219,15 @@ def mean_class_accuracy_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> Interval:
-    """`mean_class_accuracy` with its interval.
+    """`mean_class_accuracy` with its interval; Wilson's where all samples are correct, or none.
 
     Args:
         correct: whether the most probable class is the label, bool `(N,)`.
         labels: int `(N,)`.
         videos, resamples, seed: see `bootstrap_interval`.
     """
+    if np.all(correct) or not np.any(correct):
+        return wilson_interval(correct, videos)
     classes = int(labels.max(initial=0)) + 1
 
     def mean_accuracy(drawn: np.ndarray) -> float:
@@ -253,6 +255,24 @@ def mean_interval(
         means.append(sums[drawn].sum() / counts[drawn].sum())
     low, high = np.quantile(means, (0.025, 0.975))
     return Interval(value=float(np.mean(values)), low=float(low), high=float(high))
+
+
+def accuracy_interval(
+    correct: np.ndarray, videos: np.ndarray, *, resamples: int = RESAMPLES, seed: int = 0
+) -> Interval:
+    """An accuracy with its bootstrapped interval, or with Wilson's where all samples are correct, or none.
+
+    Args:
+        correct: bool `(N,)`, N >= 1.
+        videos, resamples, seed: see `bootstrap_interval`.
+
+    Example:
+        >>> accuracy_interval(np.array([True, True]), np.arange(2)).low > 0.3
+        True
+    """
+    if np.all(correct) or not np.any(correct):
+        return wilson_interval(correct, videos)
+    return mean_interval(correct, videos, resamples=resamples, seed=seed)
 
 
 def wilson_interval(correct: np.ndarray, videos: np.ndarray) -> Interval:

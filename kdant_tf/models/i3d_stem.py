@@ -3,6 +3,7 @@
 import hashlib
 import json
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -55,7 +56,7 @@ def load_stem(init: str, *, modality: str, clip_frames: int) -> Stem:
 
 def build_head(
     config: TrainConfig,
-    num_classes: int,
+    classes: Sequence[str],
     clip_shape: tuple[int, int, int, int],
     *,
     modality: str,
@@ -65,7 +66,7 @@ def build_head(
 
     Args:
         config: of an I3D.
-        num_classes: int >= 2.
+        classes: names, two or more.
         clip_shape: (T, H, W, C) of the clips that the features were made of.
         modality: "rgb" or "flow".
         load_weights: False leaves random weights.
@@ -76,11 +77,12 @@ def build_head(
     Raises:
         WeightsError: weights that cannot be had, or are of another network.
     """
-    network = build_network(config, num_classes, clip_shape)
+    network = build_network(config, len(classes), clip_shape)
     _, head = split_i3d(network, ENDPOINT)
     if load_weights:
         # The two share their layers, so that loading the one loads the other.
-        initialize(head if _is_head(config.init) else network, config.init, modality=modality)
+        target = head if _is_head(config.init) else network
+        initialize(target, config.init, modality=modality, classes=classes)
     return head
 
 

@@ -6,6 +6,7 @@ feature map, `(B, N, d)` or `(B, T, H, W, d)`, under a name of its own; the dist
 
 import importlib
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,11 @@ def load_saved(path: str | Path) -> keras.Model:
     Raises:
         RunError: `path` cannot be read.
     """
+    if Path(path).is_file() and not zipfile.is_zipfile(path):
+        raise RunError(
+            f"{path} cannot be read: of {Path(path).stat().st_size:,} bytes, it is no whole .keras file. "
+            f"Train the run again."
+        )
     try:
         network = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras, zipfile and h5py each have their own for a damaged file.

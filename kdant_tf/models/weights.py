@@ -2,14 +2,15 @@
 
 `initialize` takes what `--init random|kinetics|imagenet|PATH` names. Weights are assigned by name, after
 every name and shape was compared: a network is loaded as a whole or not at all. Layers whose name begins
-with "Logits" are the head; it is loaded where the number of classes agrees, and stays as it is where not.
+with "Logits" are the head; it is loaded where the number of classes agrees, and stays as it is where not. Of
+a run, whose classes have names, those that agree by name are loaded.
 """
 
 import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -40,7 +41,9 @@ class WeightsError(KdantError):
     """Weights that are missing, damaged, or of another network."""
 
 
-def initialize(network: keras.Model, init: str | None, *, modality: str) -> None:
+def initialize(
+    network: keras.Model, init: str | None, *, modality: str, classes: Sequence[str] | None = None
+) -> None:
     """Loads first weights into a network of `build_network`.
 
     Args:
@@ -49,6 +52,8 @@ def initialize(network: keras.Model, init: str | None, *, modality: str) -> None
             backbones; or the path of a DeepMind checkpoint, a run folder or a .keras file. None is
             "imagenet" for a network with a frozen backbone, "random" for others.
         modality: of the records, "rgb" or "flow"; says which of DeepMind's networks.
+        classes: names of what `network` is to tell apart, by which a run's head is loaded; None loads it
+            where the number agrees.
 
     Raises:
         WeightsError: weights that cannot be fetched or read, or are of another network.
@@ -68,7 +73,9 @@ def initialize(network: keras.Model, init: str | None, *, modality: str) -> None
             f"`--init` should be random, kinetics, imagenet or a path that exists. Received: {init!r}."
         )
     elif (Path(init) / CONFIG_NAME).is_file():
-        with_head = load_keras_weights(network, load_run(init).model_path)
+        run = load_run(init)
+        names = None if classes is None or tuple(classes) == run.classes else (run.classes, classes)
+        with_head = load_keras_weights(network, run.model_path, names=names)
     elif init.endswith(".keras"):
         with_head = load_keras_weights(network, Path(init))
     else:
@@ -106,8 +113,19 @@ def load_deepmind_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -
     return assign_weights(variables, _read_checkpoint(prefix), prefix)
 
 
-def load_keras_weights(model: keras.Model, path: str | os.PathLike[str]) -> bool:
+def load_keras_weights(
+    model: keras.Model,
+    path: str | os.PathLike[str],
+    *,
+    names: tuple[Sequence[str], Sequence[str]] | None = None,
+) -> bool:
     """Copies the weights of a network that Keras saved as `path` (.keras) into `model`, by name.
+
+    Args:
+        model: to be loaded.
+        path: of the file.
+        names: classes of the file's head and of `model`, which are others or in another order: what the head
+            knows of a class that both have goes to its place, and a log line says of which.
 
     Returns:
         Whether the head was loaded too, which it is where the number of classes agrees.
@@ -120,7 +138,32 @@ def load_keras_weights(model: keras.Model, path: str | os.PathLike[str]) -> bool
     except Exception as error:  # Keras, zipfile and h5py each have their own for a damaged file.
         raise WeightsError(f"{path} cannot be read as a Keras model: {first_line(error)}.") from error
     arrays = {name: keras.ops.convert_to_numpy(variable) for name, variable in _by_path(source).items()}
-    return assign_weights(_by_path(model), arrays, path)
+    variables = _by_path(model)
+    if names is not None:
+        arrays |= _reorder_head(variables, arrays, *names)
+    return assign_weights(variables, arrays, path)
+
+
+def _reorder_head(
+    variables: Mapping[str, keras.Variable],
+    arrays: Mapping[str, np.ndarray],
+    given: Sequence[str],
+    wanted: Sequence[str],
+) -> dict[str, np.ndarray]:
+    """The head's arrays with the shared classes in the places of `wanted`, the others as they were."""
+    shared = [name for name in wanted if name in given]
+    new, old = [wanted.index(name) for name in shared], [list(given).index(name) for name in shared]
+    head = {}
+    for name in arrays:
+        variable = variables.get(name)
+        fits = variable is not None and variable.shape[-1:] == (len(wanted),)
+        if name.startswith(_HEAD) and fits and arrays[name].shape[-1] == len(given):
+            head[name] = np.array(keras.ops.convert_to_numpy(variable))
+            head[name][..., new] = arrays[name][..., old]
+    if head:
+        known = f"{len(shared)} of these {len(wanted)} classes" + (f": {', '.join(shared)}" if shared else "")
+        logging.warning("Of the head, what is known is loaded (%s); the others begin at random.", known)
+    return head
 
 
 def weights_paths(init: str | None) -> tuple[Path, ...]:

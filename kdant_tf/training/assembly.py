@@ -78,12 +78,12 @@ def assemble(job: Job, *, load_weights: bool, report: Callable[[str], None]) -> 
 
 
 def _build_network(job: Job, load_weights: bool) -> keras.Model:
-    config, num_classes, modality = job.run.config, len(job.run.classes), job.run.modality
+    config, classes, modality = job.run.config, job.run.classes, job.run.modality
     if job.run.features is not None and config.model == "i3d":
-        return build_head(config, num_classes, job.clip_shape, modality=modality, load_weights=load_weights)
-    network = build_network(config, num_classes, job.input_shape)
+        return build_head(config, classes, job.clip_shape, modality=modality, load_weights=load_weights)
+    network = build_network(config, len(classes), job.input_shape)
     if load_weights or config.model == "frame-mlp":
-        initialize(network, config.init, modality=modality)
+        initialize(network, config.init, modality=modality, classes=classes)
     return network
 
 

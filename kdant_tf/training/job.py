@@ -114,6 +114,11 @@ def prepare_job(
         _check_validation_split(records, config.validation_split)
     chosen = choose_labels(records, config)
     samples = chosen.labeled if teacher is None else chosen.samples
+    if teacher is None and samples == 0:
+        raise RecordError(
+            f"A teacher learns from labels alone, and none of {records.folder} is left with --label-fraction "
+            f"{config.label_fraction:g}. Raise it, or label more rows."
+        )
     if samples < config.batch_size:
         raise RecordError(
             f"Batch size {config.batch_size} is larger than the {samples} training samples in "

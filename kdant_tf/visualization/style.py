@@ -1,8 +1,10 @@
 """What all pictures share: colours that colour-blind people can distinguish, markers, names, and saving."""
 
+import contextlib
 import itertools
 import textwrap
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +76,7 @@ def save(figure: Figure, path: Path) -> Path:
         `path`.
     """
     FigureCanvasAgg(figure)
-    with atomic_path(path) as temporary:
+    with atomic_path(path) as temporary, _letters_may_be_missing():
         figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
     return path
 
@@ -83,8 +85,17 @@ def to_pixels(figure: Figure) -> np.ndarray:
     """A figure as it would be saved: uint8 `(height, width, 3)`."""
     figure.set_dpi(DPI)
     canvas: Any = FigureCanvasAgg(figure)
-    canvas.draw()
+    with _letters_may_be_missing():
+        canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3]
+
+
+@contextlib.contextmanager
+def _letters_may_be_missing() -> Iterator[None]:
+    """A box stands for a letter that the font lacks, such as of a Chinese class name; nobody is warned."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"Glyph \d+ .* missing from")
+        yield
 
 
 def unique_names(paths: Sequence[Path]) -> Mapping[Path, str]:

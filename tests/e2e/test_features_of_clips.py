@@ -112,7 +112,7 @@ def test_the_logits_through_features_are_those_through_images(
         "extract-features", record_folder, "--init", finished_run, "--out", out, "--windows", 3, "--crop", 32
     )
     run = load_run(finished_run)
-    head = build_head(run.config, len(run.classes), (8, 32, 32, 3), modality="rgb", load_weights=False)
+    head = build_head(run.config, run.classes, (8, 32, 32, 3), modality="rgb", load_weights=False)
     network = load_network(run)
     by_path = {variable.path: variable for variable in network.weights}
     for variable in head.weights:

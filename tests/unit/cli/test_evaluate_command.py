@@ -1,6 +1,7 @@
 """kdant evaluate on a network of one convolution: table, JSON, curves, and what it refuses."""
 
 import dataclasses
+import errno
 import json
 import shutil
 from pathlib import Path
@@ -100,3 +101,14 @@ def test_records_of_another_offset_have_to_be_insisted_on(command, edit_manifest
     assert "not as trained" in table.stdout
     printed = json.loads(run(*other, "--insist", "--json").stdout)
     assert printed["differences"] == ["their clips have offset 20, the run's offset 16"]
+
+
+def test_what_was_computed_is_printed_also_where_it_cannot_be_kept(command, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("kdant_tf.evaluation.evaluate.save_predictions", refuse)
+    result = run(*command, "--json")
+    assert result.exit_code == 1
+    assert json.loads(result.stdout)["samples"] == 8
+    assert f"computed but cannot be kept in {command[0]}: No space left on device. Make" in result.stderr

@@ -241,6 +241,12 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path, toml):
         resolve_config(TEACHER, file=binary)
 
 
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path):
+    marked = tmp_path / "marked.toml"
+    marked.write_bytes(b"\xef\xbb\xbfepochs = 3\n")
+    assert resolve_config(TEACHER, file=marked).epochs == 3
+
+
 def resolve_or_refuse(path) -> TrainConfig | str:
     """The settings in `path`, or the message that refuses them."""
     try:

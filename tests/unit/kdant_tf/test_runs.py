@@ -75,7 +75,8 @@ def test_a_run_of_a_newer_kdant_is_not_to_be_trained_again(run):
     fields["versions"]["kdant"] = "99.0.dev1"
     (run.folder / "config.json").write_text(json.dumps({**fields, "later": 1}))
     with pytest.raises(
-        RunError, match=r"later'\. It was written by kdant 99\.0\.dev1, this is .*: update kdant\.$"
+        RunError,
+        match=r"cannot be read\. It was written by kdant 99\.0\.dev1, this is .*: update kdant\.$",
     ):
         load_run(run.folder)
     fields["versions"]["kdant"] = "0.0.1"

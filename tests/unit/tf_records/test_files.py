@@ -136,3 +136,10 @@ def test_json_says_what_a_number_was_that_is_not_finite():
         "rows": [{"a": None}, {"a": 1.0}],
         "not_finite": {"loss": "nan", "rows.0.a": "inf"},
     }
+
+
+def test_json_has_no_control_characters_as_they_are() -> None:
+    value = {"label": "a\x1b[2Jb\x7fc\x9b31md\u00e9"}
+    text = json_text(value)
+    assert not [character for character in text if ord(character) < 32 or 127 <= ord(character) < 160]
+    assert json.loads(text) == value

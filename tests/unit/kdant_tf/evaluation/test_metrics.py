@@ -11,6 +11,7 @@ from sklearn.metrics import balanced_accuracy_score, log_loss, recall_score, top
 from sklearn.metrics import confusion_matrix as sklearn_confusion_matrix
 
 from kdant_tf.evaluation.metrics import (
+    accuracy_interval,
     bootstrap_interval,
     calibration_bins,
     compare_paired,
@@ -20,6 +21,7 @@ from kdant_tf.evaluation.metrics import (
     many_shot_classes,
     mcnemar_exact,
     mean_class_accuracy,
+    mean_class_accuracy_interval,
     mean_interval,
     mean_top_k_recall,
     negative_log_likelihood,
@@ -256,3 +258,13 @@ def test_wilsons_trials_are_videos():
     assert interval == wilson_interval(np.array([True, False]), np.array(["a", "b"]))
     expected = binomtest(1, 2).proportion_ci(method="wilson")
     assert (interval.low, interval.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+
+
+def test_an_accuracy_of_none_or_all_has_wilsons_interval_and_others_the_bootstraps():
+    videos = np.arange(6)
+    for correct in (np.zeros(6, bool), np.ones(6, bool)):
+        assert accuracy_interval(correct, videos) == wilson_interval(correct, videos)
+        labels = np.array([0, 1, 0, 1, 0, 1])
+        assert mean_class_accuracy_interval(correct, labels, videos) == wilson_interval(correct, videos)
+    mixed = np.array([True, False] * 3)
+    assert accuracy_interval(mixed, videos) == mean_interval(mixed, videos)

@@ -24,7 +24,13 @@ def stem_of(init: Path) -> Stem:
 def head_of(init: object, num_classes: int = 4) -> keras.Model:
     config = TrainConfig(width=0.0625, crop=32, init=str(init))
     keras.utils.set_random_seed(1)
-    return build_head(config, num_classes, CLIP, modality="rgb", load_weights=True)
+    return build_head(
+        config,
+        ("fall", "grow", "rise", "shrink", "spin")[:num_classes],
+        CLIP,
+        modality="rgb",
+        load_weights=True,
+    )
 
 
 def weights_of(network: keras.Model) -> dict[str, np.ndarray]:

@@ -440,3 +440,18 @@ def test_variables_of_one_name_cannot_be_told_apart(saved):
     network = keras.Model(clip, x, name="twice")
     with pytest.raises(WeightsError, match=r"Network 'twice' has several variables of one name"):
         load_keras_weights(network, saved)
+
+
+def test_the_head_of_a_run_of_other_classes_is_loaded_by_name(small, saved, caplog):
+    network = small_network(num_classes=3)
+    fill(network)
+    names = (("run", "walk", "golf", "jump"), ("jump", "swim", "run"))
+    assert load_keras_weights(network, saved, names=names) is True
+    given = {variable.path: variable.numpy() for variable in small.weights}
+    for variable in network.weights:
+        if variable.path.startswith("Logits/"):
+            own, theirs = variable.numpy(), given[variable.path]
+            np.testing.assert_array_equal(own[..., 0], theirs[..., 3])
+            np.testing.assert_array_equal(own[..., 2], theirs[..., 0])
+            assert np.all(own[..., 1] == 7.0)
+    assert "(2 of these 3 classes: jump, run); the others begin at random." in caplog.text

@@ -112,3 +112,8 @@ def test_overwriting_removes_what_a_training_made_and_nothing_else(tmp_path):
         (tmp_path / name).touch()
     remove_run(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine.txt", "notes"]
+
+
+def test_a_teacher_needs_a_label(record_folder, tmp_path):
+    with pytest.raises(KdantError, match=r"learns from labels alone, and none of .* with --label-fraction 0"):
+        prepare(record_folder, tmp_path, label_fraction=0.0)
