@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from kdant_tf.version import __version__
@@ -24,6 +25,7 @@ extensions = [
     "sphinx_click",
     "sphinx_copybutton",
     "sphinx_design",
+    "equations",
 ]
 exclude_patterns = ["_build"]
 # Quotes and hyphens as they are written: `--views` is no dash.
@@ -46,6 +48,7 @@ html_theme_options = {
 myst_enable_extensions = ["colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "off"
+html_math_renderer = "drawn"
 
 # Python. A public name stands under `kdant_tf`, as it is imported.
 autodoc_typehints = "description"
