@@ -21,6 +21,7 @@ from .command import (
     RECORD_FOLDER,
     KdantCommand,
     add_options,
+    command_line,
     folder_options,
     json_option,
     printable,
@@ -435,4 +436,4 @@ def _print(summary: dict[str, Any], out: RecordPath | None, as_json: bool) -> No
     title = f"{len(summary['classes'])} classes: {_list_names(summary['classes'])}"
     print_table(title, ("split", "labelled", "unlabelled", "shards", "MB"), rows)
     if out is not None:
-        click.echo(f"Next: kdant train-teacher --records {out} --out teacher")
+        click.echo(f"Next: {command_line('train-teacher', '--records', out, '--out', 'teacher')}")

@@ -11,6 +11,7 @@ import io
 import logging
 import math
 import os
+import shlex
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
@@ -40,6 +41,11 @@ _CONTROL = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if
 def printable(text: str) -> str:
     """Text of files and labels as a terminal may have it: control characters written out, as `\\x1b`."""
     return text.translate(_CONTROL)
+
+
+def command_line(*words: object) -> str:
+    """A kdant command as one types it into a shell: words with spaces are quoted."""
+    return shlex.join(["kdant", *map(str, words)])
 
 
 def _prepare_streams() -> None:

@@ -6,7 +6,7 @@ import click
 
 from tf_records.start_tensorflow import start_tensorflow
 
-from .command import FOLDER, KdantCommand
+from .command import FOLDER, KdantCommand, command_line
 
 
 @click.command("demo", cls=KdantCommand, short_help="See a network learn to anticipate, on rendered videos.")
@@ -48,7 +48,8 @@ def demo(size: str, out: Path, overwrite: bool) -> None:
     print_table(title, ("network", "sees", "top-1", "mean class\naccuracy", "times\nchance"), rows)
     click.echo(f"Pictures: {result.pictures}")
     click.echo(f"SavedModel: {result.exported}")
-    click.echo(f"Next: kdant evaluate {out / 'teacher'} --records {out / 'records'} --view observed")
+    command = command_line("evaluate", out / "teacher", "--records", out / "records", "--view", "observed")
+    click.echo(f"Next: {command}")
 
 
 def _title(name: str) -> str:

@@ -10,7 +10,7 @@ from kdant_tf.config import SMALLEST_CROP
 from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
-from .command import RECORD_FOLDER, KdantCommand, folder_options, json_option
+from .command import RECORD_FOLDER, KdantCommand, command_line, folder_options, json_option
 
 if TYPE_CHECKING:
     from tf_records.manifest import Manifest
@@ -98,6 +98,6 @@ def _print(manifest: Manifest, out: RecordPath, as_json: bool) -> None:
             "features": features.words,
             "shape": f"float16 {features.shape_words}, at most {features.windows} a segment",
             "records": f"{records}, {size / 1e6:.1f} MB, {size / max(1, records) / 1e6:.2f} MB each",
-            "next": f"kdant train-teacher --records {out} --out teacher",
+            "next": command_line("train-teacher", "--records", out, "--out", "teacher"),
         },
     )

@@ -18,6 +18,7 @@ from .command import (
     GroupedOption,
     KdantCommand,
     add_options,
+    command_line,
     folder_options,
     json_option,
     records_option,
@@ -167,9 +168,10 @@ def run_training(
     if result.worker > 0:
         click.echo(f"Worker {result.worker} has finished; worker 0 wrote {out}.", err=True)
     elif run is None:
-        _print_result(result, as_json, f"kdant distill --records {records} --teacher {out} --out student")
+        following = command_line("distill", "--records", records, "--teacher", out, "--out", "student")
+        _print_result(result, as_json, following)
     else:
-        _print_result(result, as_json, f"kdant evaluate {out} --records {records}")
+        _print_result(result, as_json, command_line("evaluate", out, "--records", records))
 
 
 def _given(options: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:

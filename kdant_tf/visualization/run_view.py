@@ -7,6 +7,7 @@ import difflib
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
+from shlex import quote
 
 import keras
 import numpy as np
@@ -120,7 +121,8 @@ class RunView:
             raise RunError(
                 f"{self.run.folder / PREDICTIONS_NAME} is of other records: sample {pair.number} is "
                 f"{kept!r} there and {pair.id!r} in {self.records.folder}. Evaluate the run on these: "
-                f"kdant evaluate {self.run.folder} --records {self.records.folder} --view {view}."
+                f"kdant evaluate {quote(str(self.run.folder))} --records {quote(str(self.records.folder))} "
+                f"--view {view}."
             )
         probabilities: np.ndarray = predictions.probabilities[pair.number]
         return probabilities

@@ -1,6 +1,8 @@
 """What commands share: lists with commas, folders, errors, headings."""
 
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,6 +20,7 @@ from kdant_cli.command import (
     KdantGroup,
     NameList,
     add_options,
+    command_line,
     folder_options,
 )
 
@@ -169,3 +172,9 @@ def test_commands_stand_in_their_order_under_their_headings() -> None:
     group = KdantGroup("group", headings={"Data": [first], "Use": [second]})
     lines = CliRunner().invoke(group, ["--help"]).stdout.splitlines()
     assert lines[-5:] == ["Data:", "  zeta  Last letter.", "", "Use:", "  a     First."]
+
+
+def test_a_command_to_go_on_with_can_be_typed_as_it_is() -> None:
+    typed = command_line("evaluate", Path("my runs/a"), "--records", "r")
+    assert typed == "kdant evaluate 'my runs/a' --records r"
+    assert shlex.split(typed) == ["kdant", "evaluate", "my runs/a", "--records", "r"]
