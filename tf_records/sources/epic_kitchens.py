@@ -17,6 +17,7 @@ from tf_records.sources.guards import place_videos
 from tf_records.sources.sample import (
     AnnotationRow,
     Annotations,
+    BadRows,
     FolderClock,
     Footage,
     Sample,
@@ -84,10 +85,11 @@ def read_epic55(
     """
     root = Path(root)
     folder = _find_annotations(root)
-    rows = read_table(folder / ACTIONS_NAME, (*_COLUMNS, *_KEYS[target], *_NAMES[target]))
+    bad = BadRows(folder / ACTIONS_NAME)
+    rows = read_table(folder / ACTIONS_NAME, (*_COLUMNS, *_KEYS[target], *_NAMES[target]), bad=bad)
     info = _read_info(folder / INFO_NAME) if (folder / INFO_NAME).is_file() else {}
-    actions = [_parse(row, target, info) for row in rows]
-    _check_uids(actions)
+    actions = _parse_rows(rows, target, info, bad)
+    bad.refuse()
     names = _name_classes(folder, target, rows, actions)
     chosen = keep_classes(tuple(names.values()), classes)
     wanted = set(chosen)
@@ -157,12 +159,22 @@ def _parse(row: AnnotationRow, target: str, info: dict[str, _Info]) -> _EpicActi
     )
 
 
-def _check_uids(actions: list[_EpicAction]) -> None:
-    places: dict[int, str] = {}
-    for action in actions:
-        earlier = places.setdefault(action.uid, action.where)
-        if earlier != action.where:
-            raise AnnotationError(f"{action.where} repeats the uid {action.uid} of {earlier}.")
+def _parse_rows(
+    rows: list[AnnotationRow], target: str, info: dict[str, _Info], bad: BadRows
+) -> list[_EpicAction]:
+    """The rows that can be used; a uid stands for one action."""
+    actions, places = [], dict[int, str]()
+    for row in rows:
+        try:
+            action = _parse(row, target, info)
+            earlier = places.setdefault(action.uid, action.where)
+            if earlier != action.where:
+                raise AnnotationError(f"{action.where} repeats the uid {action.uid} of {earlier}.")
+        except AnnotationError as error:
+            bad.add("", error)
+            continue
+        actions.append(action)
+    return actions
 
 
 def _name_classes(

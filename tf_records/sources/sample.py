@@ -206,10 +206,10 @@ class BadRows:
 
     Args:
         path: the table.
-        skip: leave such rows out in place of refusing the table.
+        skip: leave such rows out in place of refusing the table; None where the source has no such option.
     """
 
-    def __init__(self, path: str | Path, *, skip: bool = False) -> None:
+    def __init__(self, path: str | Path, *, skip: bool | None = None) -> None:
         self._path = Path(path)
         self._skip = skip
         self._messages: list[str] = []
@@ -233,9 +233,12 @@ class BadRows:
             raise AnnotationError(self._messages[0])
         first = "\n".join(self._messages[:_ROWS_NAMED])
         more = len(self._messages) - _ROWS_NAMED
+        advice = (
+            "Correct them" if self._skip is None else "Correct them, or leave them out with --skip-bad-rows"
+        )
         raise AnnotationError(
-            f"{self._path} has {len(self._messages)} bad rows. Correct them, or leave them out with "
-            f"--skip-bad-rows.\n{first}" + (f"\n… and {more} more." if more > 0 else "")
+            f"{self._path} has {len(self._messages)} bad rows. {advice}.\n{first}"
+            + (f"\n… and {more} more." if more > 0 else "")
         )
 
 

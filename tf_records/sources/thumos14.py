@@ -17,6 +17,7 @@ from tf_records.manifest import Skipped
 from tf_records.sources.guards import count_twice_labeled, place_videos
 from tf_records.sources.sample import (
     Annotations,
+    BadRows,
     Footage,
     Sample,
     Segment,
@@ -66,7 +67,9 @@ def read_thumos14(
         AnnotationError: with file and line.
     """
     root = Path(root)
-    actions = [action for path in _find_lists(root) for action in _read_list(path)]
+    bad = BadRows(root)
+    actions = [action for path in _find_lists(root) for action in _read_list(path, bad)]
+    bad.refuse()
     names = _select_classes(actions, classes)
     kept = [action for action in actions if action.label in names]
     early = [action for action in kept if action.start_s < lead_s]
@@ -119,7 +122,7 @@ def _find_lists(root: Path) -> list[Path]:
     return [found[name] for name in sorted(found)]
 
 
-def _read_list(path: Path) -> list[_ThumosAction]:
+def _read_list(path: Path, bad: BadRows) -> list[_ThumosAction]:
     end = next(end for end in _PARTS if path.name.endswith(end))
     split, prefix = _PARTS[end]
     label = path.name.removesuffix(end)
@@ -129,10 +132,14 @@ def _read_list(path: Path) -> list[_ThumosAction]:
         where = f"{path}:{number}"
         if not line.strip():
             continue
-        video, start_s, end_s = _parse(where, line, prefix)
-        earlier = places.setdefault((video, start_s, end_s), where)
-        if earlier != where:
-            raise AnnotationError(f"{where} repeats {earlier}: the same video and times.")
+        try:
+            video, start_s, end_s = _parse(where, line, prefix)
+            earlier = places.setdefault((video, start_s, end_s), where)
+            if earlier != where:
+                raise AnnotationError(f"{where} repeats {earlier}: the same video and times.")
+        except AnnotationError as error:
+            bad.add("", error)
+            continue
         actions.append(_ThumosAction(where, video, start_s, end_s, label, split))
     return actions
 

@@ -246,3 +246,15 @@ def test_the_real_annotations_have_as_many_nouns_and_actions_as_occur(
     annotations = read_epic55(epic55, target, need_videos=False)
     assert len(annotations.classes) == len(set(annotations.classes)) == count
     assert {s.label for s in annotations.samples} == set(annotations.classes)
+
+
+def test_all_bad_rows_are_named_at_once(tree: Path) -> None:
+    cells = ROWS[0].split(",")
+    bad = [",".join((cells[0], *cells[1:4], "00:00:09", "00:00:08", *cells[6:])) for _ in range(25)]
+    write(tree, ROWS[1], *bad, "too,few")
+    with pytest.raises(AnnotationError) as error:
+        read_epic55(tree, need_videos=False)
+    text = str(error.value)
+    assert "EPIC_train_action_labels.csv has 26 bad rows. Correct them.\n" in text
+    assert text.count("EPIC_train_action_labels.csv:") == 20
+    assert text.endswith("… and 6 more.")

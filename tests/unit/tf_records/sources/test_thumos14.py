@@ -171,3 +171,14 @@ def test_every_real_cliff_dive_is_also_listed_as_a_dive(thumos14: Path) -> None:
     assert times.issuperset(
         (s.video, s.start_s, s.end_s) for s in annotations.samples if s.label == "CliffDiving"
     )
+
+
+def test_all_bad_lines_of_all_lists_are_named_at_once(tree: Path) -> None:
+    for name in ("Diving_val.txt", "CliffDiving_val.txt"):
+        with (tree / "annotation" / name).open("a") as file:
+            file.write(f"{VAL}007 5.0 4.0\n{VAL}007 x 4.0\n")
+    with pytest.raises(AnnotationError) as error:
+        read_thumos14(tree, need_videos=False)
+    lines = str(error.value).splitlines()
+    assert lines[0] == f"{tree} has 4 bad rows. Correct them."
+    assert ["CliffDiving_val.txt:" in line for line in lines[1:]] == [True, True, False, False]
