@@ -1,11 +1,9 @@
-"""The documentation: what is public stands in it, its commands exist, its pictures are small and whole.
+"""The documentation: what is public stands in it, its pictures are small and whole.
 
 `make docs` finds broken links; here is what it cannot see.
 """
 
 import re
-import shlex
-from collections.abc import Iterator
 from pathlib import Path
 
 import click
@@ -86,41 +84,3 @@ def test_every_page_is_in_a_table_of_contents() -> None:
     named = set(re.findall(r"^[\w/-]+$", (ROOT / "docs" / "index.md").read_text("utf-8"), re.MULTILINE))
     pages = {str(path.relative_to(ROOT / "docs").with_suffix("")) for path in PAGES} - {"index"}
     assert pages <= named
-
-
-def commands_in(text: str) -> Iterator[list[str]]:
-    """The words of each `kdant …` line in a page's blocks of code, after "kdant"; continued lines joined."""
-    fenced = r"^```(?:bash|console|sh|shell|text)?\n(.*?)^```"
-    blocks = re.findall(fenced, text, re.MULTILINE | re.DOTALL)
-    rest = re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL)
-    blocks += re.findall(r"(?:^(?: {4}|\t).*\n?)+", rest, re.MULTILINE)
-    for block in blocks:
-        for line in block.replace("\\\n", " ").splitlines():
-            line = re.sub(r"^\s*(\$ |do |\S+/bin/(?=kdant))*", "", line)
-            command = re.split(r" # |\||;|&&| -- ", line)[0]
-            if re.match(r"kdant [a-z-]", command):
-                yield shlex.split(command)[1:]
-
-
-COMMANDS = [
-    pytest.param(words, id=f"{path.stem}-{number}")
-    for path in (README, *PAGES)
-    for number, words in enumerate(commands_in(path.read_text(encoding="utf-8")))
-]
-
-
-def test_there_are_commands() -> None:
-    assert len(COMMANDS) > 40
-
-
-@pytest.mark.parametrize("words", COMMANDS)
-def test_every_command_and_option_exists(words: list[str]) -> None:
-    command: click.Command = main
-    words = list(words)
-    while isinstance(command, click.Group):
-        assert words, "a group alone"
-        assert words[0] in command.commands, words[0]
-        command = command.commands[words.pop(0)]
-    known = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
-    given = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
-    assert given <= known | {"--help", "-h"}
