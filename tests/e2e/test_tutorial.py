@@ -43,8 +43,14 @@ def smaller(command: str) -> str:
     return command
 
 
+def rows_of(text: str) -> set[str]:
+    """The first cells of the rows of tables in a terminal's output."""
+    return set(re.findall(r"^│ ([^│]*\w) *│", text, re.MULTILINE))
+
+
 def test_the_commands_lead_to_a_drawn_prediction(folder):
-    commands = re.findall(r"^\$ kdant (.+)$", PAGE.read_text("utf-8"), re.MULTILINE)
+    page = PAGE.read_text("utf-8")
+    commands = re.findall(r"^\$ kdant (.+)$", page, re.MULTILINE)
     assert len(commands) == 9
     printed = ""
     for command in commands:
@@ -53,6 +59,8 @@ def test_the_commands_lead_to_a_drawn_prediction(folder):
         printed += result.stdout
     for heading in ("Trained teacher", "Trained student", "teacher on the future segments of records (test)"):
         assert heading in printed
+    assert len(rows_of(page)) > 20
+    assert rows_of(page) == rows_of(printed)
     assert "clips/00001.mp4: last frame seen → when what is expected begins" in printed
     assert {"sheet.png", "records", "teacher", "student", "predicted.mp4"} <= set(os.listdir(folder))
     assert "unused" not in os.listdir(folder)
