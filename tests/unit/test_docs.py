@@ -84,3 +84,13 @@ def test_every_page_is_in_a_table_of_contents() -> None:
     named = set(re.findall(r"^[\w/-]+$", (ROOT / "docs" / "index.md").read_text("utf-8"), re.MULTILINE))
     pages = {str(path.relative_to(ROOT / "docs").with_suffix("")) for path in PAGES} - {"index"}
     assert pages <= named
+
+
+def test_twelve_questions_are_answered_two_clicks_from_the_readme() -> None:
+    assert "](docs/index.md)" in README.read_text(encoding="utf-8")
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    section = index.partition("\n## How do I …\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+\?) \| [^|]+ \| (.*\]\(.+\)) \|$", section, re.MULTILINE)
+    assert len(rows) == 12
+    linked = {link for _, answer in rows for link in re.findall(r"\]\(([^)#]+)", answer)}
+    assert {link for link in linked if not (ROOT / "docs" / link).is_file()} == set()
