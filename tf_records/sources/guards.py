@@ -1,19 +1,21 @@
 """What would spoil a result without a word: one file under two names, one stretch in two splits, look-alikes.
 
-A video is its file, whatever it is called: `a.mp4`, `./a.mp4`, a link to it. What keeps test footage out
-of training goes by the names in samples, segments and footage, so these have one name a file.
+A video is its content, whatever it is called: `a.mp4`, `./a.mp4`, a link to it, a copy. What keeps test
+footage out of training goes by the names in samples, segments and footage, so these have one name a file.
 """
 
 import bisect
 import dataclasses
 import math
 import os
+import stat
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tf_records.errors import AnnotationError, VideoError
+from tf_records.files import hash_file
 from tf_records.schema import SPLITS
 from tf_records.sources.mining import merge
 from tf_records.sources.sample import Annotations, Footage, Sample
@@ -23,6 +25,8 @@ from tf_records.video import probe
 _LISTED = 20
 # Overlaps shorter than this are of times that were rounded.
 _ROUNDING_S = 1e-6
+# Bytes; what is smaller is no video.
+_SMALLEST_VIDEO = 1000
 
 
 class FileFinder:
@@ -84,20 +88,31 @@ def first_names(paths: Mapping[str, str | Path]) -> dict[str, str]:
         paths: name → where it lies; what does not exist is a file of its own.
 
     Returns:
-        Name → the first name of the same file or folder, be it a link, a hard link, or another spelling
-        of the path.
+        Name → the first name of the same file or folder, be it a link, a hard link, another spelling of the
+        path, or a copy with the same bytes.
     """
+    files = {name: _identify(path) for name, path in paths.items()}
+    sizes = Counter(size for _, size in set(files.values()))
     firsts: dict[object, str] = {}
-    return {name: firsts.setdefault(_identify(path), name) for name, path in paths.items()}
+    names = {}
+    for name, (file, size) in files.items():
+        # Only files of one size can be copies; what is too small to be a video is not read.
+        may_be_copy = size >= _SMALLEST_VIDEO and sizes[size] > 1
+        content = hash_file(Path(paths[name])) if may_be_copy and file not in firsts else None
+        first = firsts.setdefault(file, name if content is None else firsts.setdefault(content, name))
+        names[name] = first
+    return names
 
 
-def _identify(path: str | Path) -> object:
+def _identify(path: str | Path) -> tuple[object, int]:
+    """What a file or folder is known by, and a file's bytes; 0 of others."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
-        return os.fspath(path)
+        return os.fspath(path), 0
     # Some network file systems number no files.
-    return (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+    file = (status.st_dev, status.st_ino) if status.st_ino else os.path.realpath(path)
+    return file, status.st_size if stat.S_ISREG(status.st_mode) else 0
 
 
 def describe_aliases(names: Mapping[str, str]) -> tuple[str, ...]:

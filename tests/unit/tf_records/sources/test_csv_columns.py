@@ -16,8 +16,11 @@ def table(tmp_path: Path, videos: Path) -> Path:
     """A CSV still to be written, beside a.mp4, of 2 s, and three more below day/."""
     home = tmp_path / "home"
     (home / "day" / "one").mkdir(parents=True)
-    for name in ("a.mp4", "day/b.mp4", "day/c.mp4", "day/one/d.mp4", "../outside.mp4"):
-        shutil.copy(videos / "00000.mp4", home / name)
+    names = ("a.mp4", "day/b.mp4", "day/c.mp4", "day/one/d.mp4", "../outside.mp4")
+    for number, name in enumerate(names):
+        # An empty box of MP4, so that none is a copy of another.
+        box = b"\0\0\0\x0cfree" + f"{number:4}".encode()
+        (home / name).write_bytes((videos / "00000.mp4").read_bytes() + box)
     return home / "mine.csv"
 
 
@@ -166,8 +169,8 @@ def test_a_stretch_with_two_labels_is_a_sample_for_each_and_counted(table: Path)
 
 
 def test_a_quoted_name_may_begin_with_a_space_and_a_space_may_stand_before_quotes(table: Path) -> None:
-    shutil.copy(table.parent / "a.mp4", table.parent / " b.mp4")
-    shutil.copy(table.parent / "a.mp4", table.parent / "c, d.mp4")
+    (table.parent / "day" / "b.mp4").rename(table.parent / " b.mp4")
+    (table.parent / "day" / "c.mp4").rename(table.parent / "c, d.mp4")
     rows = ('" b.mp4",0,1, "run, fast"', ' "c, d.mp4", 0, 1,wave', "  a.mp4 ,0,1, wave ")
     samples = read_csv(write(table, "video,start_s,end_s,label", *rows)).samples
     assert [(s.video, s.label) for s in samples] == [

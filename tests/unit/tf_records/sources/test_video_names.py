@@ -17,13 +17,14 @@ from tf_records.sources.read import PROTOCOLS, SourceOptions, read_annotations
 from tf_records.sources.thumos14 import read_thumos14
 
 HEADER = "video,start_s,end_s,label,split\n"
-NAMES = ("./a.mp4", "sub/../a.mp4", "symlink.mp4", "hardlink.mp4", "linked/a.mp4")
+NAMES = ("./a.mp4", "sub/../a.mp4", "symlink.mp4", "hardlink.mp4", "linked/a.mp4", "copy.mp4")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, videos: Path) -> Path:
     """a.mp4, of 2 s, under all of NAMES."""
     shutil.copy(videos / "00000.mp4", tmp_path / "a.mp4")
+    shutil.copy(videos / "00000.mp4", tmp_path / "copy.mp4")
     (tmp_path / "sub").mkdir()
     (tmp_path / "symlink.mp4").symlink_to("a.mp4")
     (tmp_path / "linked").symlink_to(".")
@@ -38,15 +39,13 @@ def write(folder: Path, *rows: str) -> Path:
 
 
 def test_the_first_name_of_a_file_is_its_name(folder: Path) -> None:
-    shutil.copy(folder / "a.mp4", folder / "copy.mp4")
-    names = ("sub/../a.mp4", "a.mp4", "symlink.mp4", "hardlink.mp4", "copy.mp4", "none.mp4", "nul\0.mp4")
-    found = first_names({name: folder / name for name in names})
-    assert found == {
-        **dict.fromkeys(names[:4], "sub/../a.mp4"),
-        "copy.mp4": "copy.mp4",
-        "none.mp4": "none.mp4",
-        "nul\0.mp4": "nul\0.mp4",
-    }
+    other = bytearray((folder / "a.mp4").read_bytes())
+    other[-1] ^= 1
+    (folder / "other.mp4").write_bytes(other)
+    names = ("sub/../a.mp4", "a.mp4", "symlink.mp4", "hardlink.mp4", "copy.mp4")
+    others = ("other.mp4", "none.mp4", "nul\0.mp4")
+    found = first_names({name: folder / name for name in (*names, *others)})
+    assert found == {**dict.fromkeys(names, "sub/../a.mp4"), **{name: name for name in others}}
 
 
 @pytest.mark.parametrize("other", NAMES)
