@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from docutils import nodes
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -123,6 +124,13 @@ def _option(context: click.Context, option: click.Option) -> Iterator[str]:
     yield ""
 
 
+def _dash(app: Any, doctree: Any) -> None:
+    """Between a parameter and what it is."""
+    for text in list(doctree.findall(nodes.Text)):
+        if text == " -- ":
+            text.parent.replace(text, nodes.Text(" \N{EN DASH} "))
+
+
 def _by_last_name(app: Any, environment: Any, node: Any, content: Any) -> Any:
     """A docstring's `RunError`, or an annotation's `runs.Run`, found under its full name."""
     if node.get("refdomain") != "py":
@@ -135,5 +143,6 @@ def _by_last_name(app: Any, environment: Any, node: Any, content: Any) -> Any:
 
 def setup(app: Any) -> None:
     app.connect("autodoc-process-docstring", _examples_as_code, priority=400)  # before napoleon
+    app.connect("doctree-read", _dash)
     app.connect("missing-reference", _by_last_name)
     app.connect("sphinx-click-process-options", _options_as_in_help)

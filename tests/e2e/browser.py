@@ -1,5 +1,6 @@
 """A page in headless Chromium, driven through its DevTools protocol over a pair of pipes."""
 
+import base64
 import fcntl
 import json
 import os
@@ -16,6 +17,11 @@ _FLAGS = (
     *("--host-resolver-rules=MAP * ~NOTFOUND", "--remote-debugging-pipe"),
 )
 _PATIENCE_S = 120
+_WHOLE = """(async () => {
+  while (document.readyState !== "complete") await new Promise((done) => setTimeout(done, 10));
+  for (const image of document.images) image.loading = "eager";
+  await Promise.all([...document.images].map((image) => image.decode().catch(() => null)));
+})()"""
 # What the browser reads from and writes to with --remote-debugging-pipe.
 _THEIR_READ, _THEIR_WRITE, _ABOVE = 3, 4, 10
 
@@ -93,6 +99,31 @@ class Browser:
         result = self.ask("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
+
+    def show(self, url: str, width: int, height: int, scheme: str = "light") -> None:
+        """Goes to a page at a size and colour scheme, and waits until it and all its pictures are there."""
+        self.ask("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+        self.ask("Emulation.setScrollbarsHidden", hidden=True)
+        self.resize(width, height)
+        self.ask("Page.navigate", url=url)
+        self.evaluate(_WHOLE)
+
+    def resize(self, width: int, height: int) -> None:
+        """Gives the page another size, in pixels."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.ask("Emulation.setDeviceMetricsOverride", **size)
+
+    def screenshot(self) -> bytes:
+        """What the page shows, as PNG."""
+        return base64.b64decode(self.ask("Page.captureScreenshot", format="png")["data"])
+
+    def complaints(self) -> list[dict[str, Any]]:
+        """Errors and messages of all pages so far."""
+        return [
+            *(told["entry"] for told in self.told("Log.entryAdded")),
+            *self.told("Runtime.exceptionThrown"),
+            *self.told("Runtime.consoleAPICalled"),
+        ]
 
     def told(self, method: str) -> list[dict[str, Any]]:
         """What events of one kind were about."""

@@ -87,11 +87,7 @@ def test_a_page_works_in_a_browser(page: Path, tmp_path: Path, motion: str):
         browser.ask("Page.navigate", url=page.as_uri())
         seen = browser.evaluate(LOOK)
         requests = [told["request"]["url"] for told in browser.told("Network.requestWillBeSent")]
-        complaints = [
-            *(told["entry"] for told in browser.told("Log.entryAdded")),
-            *browser.told("Runtime.exceptionThrown"),
-            *browser.told("Runtime.consoleAPICalled"),
-        ]
+        complaints = browser.complaints()
     assert complaints == []
     assert [url for url in requests if not url.startswith("data:")] == [page.as_uri()]
     assert (seen["images"], seen["broken"]) == (2, 0)

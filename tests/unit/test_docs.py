@@ -3,6 +3,7 @@
 `make docs` finds broken links; here is what it cannot see.
 """
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -12,6 +13,9 @@ from kdant_cli.main import main
 from PIL import Image
 
 import kdant_tf
+from kdant_tf import runs
+from tf_records import schema
+from tf_records.manifest import Manifest, ShardInfo, Skipped, SplitInfo
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -42,7 +46,9 @@ def test_the_links_of_the_readme_lead_somewhere() -> None:
 
 @pytest.mark.parametrize("picture", [pytest.param(path, id=path.name) for path in PICTURES])
 def test_pictures_are_small_and_used(picture: Path) -> None:
-    assert picture.name in ALL_TEXT
+    assert re.search(rf"!\[[^]]{{20,}}\]\(\S*{re.escape(picture.name)}\)", ALL_TEXT), (
+        "used, with a text in its place"
+    )
     assert picture.stat().st_size < 1_500_000
     if picture.suffix != ".svg":
         with Image.open(picture) as image:
@@ -78,6 +84,29 @@ def test_every_command_is_in_the_reference() -> None:
     assert {prog for _, prog, nested in found if nested == "full"} == groups
     headings = re.findall(r"^## (.+)$", page, re.MULTILINE)
     assert set(main.headings) <= set(headings)
+
+
+def test_every_key_and_field_of_records_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "reference" / "record-format.md").read_text(encoding="utf-8")
+    keys = {
+        value
+        for value in vars(schema).values()
+        if isinstance(value, str) and re.fullmatch(r"[a-z_/]+/[a-z_/]+", value)
+    }
+    assert "clip/label/index" in keys
+    classes = (Manifest, SplitInfo, ShardInfo, Skipped, schema.ClipSpec, schema.FlowInfo, schema.FeatureInfo)
+    fields = {field.name for each in classes for field in dataclasses.fields(each)}
+    assert {name for name in keys | fields if f"`{name}`" not in page} == set()
+
+
+def test_every_file_and_field_of_a_run_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "reference" / "run-folder.md").read_text(encoding="utf-8")
+    files = {value for name, value in vars(runs).items() if name.endswith("_NAME") and name != "EXPORT_NAME"}
+    assert {"model.keras", "metrics.csv"} <= files
+    fields = {field.name for field in dataclasses.fields(runs.Run)} - {"folder"}
+    names = {*fields, *runs.describe_provenance(), *runs.METRICS, *runs.VALIDATION_METRICS}
+    assert {name for name in names if f"`{name}`" not in page} == set()
+    assert {name for name in files - {"manifest.json"} if f"`{name}" not in page} == set()
 
 
 def test_every_page_is_in_a_table_of_contents() -> None:
