@@ -86,6 +86,13 @@ def test_every_command_is_in_the_reference() -> None:
     assert set(main.headings) <= set(headings)
 
 
+def test_every_preset_is_in_the_reference() -> None:
+    page = (ROOT / "docs" / "reference" / "presets.md").read_text(encoding="utf-8")
+    included = re.findall(r"\{literalinclude\} (\S+)$", page, re.MULTILINE)
+    presets = (ROOT / "kdant_tf" / "presets").glob("*.toml")
+    assert sorted(included) == sorted(f"../../kdant_tf/presets/{path.name}" for path in presets)
+
+
 def test_every_key_and_field_of_records_is_in_the_reference() -> None:
     page = (ROOT / "docs" / "reference" / "record-format.md").read_text(encoding="utf-8")
     keys = {
