@@ -8,21 +8,28 @@ from keras import layers
 
 from kdant_tf.models.i3d import build_i3d
 from kdant_tf.training.distiller import Distiller
-from kdant_tf.training.strategy import make_strategy
+from kdant_tf.training.strategy import NOTHING, make_strategy
 
 CLIP = (2, 4, 4, 3)
 CLASSES = 3
 
 
-def tiny_network(seed: int, channels: int = 6, batch_norm: bool = False) -> keras.Model:
+def tiny_network(
+    seed: int,
+    channels: int = 6,
+    batch_norm: bool = False,
+    clip: tuple[int, ...] = CLIP,
+    classes: int = CLASSES,
+    strides: int = 1,
+) -> keras.Model:
     """A network with I3D's outputs: convolution, map, logits."""
     keras.utils.set_random_seed(seed)
-    clip = layers.Input(CLIP)
-    x = layers.Conv3D(channels, (1, 3, 3), padding="same", name="conv")(clip)
+    clip = layers.Input(clip)
+    x = layers.Conv3D(channels, (1, 3, 3), strides, padding="same", name="conv")(clip)
     if batch_norm:
         x = layers.BatchNormalization(momentum=0.5, name="norm")(x)
     x = layers.ReLU(name="Mixed_4f")(x)
-    logits = layers.Dense(CLASSES, name="logits")(layers.GlobalAveragePooling3D()(x))
+    logits = layers.Dense(classes, name="logits")(layers.GlobalAveragePooling3D()(x))
     return keras.Model(clip, {"logits": logits, "Mixed_4f": x})
 
 
@@ -41,9 +48,11 @@ def compiled(
     teacher: keras.Model | None = None,
     rate: float = 0.1,
     momentum: float = 0.0,
+    xla: str = NOTHING,
     **kwargs,
 ) -> Distiller:
-    distiller = Distiller(student, teacher, **kwargs)
+    """XLA, which compiles for seconds, changes rounding at most: test_xla.py."""
+    distiller = Distiller(student, teacher, xla=xla, **kwargs)
     distiller.compile(optimizer=keras.optimizers.SGD(rate, momentum=momentum))
     distiller.optimizer.build(student.trainable_variables)
     return distiller
