@@ -210,10 +210,11 @@ clip_options = add_options(
 @click.option(
     "--max-damaged-frames",
     type=click.FloatRange(0, 1),
-    default=0.1,
+    default=0.25,
     show_default=True,
     metavar="SHARE",
-    help="Actions of whose frames FFmpeg flags more as corrupt are skipped; fewer are counted.",
+    help="Actions with a larger share of frames that are corrupt or predicted from such are skipped; a "
+    "smaller share is counted.",
 )
 @click.option(
     "--strict",
@@ -383,7 +384,7 @@ def _report_missing(skipped: list[dict[str, str]], absent: dict[str, list[str]])
 def _report_doubts(damaged_frames: dict[str, int], guessed_fps: dict[str, float]) -> None:
     """On stderr, which videos have damaged frames, and which state no rate, or the first of them."""
     for video, count in [*damaged_frames.items()][:_LINES]:
-        line = f"Damaged {video}: FFmpeg flags {count} of its frames in the records as corrupt."
+        line = f"Damaged {video}: {count} of its frames in the records are corrupt or predicted from such."
         click.echo(printable(line), err=True)
     if len(damaged_frames) > _LINES:
         click.echo(f"… {len(damaged_frames)} videos with damaged frames in all.", err=True)

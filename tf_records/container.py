@@ -136,6 +136,9 @@ def find_rate(stream: av.VideoStream) -> tuple[Fraction | None, bool]:
     """Frames a second, None where nobody knows, and whether FFmpeg guesses them: the stream states none."""
     if stream.average_rate:
         return Fraction(stream.average_rate), False
+    if stream.codec_context.name == "mpeg1video" and stream.codec_context.framerate:
+        # In MPEG-TS FFmpeg guesses twice as many; each sequence header of MPEG-1 states the rate.
+        return Fraction(stream.codec_context.framerate), False
     return (Fraction(stream.guessed_rate), True) if stream.guessed_rate else (None, False)
 
 
@@ -318,7 +321,9 @@ class StreamClock:
         known = stream.start_time is not None and container.start_time is not None
         self.start_s = start_s if known and start_s > small else 0.0
         joinable = container.format.name in JOINABLE
-        self._bounds = (-_BACK_S / base, _LEAP_S / base) if joinable else None
+        # On a pipe FFmpeg gives the first frames of a program stream stamps that fall: that is no restart.
+        back_s = Fraction(_RESTART_S) if container.format.name == "mpeg" and not peek else _BACK_S
+        self._bounds = (-back_s / base, _LEAP_S / base) if joinable else None
         self._step = int(Fraction(self._frame_s) / base)
         self.restart()
 
@@ -371,6 +376,11 @@ class StreamClock:
     def player_s(self, stamp_s: float) -> float:
         """The time of a stamp in seconds."""
         return stamp_s - self._first * self._ticks / self._per + self.start_s
+
+    @property
+    def origin_s(self) -> float:
+        """The stamp, in seconds, of time 0; sound has the same."""
+        return self._first * self._ticks / self._per - self.start_s
 
     def stamp_at(self, time_s: float) -> int:
         """The stamp of a time."""

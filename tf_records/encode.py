@@ -39,7 +39,7 @@ _Key = tuple[float, float, int]
 class Segments:
     """A sample's frames, by frame number, and the ranges that make its two segments.
 
-    Frame 0 is shown at `zero_s`. `damaged` are the numbers of the frames that FFmpeg flags as corrupt.
+    Frame 0 is shown at `zero_s`. `damaged` are the numbers of frames that are corrupt or predicted from such.
     """
 
     pair: Pair

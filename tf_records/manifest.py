@@ -107,7 +107,8 @@ class Manifest:
         resize: library and filter that gave the frames their size; records of before have Pillow's.
         plan_sha256: of everything that decided the records but the videos' own bytes.
         skipped: inputs that could not be used.
-        damaged_frames: video → frames in the records that FFmpeg flags as corrupt.
+        damaged_frames: video → frames in the records that FFmpeg flags as corrupt, and those after such a
+            frame up to the next key frame, which are predicted from it.
         guessed_fps: video → frames per second, where it states none.
         absent: names listed by the annotations without a file, such as {"classes": [...]}.
         modality: one of MODALITIES.

@@ -25,8 +25,8 @@ RECORDS_PER_SHARD = 64
 # A record of TV-L1 flow takes most of a minute; a killed build loses a shard, and progress moves by shards.
 RECORDS_PER_FLOW_SHARD = 16
 MAX_ANTICIPATION_S = 60
-# Of a sample's frames. What is flagged is one in thousands where a packet was lost, and most where much was.
-MAX_DAMAGED_FRAMES = 0.1
+# Of a sample's frames. One lost packet spoils what is predicted from it, up to the next key frame.
+MAX_DAMAGED_FRAMES = 0.25
 # Taken for the length of a sample that is a whole video.
 _UNKNOWN_S = 5.0
 
@@ -46,7 +46,8 @@ class BuildOptions:
         flow: how to compute flow, of `flow.describe_flow`; None where `modality` has none.
         shards: shards a split, or None for one every 64 samples, 16 with flow.
         limits: what a video may ask for.
-        max_damaged_frames: share, 0 to 1, of the frames of a sample that FFmpeg may flag as corrupt.
+        max_damaged_frames: share, 0 to 1, of the frames of a sample that may be damaged: FFmpeg flags them as
+            corrupt, or they are predicted from such a frame.
     """
 
     clip: ClipSpec = dataclasses.field(default_factory=ClipSpec)

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import numpy as np
@@ -60,7 +60,14 @@ _SHORT_GAP_S = 1.0
 _LONG_GAP_S = 15.0
 # How far before the place asked for to seek, if a key frame comes too late; at last to the start.
 _MARGINS_S = (0.0, 3.0, 12.0, 60.0)
-Timed = tuple[float, av.VideoFrame]
+
+
+class Timed(NamedTuple):
+    """A frame, when it is shown, and whether it is flagged as corrupt or was predicted from one that is."""
+
+    time_s: float
+    frame: av.VideoFrame
+    is_damaged: bool
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,8 +118,8 @@ class VideoFile:
     """Frames of one file; close it, or use `open_video`.
 
     `frames_decoded` counts them, those on the way from a key frame included. `shows_damage` says whether the
-    frame given last is one that FFmpeg flags as corrupt, and `damaged_s` when the flagged ones among those
-    given are shown.
+    frame given last is damaged: FFmpeg flags it as corrupt, or one before it since the last key frame.
+    `damaged_s` is when the damaged ones among those given are shown.
     """
 
     def __init__(self, path: str, resizer: Resizer, limits: Limits) -> None:
@@ -173,9 +180,9 @@ class VideoFile:
         image: np.ndarray | None = None
         following = self._start(times_s[0])
         for time_s in times_s:
-            if following is not None and self._can_leap(following[0], time_s):
+            if following is not None and self._can_leap(following.time_s, time_s):
                 following = self._start(time_s)
-            while following is not None and following[0] <= time_s:
+            while following is not None and following.time_s <= time_s:
                 shown, image, following = following, None, self._next()
             if shown is None:  # the first frame comes later
                 shown, following = following, None if following is None else self._next()
@@ -186,8 +193,7 @@ class VideoFile:
             yield image
 
     def _convert(self, timed: Timed) -> np.ndarray:
-        time_s, frame = timed
-        self.shows_damage = frame.is_corrupt
+        time_s, frame, self.shows_damage = timed
         if self.shows_damage:
             self.damaged_s.add(round(time_s, 3))
         return self._resizer.convert(frame, self.path)
@@ -198,7 +204,7 @@ class VideoFile:
             if not self._seekable or time_s - margin_s <= self.info.start_s:
                 break
             first = self._seek(time_s - margin_s)
-            if first is not None and first[0] <= time_s:
+            if first is not None and first.time_s <= time_s:
                 return first
         else:
             self._seekable = False  # there is no key frame to be found
@@ -228,9 +234,9 @@ class VideoFile:
             self._fresh = False
         self._frames = self._decode(self._container.demux(self._stream))
         for timed in self._frames:
-            if timed[1].key_frame and not timed[1].is_corrupt:
+            if timed.frame.key_frame and not timed.is_damaged:
                 return timed
-            if timed[0] > time_s:
+            if timed.time_s > time_s:
                 break
         return None
 
@@ -267,7 +273,7 @@ class VideoFile:
         return None
 
     def _decode(self, packets: Iterable[av.Packet[Any]]) -> Iterator[Timed]:
-        frame_s = 1 / float(self._rate)
+        frame_s, is_damaged = 1 / float(self._rate), False
         try:
             for packet in packets:
                 self._clock.take(packet)
@@ -280,7 +286,8 @@ class VideoFile:
                     self._end_s = max(self._end_s, time_s + frame_s)
                     # An endless stream need not tell the time.
                     self._limits.check_length(self.path, max(time_s, self._clock.placed / MAX_FPS))
-                    yield time_s, frame
+                    is_damaged = frame.is_corrupt or (is_damaged and not frame.key_frame)
+                    yield Timed(time_s, frame, is_damaged)
         except (av.FFmpegError, OSError) as error:
             raise undecodable(self.path, error) from error
 

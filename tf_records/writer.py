@@ -270,7 +270,8 @@ def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
 class ShardResult:
     """What a finished shard holds, as the manifest needs it, and what it took.
 
-    `damaged` is, of each video with frames that FFmpeg flags as corrupt, when those are shown, in seconds.
+    `damaged` is, of each video with corrupt frames, when those and what is predicted from them are shown, in
+    seconds.
     """
 
     split: str

@@ -23,7 +23,7 @@ import matplotlib
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from kdant_tf.anticipation.sources import FrameSource, TimedFrame, VideoSource, stamp_s
+from kdant_tf.anticipation.sources import FrameSource, TimedFrame, VideoSource
 from kdant_tf.visualization.style import OKABE_ITO, text_on
 from tf_records.container import Limits, reason_of
 from tf_records.errors import KdantError
@@ -148,7 +148,7 @@ class OverlayVideo(AbstractContextManager["OverlayVideo"]):
             shape = source.stream.sample_aspect_ratio or Fraction(1)
             context.sample_aspect_ratio = 1 / shape if round(frame.rotation / 90) % 2 else shape
             self._sound = {track.index: SoundTrack(self._container, track) for track in source.audio}
-        self._origin_s = (stamp_s(frame) or 0.0) - timed.time_s
+            self._origin_s = source.origin_s(timed)
         self._video = stream
         for packet in self._early:
             self._take_audio(packet)

@@ -175,7 +175,7 @@ class VideoSource:
         self.name = name
         self.live = live
         self._damaged, self._end_s, self._ended = 0, 0.0, False
-        self._reading = False
+        self._reading = self._after_damage = False
         self.on_audio: Callable[[av.Packet[Any]], None] | None = None
         is_file = path == name and "://" not in path
         self._clock: StreamClock | None = None
@@ -194,6 +194,10 @@ class VideoSource:
             self.stated_s = (self._container.duration or 0) / av.time_base
         if path == "pipe:0":
             self._clock = StreamClock(self._container, self.stream, stated, peek=False)
+
+    def origin_s(self, timed: TimedFrame) -> float:
+        """The stamp of time 0 in seconds, by the clock of the file; of a URL by one of its frames."""
+        return (stamp_s(timed.frame) or 0.0) - timed.time_s if self._clock is None else self._clock.origin_s
 
     @property
     def audio(self) -> tuple[av.AudioStream, ...]:
@@ -261,7 +265,9 @@ class VideoSource:
         except av.FFmpegError:
             self._damaged += 1
             return []
-        self._damaged += sum(frame.is_corrupt for frame in frames)
+        for frame in frames:  # what follows a damaged one is predicted from it, up to the next key frame
+            self._after_damage = frame.is_corrupt or (self._after_damage and not frame.key_frame)
+            self._damaged += self._after_damage
         return frames
 
 

@@ -1,6 +1,7 @@
 """Files as users have them: what records hold of each, by the frames' numbers, and that predict agrees."""
 
 import io
+import os
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from counted_videos import encode, read_number
 from PIL import Image
 
 from kdant_tf.anticipation.anticipate import Resampler
-from kdant_tf.anticipation.sources import open_source
+from kdant_tf.anticipation.sources import TimedFrame, open_source
 from tf_records import schema
 from tf_records.errors import RecordError, VideoError
 from tf_records.manifest import Manifest, load_manifest
@@ -112,6 +113,33 @@ def test_predict_sees_the_same_frames_as_records(field: Path, name: str) -> None
             np.testing.assert_array_equal(resizer.convert(frame, name), own)
 
 
+def test_a_program_stream_on_stdin_shows_what_the_file_shows(tmp_path: Path) -> None:
+    """FFmpeg cannot go back there, and gives the first frames other stamps than in a file."""
+    path = encode(tmp_path / "v.mpg", range(60), codec="mpeg1video", format="mpeg")
+    kept = os.dup(0)
+    try:
+        with path.open("rb") as file:
+            os.dup2(file.fileno(), 0)
+            shown = [
+                (round(time_s, 3), read_number(f.to_ndarray(format="rgb24"))) for time_s, f in _frames("-")
+            ]
+    finally:
+        os.dup2(kept, 0)
+        os.close(kept)
+    assert shown == [(round(number / 25, 3), number) for number in range(60)]
+    assert [time_s for time_s, _ in _frames(str(path))] == pytest.approx([time_s for time_s, _ in shown])
+
+
+def _frames(source: str) -> list[TimedFrame]:
+    return list(open_source(source).frames())
+
+
+def test_predict_counts_what_is_predicted_from_damage(field: Path) -> None:
+    source = open_source(str(field / "flagged_corrupt.mp4"))
+    assert len(list(source.frames())) == 300
+    assert source.problems() == ["54 frames are damaged."]
+
+
 def test_a_video_refreshed_bit_by_bit_is_right_wherever_one_starts(field: Path) -> None:
     for number in (61, 431, 1507, 2999):
         with open_video(field / "intra_refresh.mp4", short_side=48) as video:
@@ -166,13 +194,13 @@ def test_a_video_whose_size_changes_but_not_its_shape_gets_one_size(tmp_path: Pa
 def test_frames_that_ffmpeg_flags_are_counted_and_too_many_skipped(field: Path, tmp_path: Path) -> None:
     video = field / "flagged_corrupt.mp4"
     records, manifest = build(tmp_path / "counted", video, [None, (7.0, 9.0), (1.0, 2.0)])
-    assert manifest.damaged_frames == {"flagged_corrupt.mp4": 1}
-    assert len(records) == 3
-    assert manifest.summary()["damaged_frames"] == {"flagged_corrupt.mp4": 1}
+    assert manifest.damaged_frames == {"flagged_corrupt.mp4": 54}
+    assert (len(records), len(manifest.skipped)) == (2, 1)
+    assert manifest.summary()["damaged_frames"] == {"flagged_corrupt.mp4": 54}
     records, manifest = build(tmp_path / "none", video, [(7.0, 9.0), (1.0, 2.0)], max_damaged_frames=0.0)
     assert records == [list(range(30, 60))]
-    assert "has 1 damaged frames among the 64 of an action" in manifest.skipped[0].reason
-    assert manifest.damaged_frames == {"flagged_corrupt.mp4": 1}
+    assert "has 28 damaged frames among the 64 of an action" in manifest.skipped[0].reason
+    assert manifest.damaged_frames == {"flagged_corrupt.mp4": 28}
 
 
 def test_a_guessed_rate_is_noted(field: Path, tmp_path: Path) -> None:

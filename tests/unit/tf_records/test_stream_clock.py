@@ -43,6 +43,7 @@ KINDS: dict[str, tuple[str, Write]] = {
     "ts, open groups": ("v.ts", lambda p: encode(p, NUMBERS, options={"x264-params": "open-gop=1"}, gop=30)),
     "ts with sound": ("v.ts", lambda p: encode(p, NUMBERS, sound=("mp2", 4.8))),
     "m2ts": ("v.m2ts", lambda p: encode(p, NUMBERS, format="mpegts", muxer={"mpegts_m2ts_mode": "1"})),
+    "ts, mpeg1": ("v.ts", lambda p: encode(p, NUMBERS, codec="mpeg1video")),
     "mpg": ("v.mpg", lambda p: encode(p, NUMBERS, codec="mpeg2video", format="mpeg")),
     "avi, h264": ("v.avi", lambda p: encode(p, NUMBERS)),
     "avi, h264, three b-frames": ("v.avi", lambda p: encode(p, NUMBERS, b_frames=3)),

@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import counted_videos
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw
@@ -132,6 +133,15 @@ def test_sound_that_the_new_file_does_not_take_is_encoded_anew(
         assert audio.codec_context.name == "aac"
         samples = sum(frame.samples for frame in container.decode(audio=0))
     assert samples > 7800  # but for what AAC begins with
+
+
+def test_sound_begins_with_the_first_frame_where_stamps_lie(tmp_path: Path) -> None:
+    """The frames of an AVI that are stored out of order have no stamps of their own."""
+    path = counted_videos.encode(tmp_path / "v.avi", range(30), sound=("pcm_s16le", 1.2))
+    out = draw_over(path, tmp_path / "o.mkv")
+    with av.open(str(out)) as container:
+        heard = next(container.decode(audio=0))
+    assert (heard.time, next(frames_of(out)).time) == (0.0, 0.0)
 
 
 def test_odd_sizes_are_kept(tmp_path: Path) -> None:
