@@ -14,7 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from kdant_tf.losses import FEATURE_LOSS_NAMES, PENALTIES, REDUCTIONS
+from kdant_tf.losses import DEFAULT_LOCALITY, FEATURE_LOSS_NAMES, NORMALIZATIONS, PENALTIES, REDUCTIONS
 from kdant_tf.settings import (
     AT_LEAST_0,
     AT_LEAST_1,
@@ -223,8 +223,10 @@ class TrainConfig:
     feature_loss: str = setting(
         "bidirectional",
         "Distillation",
-        "How the student's map is compared with the teacher's: none, not at all; direct, place by place; the "
-        "others by attention pooling, which tolerates that things move.",
+        "How the student's map is compared with the teacher's: none, not at all; direct, place by place; "
+        "unidirectional and bidirectional by attention pooling, which tolerates that things move; local "
+        "likewise, but near by; jaccard by mean vectors; mmd by second moments; infonce by mean vectors, "
+        "against the other samples of the batch.",
         choices=FEATURE_LOSS_NAMES,
         symbol="Ld (eq. 7) is bidirectional",
         role=STUDENT,
@@ -248,8 +250,24 @@ class TrainConfig:
         "Distillation",
         "Sharpness of the attention pooling.",
         range=AT_LEAST_0,
-        unset="1/sqrt(channels)",
+        unset="1/sqrt(channels); 10 with --feature-normalization and for infonce",
         symbol="alpha (eq. 5)",
+        role=STUDENT,
+    )
+    locality: float = setting(
+        DEFAULT_LOCALITY,
+        "Distillation",
+        "How fast the weights of --feature-loss local fall with the square of the distance, in units of the "
+        "map: 0 is bidirectional, 8 a standard deviation of a quarter of the map.",
+        range=AT_LEAST_0,
+        role=STUDENT,
+    )
+    feature_normalization: str = setting(
+        "none",
+        "Distillation",
+        "Of each position's vector before feature losses compare or pool it: l2 by its length, layer also by "
+        "its mean over channels. Alpha then counts in cosines.",
+        choices=NORMALIZATIONS,
         role=STUDENT,
     )
     penalty: str = setting(

@@ -237,17 +237,22 @@ def _check_fit(first: tuple[int | None, ...], second: tuple[int | None, ...]) ->
         raise ValueError(f"Both maps should have the same batch size. Received: {first[0]} and {second[0]}.")
 
 
-def pooling_weights(products: Any, scale: float) -> Any:
+def pooling_weights(products: Any, scale: float, prior: Any | None = None) -> Any:
     """softmax(scale · q Sᵀ) over the last axis: `(B, N, M)` → `(B, N, M)`, rows that sum to 1.
 
     Args:
         products: float32 `(B, N, M)`, q Sᵀ.
         scale: paper symbol alpha.
+        prior: float32 `(N, M)`, taken off scale · products; None for the paper's equation.
     """
     # Scaled after the largest is taken off: fused by XLA, scale · p − largest is rounded but once, may
     # come out far above 0 where alpha is large, and overflows.
     largest = ops.stop_gradient(ops.max(products, axis=-1, keepdims=True))
-    exponentials = ops.exp(scale * (products - largest))
+    scores = scale * (products - largest)
+    if prior is not None:
+        scores = scores - prior
+        scores = scores - ops.stop_gradient(ops.max(scores, axis=-1, keepdims=True))
+    exponentials = ops.exp(scores)
     return exponentials / ops.sum(exponentials, axis=-1, keepdims=True)
 
 

@@ -28,11 +28,18 @@ from kdant_tf.layers.attention_pooling import (
     gradient_to_keys,
     gradient_to_products,
     pooling_weights,
-    resolve_alpha,
     take_block,
     with_gradient,
 )
-from kdant_tf.losses import FEATURE_LOSS_NAMES, PENALTIES, REDUCTIONS
+from kdant_tf.layers.locality import LocalPrior, check_locality, map_positions
+from kdant_tf.losses import DEFAULT_LOCALITY, FEATURE_LOSS_NAMES, NORMALIZATIONS, PENALTIES, REDUCTIONS
+from kdant_tf.losses.map_statistics import (
+    infonce,
+    jaccard_distance,
+    normalize_vectors,
+    pooling_scale,
+    second_moments,
+)
 
 
 def feature_loss(
@@ -44,32 +51,42 @@ def feature_loss(
     delta: float = 1.0,
     reduction: str = "mean",
     chunk: int | None = None,
+    locality: float = DEFAULT_LOCALITY,
+    normalization: str = "none",
 ) -> Any:
     """The loss `name` between a student's and a teacher's feature map, averaged over the batch.
 
     `none`: 0. `direct`: ‖A − R‖², position by position. `unidirectional`: ~L(R, A), eq. 9.
-    `bidirectional`: L_d = ~L(A, R) + ~L(R, A), eq. 7-9. No gradient reaches `teacher`.
+    `bidirectional`: L_d = ~L(A, R) + ~L(R, A), eq. 7-9. `local`: L_d whose weights are
+    softmax(alpha·q·k − beta·|p_q − p_k|²), p the places in the map. `jaccard`, `mmd` and `infonce` compare
+    mean vectors or second moments, see `kdant_tf.losses.map_statistics`. No gradient reaches `teacher`.
 
     Args:
         name: one of `kdant_tf.losses.FEATURE_LOSS_NAMES`.
         student: float `(B, Na, d)` or `(B, T, H, W, d)`, paper symbol A.
         teacher: float `(B, Nr, d)` or `(B, T, H, W, d)`, paper symbol R. Na and Nr may differ but
             for `direct`.
-        alpha: float >= 0, or None for 1/sqrt(d).
-        penalty: "huber" (§4.2) or "squared" (eq. 8, 9), applied to each channel's difference.
+        alpha: float >= 0, or None for 1/sqrt(d); None for 10, in units of the cosine, where vectors are
+            normalised and for `infonce`.
+        penalty: "huber" (§4.2) or "squared" (eq. 8, 9), applied to each channel's difference; `jaccard`
+            and `infonce` have none.
         delta: float > 0, where Huber's penalty turns from `0.5·x²` to `delta·(|x| − 0.5·delta)`.
         reduction: "sum" over positions and channels (the paper's), or "mean" over them, so that a weight
             means the same at every size. The two directions are added in both.
-        chunk: int > 0, computes `unidirectional` and `bidirectional` for blocks of so many queries at
-            most, in less memory and with 17 matrix products in place of 14. 0 takes all queries at
-            once. None does so where neither map is known to have 1,024 positions or more.
+        chunk: int > 0, computes the attention losses for blocks of so many queries at most, in less memory
+            and with 17 matrix products in place of 14. 0 takes all queries at once. None does so where
+            neither map is known to have 1,024 positions or more.
+        locality: float >= 0, beta of `local`: 0 makes it `bidirectional`; a large one, where shapes agree,
+            twice `direct`, once for each direction. Places count from 0 to 1 along each axis of the map.
+        normalization: of each position's vector, before all else: "none", "l2" or "layer", see
+            `kdant_tf.losses.map_statistics.normalize_vectors`.
 
     Returns:
         float32 scalar, differentiable once.
 
     Raises:
-        ValueError: an unknown name, penalty or reduction, an alpha, delta or chunk out of range, or maps
-            that do not fit (says both sizes).
+        ValueError: an unknown name, penalty, reduction or normalization, an alpha, delta, chunk or locality
+            out of range, or maps that do not fit (says both sizes).
 
     Example:
         >>> import keras
@@ -79,14 +96,16 @@ def feature_loss(
         >>> float(feature_loss("bidirectional", student, teacher, penalty="squared", reduction="sum"))
         30.0
 
-    Source: Tran et al. 2019, eq. 7-9. Deviations: "mean" is ours.
+    Source: Tran et al. 2019, eq. 7-9. Deviations: "mean", normalised vectors and `local` are ours.
     """
     _check_choice("name", name, FEATURE_LOSS_NAMES)
     _check_choice("reduction", reduction, REDUCTIONS)
     _check_penalty(penalty, delta)
+    pooling = _Pooling(alpha, chunk, locality, normalization)
+    pooling.check()
     if name == "none":
         return ops.zeros((), "float32")
-    return ops.mean(_of_samples(name, student, teacher, alpha, _Penalty(penalty, delta, reduction), chunk))
+    return ops.mean(_of_samples(name, student, teacher, pooling, _Penalty(penalty, delta, reduction)))
 
 
 @keras.saving.register_keras_serializable(package="kdant")
@@ -103,7 +122,7 @@ class FeatureLoss(keras.losses.Loss):
         penalty: "huber" (§4.2) or "squared" (eq. 8, 9).
         delta: float > 0, of Huber's penalty.
         map_reduction: "mean" or "sum" (the paper's).
-        chunk: as for `feature_loss`.
+        chunk, locality, normalization: as for `feature_loss`.
         reduction: Keras', over the batch: "sum_over_batch_size", "mean", "mean_with_sample_weight", or None
             for one value a sample. "sum" is refused: it reads like the paper's.
 
@@ -139,12 +158,13 @@ class FeatureLoss(keras.losses.Loss):
         map_reduction: str = "mean",
         chunk: int | None = None,
         reduction: str | None = "sum_over_batch_size",
+        locality: float = DEFAULT_LOCALITY,
+        normalization: str = "none",
     ) -> None:
         _check_choice("name", name, FEATURE_LOSS_NAMES)
         _check_choice("map_reduction", map_reduction, REDUCTIONS)
         _check_penalty(penalty, delta)
-        check_alpha(alpha)
-        check_chunk(chunk)
+        _Pooling(alpha, chunk, locality, normalization).check()
         if reduction == "sum":
             raise ValueError(
                 "`reduction` is Keras', over the batch, and should not be 'sum'. For the paper's sum over "
@@ -156,16 +176,19 @@ class FeatureLoss(keras.losses.Loss):
         self.delta = delta
         self.map_reduction = map_reduction
         self.chunk = chunk
+        self.locality = locality
+        self.normalization = normalization
         self._of_samples = compile_with_xla(_of_samples)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         if self.name == "none":
             return ops.zeros(ops.shape(y_pred)[:1], "float32")
         penalty = _Penalty(self.penalty, self.delta, self.map_reduction)
-        return self._of_samples(self.name, y_pred, y_true, self.alpha, penalty, self.chunk)
+        pooling = _Pooling(self.alpha, self.chunk, self.locality, self.normalization)
+        return self._of_samples(self.name, y_pred, y_true, pooling, penalty)
 
     def get_config(self) -> dict[str, Any]:
-        own = ("alpha", "penalty", "delta", "map_reduction", "chunk")
+        own = ("alpha", "penalty", "delta", "map_reduction", "chunk", "locality", "normalization")
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 
@@ -194,39 +217,98 @@ class _Penalty(NamedTuple):
         return mean * _elements_of_a_sample(first) if self.reduction == "sum" else mean
 
 
-def _of_samples(
-    name: str, student: Any, teacher: Any, alpha: float | None, penalty: _Penalty, chunk: int | None
-) -> Any:
+class _Pooling(NamedTuple):
+    """How vectors are normalised and pooled; see `feature_loss`, whose arguments these are."""
+
+    alpha: float | None
+    chunk: int | None
+    locality: float
+    normalization: str
+
+    def check(self) -> None:
+        check_alpha(self.alpha)
+        check_chunk(self.chunk)
+        check_locality(self.locality)
+        _check_choice("normalization", self.normalization, NORMALIZATIONS)
+
+
+class _Maps(NamedTuple):
+    """Both maps, float32 `(B, N, d)`, and for `local` the places of their positions, `(N, 3)`."""
+
+    student: Any
+    teacher: Any
+    scale: float
+    locality: float = 0.0
+    student_places: Any = None
+    teacher_places: Any = None
+
+    def prior(self, queries: str, keys: str) -> LocalPrior | None:
+        """Of one map's positions over the other's; each is "student" or "teacher"."""
+        if self.student_places is None:
+            return None
+        places = {"student": self.student_places, "teacher": self.teacher_places}
+        return LocalPrior(self.locality, places[queries], places[keys])
+
+    def pool(self, queries: str, keys: str) -> Any:
+        """phi of all vectors of one map in the other, or in itself."""
+        query, key = getattr(self, queries), getattr(self, keys)
+        prior = self.prior(queries, keys)
+        if prior is None:
+            return attention_pool(query, key, self.scale, 0)
+        return ops.matmul(pooling_weights(dot_products(query, key), self.scale, prior.matrix()), key)
+
+
+def _of_samples(name: str, student: Any, teacher: Any, pooling: _Pooling, penalty: _Penalty) -> Any:
     """The loss of each sample, float32 `(B,)`; see `feature_loss`, whose arguments these are."""
+    places = (map_positions(student), map_positions(teacher)) if name == "local" else (None, None)
     student, teacher = as_float32_maps(flatten_positions(student), flatten_positions(teacher))
+    student, teacher = (normalize_vectors(each, pooling.normalization) for each in (student, teacher))
     teacher = ops.stop_gradient(teacher)
     if name == "direct":
         _check_same_positions(student.shape, teacher.shape)
         return penalty.between(student, teacher)
+    if name == "jaccard":
+        return jaccard_distance(student, teacher)
+    if name == "mmd":
+        return penalty.between(second_moments(student), second_moments(teacher))
+    if name == "infonce":
+        return infonce(student, teacher, pooling.alpha)
+    scale = pooling_scale(pooling.alpha, student.shape[-1], pooling.normalization)
+    return _by_attention(
+        name, _Maps(student, teacher, scale, pooling.locality, *places), pooling.chunk, penalty
+    )
+
+
+def _by_attention(name: str, maps: _Maps, chunk: int | None, penalty: _Penalty) -> Any:
+    """The attention loss `name` of each sample, `(B,)`."""
+    student, teacher = maps.student, maps.teacher
     limit = block_limit(chunk, student, teacher)
     if limit:
-        scale = resolve_alpha(alpha, student.shape[-1])
-        return _in_blocks(name, student, teacher, scale, penalty, limit)
+        return _in_blocks(name, maps, penalty, limit)
     if name == "unidirectional":
-        in_student, in_teacher = (attention_pool(teacher, keys, alpha, 0) for keys in (student, teacher))
-        return penalty.between(in_student, in_teacher)
-    pooled = bidirectional_attention_pool(student, teacher, alpha, 0)
+        return penalty.between(maps.pool("teacher", "student"), maps.pool("teacher", "teacher"))
+    if name == "local":
+        to_student = penalty.between(maps.pool("student", "teacher"), maps.pool("student", "student"))
+        return to_student + penalty.between(maps.pool("teacher", "student"), maps.pool("teacher", "teacher"))
+    pooled = bidirectional_attention_pool(student, teacher, maps.scale, 0)
     to_student = penalty.between(pooled["a_in_r"], pooled["a_in_a"])
     return to_student + penalty.between(pooled["r_in_a"], pooled["r_in_r"])
 
 
-def _in_blocks(name: str, student: Any, teacher: Any, scale: float, penalty: _Penalty, limit: int) -> Any:
+def _in_blocks(name: str, maps: _Maps, penalty: _Penalty, limit: int) -> Any:
     """The attention loss `name` of each sample, `(B,)`, in blocks of at most `limit` queries.
 
     A block is pooled, penalised and differentiated at once, so that neither weights nor pooled vectors
     are kept. Compilers leave the gradient out where nobody asks for it.
     """
+    directions = ("teacher",) if name == "unidirectional" else ("teacher", "student")
 
     def distance(student: Any, teacher: Any) -> tuple[Any, Callable[[Any], Any]]:
         total = ops.zeros(ops.shape(student)[:1], "float32"), ops.zeros_like(student)
-        total = _add_direction(total, student, teacher, teacher, scale, penalty, limit)
-        if name == "bidirectional":
-            total = _add_direction(total, student, teacher, student, scale, penalty, limit)
+        for queries in directions:
+            total = _add_direction(
+                total, maps._replace(student=student, teacher=teacher), queries, penalty, limit
+            )
         value, to_student = total
 
         def gradient(upstream: Any) -> tuple[Any, Any]:
@@ -235,39 +317,37 @@ def _in_blocks(name: str, student: Any, teacher: Any, scale: float, penalty: _Pe
 
         return value, gradient
 
-    return with_gradient(distance)(student, teacher)
+    return with_gradient(distance)(maps.student, maps.teacher)
 
 
 def _add_direction(
-    total: tuple[Any, Any],
-    student: Any,
-    teacher: Any,
-    queries: Any,
-    scale: float,
-    penalty: _Penalty,
-    limit: int,
+    total: tuple[Any, Any], maps: _Maps, queries: str, penalty: _Penalty, limit: int
 ) -> tuple[Any, Any]:
     """`total`, a loss `(B,)` and its gradient in A, with ~L(R, A) added, or ~L(A, R) where A asks."""
-    weight = 1.0 if penalty.reduction == "sum" else 1.0 / _elements_of_a_sample(queries)
+    student, teacher, scale = maps.student, maps.teacher, maps.scale
+    asking = student if queries == "student" else teacher
+    weight = 1.0 if penalty.reduction == "sum" else 1.0 / _elements_of_a_sample(asking)
+    priors = [maps.prior(queries, keys) for keys in ("student", "teacher")]
 
     def step(total: tuple[Any, Any], begin: Any, size: Any, fresh: Any) -> tuple[Any, Any]:
         value, to_student = total
-        block = take_block(queries, begin, size)
-        in_student = pooling_weights(dot_products(block, student), scale)
-        in_teacher = pooling_weights(dot_products(block, teacher), scale)
+        block = take_block(asking, begin, size)
+        to_own, to_other = (None if prior is None else prior.rows(begin, size).matrix() for prior in priors)
+        in_student = pooling_weights(dot_products(block, student), scale, to_own)
+        in_teacher = pooling_weights(dot_products(block, teacher), scale, to_other)
         difference = ops.matmul(in_student, student) - ops.matmul(in_teacher, teacher)
         penalties = fresh * penalty.of(difference)
         value = value + weight * _elements_of_a_sample(penalties) * _mean_of_samples(penalties)
         upstream = weight * fresh * penalty.slope(difference)
         to_products = gradient_to_products(in_student, student, upstream, scale)
         to_student = to_student + gradient_to_keys(in_student, to_products, block, upstream)
-        if queries is student:
+        if queries == "student":
             through_teacher = gradient_to_products(in_teacher, teacher, -upstream, scale)
             to_block = ops.matmul(to_products, student) + ops.matmul(through_teacher, teacher)
             to_student = add_block(to_student, begin, to_block)
         return value, to_student
 
-    return fold_blocks(step, total, queries, limit)
+    return fold_blocks(step, total, asking, limit)
 
 
 def _mean_of_samples(values: Any) -> Any:

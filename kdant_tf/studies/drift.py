@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from kdant_tf.config import STUDENT, TEACHER, resolve_config
-from kdant_tf.losses import FEATURE_LOSS_NAMES
+from kdant_tf.losses import PAPER_LOSS_NAMES
 from kdant_tf.studies.results import ResultCell, ResultTable, summarize
 from kdant_tf.studies.study_folder import count_cores
 from kdant_tf.studies.study_plan import (
@@ -56,7 +56,7 @@ _NETWORKS = (
     Network(name="teacher", role=TEACHER, views=(FUTURE, OBSERVED)),
     *(
         Network(name=loss, role=STUDENT, settings={"feature_loss": loss}, teacher="teacher")
-        for loss in FEATURE_LOSS_NAMES
+        for loss in PAPER_LOSS_NAMES
     ),
 )
 _ROWS = (
@@ -64,7 +64,7 @@ _ROWS = (
     TableRow(name="teacher", title="teacher, observed clip", network="teacher"),
     *(
         TableRow(name=loss, title=f"student {loss}", network=loss, reference=None if loss == _NONE else _NONE)
-        for loss in FEATURE_LOSS_NAMES
+        for loss in PAPER_LOSS_NAMES
     ),
 )
 _LOOKS = {

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 
 from kdant_tf.config import STUDENT, TEACHER
-from kdant_tf.losses import FEATURE_LOSS_NAMES
+from kdant_tf.losses import PAPER_LOSS_NAMES
 from kdant_tf.studies.study_plan import (
     TINY,
     Network,
@@ -61,7 +61,7 @@ _TABLE1_NETWORKS = (
     Network(name="teacher", role=TEACHER, views=(FUTURE, OBSERVED)),
     *(
         Network(name=loss, role=STUDENT, settings={"feature_loss": loss}, teacher="teacher")
-        for loss in FEATURE_LOSS_NAMES
+        for loss in PAPER_LOSS_NAMES
     ),
 )
 _TABLE1_COLUMNS = (
@@ -92,7 +92,7 @@ TABLE1_ROWS = (
             reference=None if loss == "none" else "none",
             published=fractions(PUBLISHED_TABLE1.get(loss, {})),
         )
-        for loss in FEATURE_LOSS_NAMES
+        for loss in PAPER_LOSS_NAMES
     ),
 )
 

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from kdant_tf.config import STUDENT, TEACHER
+from kdant_tf.losses import ATTENTION_LOSS_NAMES
 from kdant_tf.runs import METRICS_NAME, best_epoch, read_metrics
 from kdant_tf.studies.results import Average, average
 from kdant_tf.studies.study_folder import is_finished
@@ -36,6 +37,7 @@ from tf_records.files import write_text_atomically
 # Of a run's epochs, the last ones, over which validation is averaged: one epoch's is noisier.
 _LAST_SHARE = 0.25
 _NONE = "none"
+_WITH_ALPHA = (*ATTENTION_LOSS_NAMES, "infonce")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,10 +81,12 @@ class SweptSetting:
 def make_grid(
     feature_losses: Sequence[str], weights: Sequence[float], alphas: Sequence[float | None]
 ) -> tuple[Setting, ...]:
-    """`none`, to compare with, and every loss with every weight and alpha; `direct` has no alpha."""
+    """`none`, to compare with, and every loss with every weight and, where it has one, every alpha."""
     grid = [Setting(feature_loss=_NONE, feature_weight=None, alpha=None)]
     for loss, weight, alpha in itertools.product(feature_losses, weights, alphas):
-        setting = Setting(feature_loss=loss, feature_weight=weight, alpha=None if loss == "direct" else alpha)
+        setting = Setting(
+            feature_loss=loss, feature_weight=weight, alpha=alpha if loss in _WITH_ALPHA else None
+        )
         if loss != _NONE and setting not in grid:
             grid.append(setting)
     return tuple(grid)

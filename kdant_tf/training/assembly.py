@@ -98,6 +98,8 @@ def _build_distiller(job: Job, student: keras.Model, teacher: keras.Model | None
             feature_weight=config.feature_weight,
             projection=config.projection,
             alpha=config.alpha,
+            locality=config.locality,
+            normalization=config.feature_normalization,
             penalty=config.penalty,
             delta=config.huber_delta,
             reduction=config.reduction,

@@ -12,6 +12,7 @@ from keras import ops
 
 from kdant_tf.config import TrainConfig
 from kdant_tf.layers.attention_pooling import compile_with_xla
+from kdant_tf.losses import DEFAULT_LOCALITY
 from kdant_tf.losses import features as feature_losses
 from kdant_tf.losses.classification import classification_loss
 from kdant_tf.models.networks import LOGITS, feature_map_name
@@ -45,7 +46,8 @@ class Distiller(keras.Model):
         feature_weight: float >= 0, paper symbol lambda.
         projection: learn a 1x1x1 convolution from the student's channels to the teacher's, through
             which the feature loss sees the student's map. The student itself is left as it is.
-        alpha, penalty, delta, reduction: of the feature loss.
+        alpha, penalty, delta, reduction, locality, normalization: of the feature loss. `infonce` compares
+            with the other samples of this replica's micro-batch.
         weight_decay: L2 factor on kernels, added to their gradients. A kernel is what inputs are multiplied
             by: any weight of two or more dimensions but biases, embeddings and the scales of normalisation.
         clip_norm: largest norm of the whole batch's gradient, over all variables; None for any.
@@ -101,6 +103,8 @@ class Distiller(keras.Model):
         penalty: str = "huber",
         delta: float = 1.0,
         reduction: str = "mean",
+        locality: float = DEFAULT_LOCALITY,
+        normalization: str = "none",
         weight_decay: float = 0.0,
         clip_norm: float | None = None,
         gradient_accumulation: int = 1,
@@ -117,6 +121,7 @@ class Distiller(keras.Model):
         self.feature_loss = feature_loss
         self.feature_weight = feature_weight
         self.alpha, self.penalty, self.delta, self.reduction = alpha, penalty, delta, reduction
+        self.locality, self.normalization = locality, normalization
         self.weight_decay = weight_decay
         self.clip_norm = clip_norm
         self.gradient_accumulation = gradient_accumulation
@@ -190,7 +195,7 @@ class Distiller(keras.Model):
     def get_config(self) -> dict[str, Any]:
         names = (
             *("view", "feature_loss", "feature_weight", "alpha", "penalty", "delta", "reduction"),
-            *("weight_decay", "clip_norm", "gradient_accumulation", "xla"),
+            *("locality", "normalization", "weight_decay", "clip_norm", "gradient_accumulation", "xla"),
         )
         return {
             **super().get_config(),
@@ -301,6 +306,8 @@ class Distiller(keras.Model):
             penalty=self.penalty,
             delta=self.delta,
             reduction=self.reduction,
+            locality=self.locality,
+            normalization=self.normalization,
         )
         return compile_with_xla(compute) if self.xla == POOLING else compute
 

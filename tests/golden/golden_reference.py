@@ -53,6 +53,58 @@ def distance(first: np.ndarray, second: np.ndarray, penalty: str, delta: float, 
     return total / batch if reduction == "sum" else total / (batch * positions * channels)
 
 
+def places(feature_map: np.ndarray) -> list[tuple[float, ...]]:
+    """Middles of the positions, 0 to 1 along each axis of the map, W fastest."""
+    sizes = feature_map.shape[1:-1]
+    return [
+        tuple((index + 0.5) / size for index, size in zip(at, sizes, strict=True)) for at in np.ndindex(sizes)
+    ]
+
+
+def pool_near(
+    queries: np.ndarray, keys: np.ndarray, query_places: list, key_places: list, alpha: float, locality: float
+) -> np.ndarray:
+    """Attention pooling whose exponents lose locality times the squared distance of the places."""
+    result = np.zeros(queries.shape)
+    for b, i in np.ndindex(queries.shape[:2]):
+        exponents = [
+            alpha * float(queries[b, i] @ keys[b, k])
+            - locality * sum((p - q) ** 2 for p, q in zip(query_places[i], key_places[k], strict=True))
+            for k in range(keys.shape[1])
+        ]
+        for weight, key in zip(softmax(np.array(exponents)), keys[b], strict=True):
+            result[b, i] += weight * key
+    return result
+
+
+def normalize(vectors: np.ndarray, normalization: str) -> np.ndarray:
+    """Each `(B, N, d)` vector with root mean square 1, for "layer" with mean 0 before."""
+    if normalization == "none":
+        return vectors
+    if normalization == "layer":
+        vectors = vectors - vectors.mean(axis=-1, keepdims=True)
+    return vectors / np.sqrt((vectors**2).mean(axis=-1, keepdims=True) + 1e-6)
+
+
+def second_moments(vectors: np.ndarray) -> np.ndarray:
+    """The mean of s sᵀ over a map's vectors."""
+    return np.array([sum(np.outer(s, s) for s in sample) / len(sample) for sample in vectors])
+
+
+def jaccard_distance(a: np.ndarray, r: np.ndarray) -> float:
+    """1 − a·r / (a·a + r·r − a·r)."""
+    return 1 - float(a @ r) / float(a @ a + r @ r - a @ r)
+
+
+def infonce(a: np.ndarray, r: np.ndarray, alpha: float) -> float:
+    """Cross-entropy of finding each sample's own teacher vector by cosine, averaged."""
+    total = 0.0
+    for b in range(len(a)):
+        cosines = [float(a[b] @ key) / math.sqrt(float(a[b] @ a[b]) * float(key @ key)) for key in r]
+        total -= math.log(softmax(alpha * np.array(cosines))[b])
+    return total / len(a)
+
+
 def feature_loss(
     name: str,
     student: np.ndarray,
@@ -61,17 +113,37 @@ def feature_loss(
     penalty: str = "huber",
     delta: float = 1.0,
     reduction: str = "mean",
+    locality: float = 8.0,
+    normalization: str = "none",
 ) -> float:
-    """eq. 7-9 and the direct loss."""
-    a, r = flatten(student.astype(np.float64)), flatten(teacher.astype(np.float64))
+    """eq. 7-9, the direct loss, and those beyond the paper."""
+    a, r = (normalize(flatten(each.astype(np.float64)), normalization) for each in (student, teacher))
     if name == "none":
         return 0.0
     if name == "direct":
         return distance(a, r, penalty, delta, reduction)
-    teacher_to_student = distance(pool(r, a, alpha), pool(r, r, alpha), penalty, delta, reduction)
+    if name == "mmd":
+        return distance(second_moments(a), second_moments(r), penalty, delta, reduction)
+    if name == "jaccard":
+        pairs = zip(a.mean(axis=1), r.mean(axis=1), strict=True)
+        return float(np.mean([jaccard_distance(*pair) for pair in pairs]))
+    if name == "infonce":
+        return infonce(a.mean(axis=1), r.mean(axis=1), 10.0 if alpha is None else alpha)
+    if normalization != "none":
+        alpha = (10.0 if alpha is None else alpha) / a.shape[-1]
+
+    def pooled(queries: str, keys: str) -> np.ndarray:
+        vectors, maps = {"a": a, "r": r}, {"a": student, "r": teacher}
+        if name != "local":
+            return pool(vectors[queries], vectors[keys], alpha)
+        sharpness = 1 / math.sqrt(a.shape[-1]) if alpha is None else alpha
+        where = {each: places(maps[each]) for each in maps}
+        return pool_near(vectors[queries], vectors[keys], where[queries], where[keys], sharpness, locality)
+
+    teacher_to_student = distance(pooled("r", "a"), pooled("r", "r"), penalty, delta, reduction)
     if name == "unidirectional":
         return teacher_to_student
-    return distance(pool(a, r, alpha), pool(a, a, alpha), penalty, delta, reduction) + teacher_to_student
+    return distance(pooled("a", "r"), pooled("a", "a"), penalty, delta, reduction) + teacher_to_student
 
 
 def gradient(function: Callable[[np.ndarray], float], point: np.ndarray, step: float = 1e-6) -> np.ndarray:

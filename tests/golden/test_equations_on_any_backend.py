@@ -18,7 +18,7 @@ from kdant_tf.layers.attention_pooling import (
     attention_pool,
     bidirectional_attention_pool,
 )
-from kdant_tf.losses import PENALTIES, REDUCTIONS
+from kdant_tf.losses import NORMALIZATIONS, PENALTIES, REDUCTIONS
 from kdant_tf.losses.features import FeatureLoss, feature_loss
 
 # Few sizes: JAX compiles each operation once a shape.
@@ -145,6 +145,38 @@ def test_direct_loss_is_its_equation():
     assert_close(value, reference.feature_loss("direct", student, teacher))
     expected = reference.gradient(lambda a: reference.feature_loss("direct", a, teacher), student)
     assert_close(to_student, expected)
+
+
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("name", ["bidirectional", "jaccard", "mmd", "infonce"])
+def test_losses_and_their_gradients_are_their_equations(name, normalization):
+    student, teacher = (random_map(seed, 3, shape, 4, scale=2) + 0.1 for seed, shape in ((1, 3), (2, 6)))
+    value, (to_student, to_teacher) = value_and_gradients(
+        lambda a, r: feature_loss(name, a, r, normalization=normalization), student, teacher, compiled=True
+    )
+
+    def expected(a):
+        return reference.feature_loss(name, a, teacher, normalization=normalization)
+
+    assert_close(value, expected(student))
+    assert_close(to_student, reference.gradient(expected, student), 1e-4)
+    assert not to_teacher.any()
+
+
+@pytest.mark.parametrize("chunk", [0, 3])
+@pytest.mark.parametrize("locality", [0.0, 8.0, 50.0])
+def test_local_loss_and_its_gradient_are_their_equation(locality, chunk):
+    student, teacher = random_map(1, 2, 2, 1, 2, 4, scale=2), random_map(2, 2, 1, 2, 3, 4, scale=2)
+    value, (to_student, to_teacher) = value_and_gradients(
+        lambda a, r: feature_loss("local", a, r, chunk=chunk, locality=locality), student, teacher
+    )
+
+    def expected(a):
+        return reference.feature_loss("local", a, teacher, locality=locality)
+
+    assert_close(value, expected(student))
+    assert_close(to_student, reference.gradient(expected, student), 1e-4)
+    assert not to_teacher.any()
 
 
 @pytest.mark.parametrize("chunk", [0, 2])
