@@ -231,6 +231,22 @@ class TrainConfig:
         symbol="Ld (eq. 7) is bidirectional",
         role=STUDENT,
     )
+    soft_weight: float = setting(
+        0.0,
+        "Distillation",
+        "Share of a labelled pair's loss that comes from the teacher's probabilities (Hinton et al. 2015); 0 "
+        "is the paper's eq. 2, in which they teach unlabelled pairs alone.",
+        unit="share",
+        range=SHARE,
+        role=STUDENT,
+    )
+    temperature: float = setting(
+        1.0,
+        "Distillation",
+        "Divides both networks' logits in that share, whose loss is multiplied by its square.",
+        range=POSITIVE,
+        role=STUDENT,
+    )
     feature_weight: float = setting(
         0.3,
         "Distillation",

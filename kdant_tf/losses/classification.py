@@ -32,6 +32,43 @@ def classification_loss(logits: Any, labels: Any, teacher_probabilities: Any | N
     return kl_divergence(targets, logits)
 
 
+def soft_classification_loss(
+    logits: Any, labels: Any, teacher_logits: Any, soft_weight: float, temperature: float
+) -> Any:
+    """As `classification_loss`, but labelled samples learn from the teacher too.
+
+    A labelled sample has (1 − beta)·KL(label ‖ A) + beta·T²·KL(R at T ‖ A at T), its logits divided by T
+    before the softmax; an unlabelled one KL(R ‖ A), as in eq. 2.
+
+    Args:
+        logits: float `(B, classes)`, of the network that learns.
+        labels: int `(B,)`, -1 for unlabelled.
+        teacher_logits: float `(B, classes)`; no gradient reaches them.
+        soft_weight: from 0 to 1, beta; 0 is eq. 2.
+        temperature: float > 0, T.
+
+    Returns:
+        float32 scalar, the mean over the batch.
+
+    Example:
+        >>> import keras
+        >>> logits, teacher = keras.ops.zeros((1, 2)), keras.ops.zeros((1, 2))
+        >>> loss = soft_classification_loss(logits, keras.ops.array([1]), teacher, 0.5, 2.0)
+        >>> round(float(loss), 4)  # half of log 2, by the label; the teacher agrees
+        0.3466
+
+    Source: Hinton, Vinyals and Dean 2015, section 2; Tran et al. 2019, eq. 2. Deviations: unlabelled samples
+    have neither beta nor T.
+    """
+    logits, teacher_logits = (ops.cast(each, "float32") for each in (logits, teacher_logits))
+    by_target = kl_of_samples(classification_targets(labels, ops.softmax(teacher_logits)), logits)
+    soft = ops.stop_gradient(ops.softmax(teacher_logits / temperature))
+    by_teacher = temperature**2 * kl_of_samples(soft, logits / temperature)
+    share = ops.where(ops.convert_to_tensor(labels) >= 0, soft_weight, 0.0)
+    share = ops.cast(share, "float32")
+    return ops.mean((1.0 - share) * by_target + share * by_teacher)
+
+
 def classification_targets(labels: Any, teacher_probabilities: Any) -> Any:
     """One-hot rows where the label is >= 0, the teacher's probabilities where it is -1 (paper eq. 2).
 
@@ -67,6 +104,11 @@ def kl_divergence(targets: Any, logits: Any) -> Any:
 
     Source: Tran et al. 2019, eq. 1, 2, §4.2. Deviations: none.
     """
+    return ops.mean(kl_of_samples(targets, logits))
+
+
+def kl_of_samples(targets: Any, logits: Any) -> Any:
+    """`kl_divergence` of each sample, float32 `(B,)`."""
     targets, logits = ops.convert_to_tensor(targets), ops.convert_to_tensor(logits)
     if not _same_shape(targets.shape, logits.shape):
         raise ValueError(
@@ -76,7 +118,7 @@ def kl_divergence(targets: Any, logits: Any) -> Any:
     targets = ops.cast(targets, "float32")
     log_probabilities = ops.log_softmax(ops.cast(logits, "float32"), axis=-1)
     log_targets = ops.log(ops.where(targets > 0, targets, ops.ones_like(targets)))
-    return ops.mean(ops.sum(targets * (log_targets - log_probabilities), axis=-1))
+    return ops.sum(targets * (log_targets - log_probabilities), axis=-1)
 
 
 def _same_shape(first: Any, second: Any) -> bool:

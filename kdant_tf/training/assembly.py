@@ -94,6 +94,8 @@ def _build_distiller(job: Job, student: keras.Model, teacher: keras.Model | None
             student,
             teacher,
             view=job.views[0],
+            soft_weight=config.soft_weight,
+            temperature=config.temperature,
             feature_loss="none" if teacher is None else config.feature_loss,
             feature_weight=config.feature_weight,
             projection=config.projection,

@@ -14,7 +14,7 @@ from kdant_tf.config import TrainConfig
 from kdant_tf.layers.attention_pooling import compile_with_xla
 from kdant_tf.losses import DEFAULT_LOCALITY
 from kdant_tf.losses import features as feature_losses
-from kdant_tf.losses.classification import classification_loss
+from kdant_tf.losses.classification import classification_loss, soft_classification_loss
 from kdant_tf.models.networks import LOGITS, feature_map_name
 from kdant_tf.private_apis import layers_within
 from kdant_tf.training.strategy import POOLING, STEP
@@ -42,6 +42,8 @@ class Distiller(keras.Model):
         student: functional model from a clip to a dict with "logits" and one feature map, paper symbol A.
         teacher: the same for R, or None. It is frozen.
         view: the clip `student` sees, "observed" or "future".
+        soft_weight, temperature: of the teacher's probabilities on labelled samples, see
+            `kdant_tf.losses.classification.soft_classification_loss`; 0 is the paper's eq. 2.
         feature_loss: name of the feature loss, see `kdant_tf.losses.features`.
         feature_weight: float >= 0, paper symbol lambda.
         projection: learn a 1x1x1 convolution from the student's channels to the teacher's, through
@@ -96,6 +98,8 @@ class Distiller(keras.Model):
         teacher: keras.Model | None = None,
         *,
         view: str = "observed",
+        soft_weight: float = 0.0,
+        temperature: float = 1.0,
         feature_loss: str = "none",
         feature_weight: float = 0.3,
         projection: bool = False,
@@ -118,6 +122,7 @@ class Distiller(keras.Model):
         if teacher is not None:
             teacher.trainable = False
         self.view = view
+        self.soft_weight, self.temperature = soft_weight, temperature
         self.feature_loss = feature_loss
         self.feature_weight = feature_weight
         self.alpha, self.penalty, self.delta, self.reduction = alpha, penalty, delta, reduction
@@ -194,7 +199,17 @@ class Distiller(keras.Model):
 
     def get_config(self) -> dict[str, Any]:
         names = (
-            *("view", "feature_loss", "feature_weight", "alpha", "penalty", "delta", "reduction"),
+            *(
+                "view",
+                "soft_weight",
+                "temperature",
+                "feature_loss",
+                "feature_weight",
+                "alpha",
+                "penalty",
+                "delta",
+                "reduction",
+            ),
             *("locality", "normalization", "weight_decay", "clip_norm", "gradient_accumulation", "xla"),
         )
         return {
@@ -217,8 +232,7 @@ class Distiller(keras.Model):
         outputs = self.student(batch[self.view], training=training)
         logits, label = outputs[LOGITS], batch["label"]
         taught = self._teach(batch)
-        probabilities = None if taught is None else ops.softmax(ops.cast(taught[LOGITS], "float32"))
-        classification = classification_loss(logits, label, probabilities)
+        classification = self._classification_loss(logits, label, taught)
         features = ops.zeros((), "float32")
         if taught is not None and self.maps is not None:
             student_map, teacher_map = outputs[self.maps[0]], taught[self.maps[1]]
@@ -234,6 +248,13 @@ class Distiller(keras.Model):
             "labeled": ops.sum(ops.cast(label >= 0, "float32")),
         }
         return losses, logits
+
+    def _classification_loss(self, logits: Any, label: Any, taught: dict[str, Any] | None) -> Any:
+        if taught is None:
+            return classification_loss(logits, label)
+        if self.soft_weight > 0:
+            return soft_classification_loss(logits, label, taught[LOGITS], self.soft_weight, self.temperature)
+        return classification_loss(logits, label, ops.softmax(ops.cast(taught[LOGITS], "float32")))
 
     def _teach(self, batch: dict[str, Any]) -> dict[str, Any] | None:
         """The teacher's outputs for the future clips, if there is a teacher."""

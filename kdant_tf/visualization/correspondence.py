@@ -16,7 +16,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path as Curve
 
-from kdant_tf.layers.attention_pooling import dot_products, pooling_weights, resolve_alpha
+from kdant_tf.layers.attention_pooling import dot_products, pooling_weights
+from kdant_tf.layers.locality import LocalPrior, map_positions
+from kdant_tf.losses.map_statistics import normalize_vectors, pooling_scale
 from kdant_tf.visualization.style import GREY, OKABE_ITO, fit_note, save, text_on, wrap
 
 Position = tuple[int, int, int]
@@ -71,7 +73,13 @@ class Target:
 
 
 def find_targets(
-    future_map: np.ndarray, observed_map: np.ndarray, *, count: int = 3, alpha: float | None = None
+    future_map: np.ndarray,
+    observed_map: np.ndarray,
+    *,
+    count: int = 3,
+    alpha: float | None = None,
+    locality: float = 0.0,
+    normalization: str = "none",
 ) -> list[Target]:
     """The strongest vectors of the future map, and their attention over the observed one.
 
@@ -81,16 +89,26 @@ def find_targets(
         future_map: float `(T, H, W, d)`, the teacher's, paper symbol R.
         observed_map: float `(T', H', W', d)`, the student's, paper symbol A.
         count: int >= 1, of targets.
-        alpha: float >= 0, or None for 1/sqrt(d).
+        alpha: float >= 0; None as for `kdant_tf.losses.features.feature_loss`.
+        locality: float >= 0, of the loss `local`; 0 for the others.
+        normalization: of the vectors, as for that loss.
 
-    Source: Tran et al. 2019, eq. 4-6. Deviations: none.
+    Source: Tran et al. 2019, eq. 4-6. Deviations: none with the defaults.
     """
     channels = future_map.shape[-1]
     positions = strongest_positions(np.linalg.norm(future_map, axis=-1), count)
     queries = np.stack([future_map[position] for position in positions])
     keys = observed_map.reshape(1, -1, channels)
-    products = dot_products(ops.convert_to_tensor(queries[None]), ops.convert_to_tensor(keys))
-    weights = ops.convert_to_numpy(pooling_weights(products, resolve_alpha(alpha, channels)))[0]
+    compared = (
+        normalize_vectors(ops.convert_to_tensor(each), normalization) for each in (queries[None], keys)
+    )
+    scale = pooling_scale(alpha, channels, normalization)
+    prior = None
+    if locality:
+        asking = [np.ravel_multi_index(position, future_map.shape[:3]) for position in positions]
+        places = ops.convert_to_numpy(map_positions(future_map[None]))[asking]
+        prior = LocalPrior(locality, places, map_positions(observed_map[None])).matrix()
+    weights = ops.convert_to_numpy(pooling_weights(dot_products(*compared), scale, prior))[0]
     return [
         Target(
             position=position,

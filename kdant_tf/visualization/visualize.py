@@ -11,6 +11,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from kdant_tf.config import TrainConfig
 from kdant_tf.evaluation.evaluate import RecordsOrFolder, RunOrFolder, read_inputs
 from kdant_tf.evaluation.predictions import read_curve
 from kdant_tf.runs import METRICS_NAME, Run, read_metrics
@@ -210,8 +211,15 @@ def draw_drift(
         config = each.run.config
         future_map = teacher.map_for(config, pair, FUTURE)
         observed_map = each.projected_map(pair, OBSERVED, future_map.shape[-1])
-        found = find_targets(future_map, observed_map, count=targets, alpha=config.alpha)
-        alphas.add(config.alpha)
+        found = find_targets(
+            future_map,
+            observed_map,
+            count=targets,
+            alpha=config.alpha,
+            locality=config.locality if config.feature_loss == "local" else 0.0,
+            normalization=config.feature_normalization,
+        )
+        alphas.add(_alpha_words(config))
         positions = max(positions, found[0].weights.size)
         prediction = describe_prediction(classes, each.probabilities(pair, OBSERVED), pair.label)
         drifts.append(
@@ -225,9 +233,19 @@ def draw_drift(
                 targets=found,
             )
         )
-    alpha = "alpha " + ", ".join(sorted("1/√d" if each is None else f"{each:g}" for each in alphas))
+    alpha = "alpha " + ", ".join(sorted(alphas))
     title = f"Where did it go?   {classes[pair.label]} · {pair.id}"
     return plot_drift(drifts, title, _DRIFT_NOTE.format(alpha=alpha, even=100 / positions), path)
+
+
+def _alpha_words(config: TrainConfig) -> str:
+    """ "1/√d", or "10 of the cosine, locality 8"."""
+    normalised = config.feature_normalization != "none"
+    default = "10" if normalised else "1/√d"
+    alpha = default if config.alpha is None else f"{config.alpha:g}"
+    cosine = " of the cosine" if normalised else ""
+    near = f", locality {config.locality:g}" if config.feature_loss == "local" else ""
+    return f"{alpha}{cosine}{near}"
 
 
 class _Pictures:

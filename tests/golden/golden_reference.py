@@ -175,3 +175,20 @@ def classification_loss(logits: np.ndarray, labels: np.ndarray, teacher: np.ndar
             if target > 0:
                 total += float(target) * (math.log(float(target)) - math.log(probability))
     return total / len(labels)
+
+
+def soft_classification_loss(
+    logits: np.ndarray, labels: list[int], teacher: np.ndarray, weight: float, temperature: float
+) -> float:
+    """(1 − weight) of eq. 2, and weight·T² of KL between softened probabilities, where there is a label."""
+    total = 0.0
+    for student_row, label, teacher_row in zip(logits, labels, teacher, strict=True):
+        plain, target = softmax(student_row), softmax(teacher_row)
+        by_teacher = sum(t * math.log(t / p) for t, p in zip(target, plain, strict=True))
+        if label < 0:
+            total += by_teacher
+            continue
+        soft, soft_target = softmax(student_row / temperature), softmax(teacher_row / temperature)
+        softened = sum(t * math.log(t / p) for t, p in zip(soft_target, soft, strict=True))
+        total += weight * temperature**2 * softened - (1 - weight) * math.log(plain[label])
+    return total / len(labels)

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdant_tf.losses import FEATURE_LOSS_NAMES, PENALTIES, REDUCTIONS
-from kdant_tf.losses.classification import classification_loss
+from kdant_tf.losses.classification import classification_loss, soft_classification_loss
 from kdant_tf.losses.features import feature_loss
 
 
@@ -116,3 +116,32 @@ def test_gradient_of_mixed_labels_is_probabilities_minus_targets():
         loss = classification_loss(logits, labels, teacher)
     expected = (np.array([reference.softmax(row) for row in logits.numpy()]) - targets) / 3
     np.testing.assert_allclose(tape.gradient(loss, logits).numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    labels=st.lists(st.integers(-1, 4), min_size=1, max_size=6),
+    weight=st.floats(0, 1),
+    temperature=st.floats(0.5, 5),
+)
+def test_soft_classification_loss_is_hintons_on_labelled_samples(seed, labels, weight, temperature):
+    random = np.random.default_rng(seed)
+    logits, teacher = (2 * random.standard_normal((2, len(labels), 5))).astype(np.float32)
+    variable = tf.Variable(logits)
+    with tf.GradientTape() as tape:
+        loss = soft_classification_loss(variable, np.array(labels), teacher, weight, temperature)
+
+    def expected(point):
+        return reference.soft_classification_loss(point, labels, teacher, weight, temperature)
+
+    np.testing.assert_allclose(float(loss), expected(logits), rtol=1e-4, atol=1e-5)
+    gradient = reference.gradient(expected, logits)
+    np.testing.assert_allclose(tape.gradient(loss, variable).numpy(), gradient, rtol=1e-4, atol=1e-5)
+
+
+def test_a_soft_weight_of_0_is_equation_2():
+    logits, labels = random_map(3, 4, 5), np.array([1, -1, 4, -1])
+    teacher = random_map(4, 4, 5)
+    expected = classification_loss(logits, labels, tf.nn.softmax(teacher))
+    received = soft_classification_loss(logits, labels, teacher, 0.0, 3.0)
+    np.testing.assert_allclose(float(received), float(expected), rtol=1e-6)
