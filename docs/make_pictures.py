@@ -58,7 +58,7 @@ def draw_terminals(demo: Path) -> None:
     for name, words in shots.items():
         terminal_shot([KDANT, *words], PICTURES / f"terminal-{name}.svg", demo, COLUMNS)
     words = ["distill", "--records", "records", "--teacher", "teacher", "--out", "student"]
-    until = r"epoch 3/9[^\n]*\n *step +([6-9]|1\d)/"
+    until = r"epoch 3/9[^\n]*\n *step +([6-9]|1\d)/[^\n]*\n[^\n]*\n[^\n]*waiting for data, [^\n]*B\b"
     path = PICTURES / "terminal-training.svg"
     terminal_shot([KDANT, *words, "--preset", "demo-small"], path, demo, COLUMNS, until)
     shutil.rmtree(demo / "student")

@@ -1,5 +1,6 @@
 """Pictures of a terminal: a command is run in one, and what stands on the screen becomes an SVG."""
 
+import codecs
 import fcntl
 import os
 import pty
@@ -127,15 +128,15 @@ def _run(command: list[str], folder: Path, width: int, screen: Screen, until: st
 
 
 def _read(descriptor: int) -> Iterator[str]:
-    """What arrives, in whole characters and whole frames of a live display, until the other end closes."""
-    waiting = b""
+    """What arrives, in whole characters and whole sequences of control, until the other end closes."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    waiting = ""
     while True:
         try:
-            waiting += os.read(descriptor, 65536)
+            waiting += decoder.decode(os.read(descriptor, 65536))
         except OSError:  # Linux' way to say that nobody holds the other end any more.
             break
-        whole, escape, rest = waiting.rpartition(b"\r")
-        if escape:
-            waiting = escape + rest
-            yield whole.decode("utf-8", "replace")
-    yield waiting.decode("utf-8", "replace")
+        whole = re.sub(r"\x1b(\[[\d;?]*)?$", "", waiting)
+        waiting = waiting[len(whole) :]
+        yield whole
+    yield waiting
