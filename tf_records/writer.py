@@ -34,6 +34,7 @@ from tf_records.files import (
     write_text_atomically,
 )
 from tf_records.manifest import (
+    FORMAT_VERSION,
     MANIFEST_NAME,
     Manifest,
     ShardInfo,
@@ -180,6 +181,12 @@ def _assemble(annotations: Annotations, options: BuildOptions, results: list[Sha
 def finished_manifest(out: RecordPath, annotations: Annotations, options: BuildOptions) -> Manifest:
     """The manifest of a build that had finished, if it is the build that is asked for now."""
     manifest = load_manifest(out)
+    if manifest.format_version != FORMAT_VERSION:
+        raise RecordError(
+            f"{out} holds records of format version {manifest.format_version}, which this kdant, of version "
+            f"{FORMAT_VERSION}, reads but does not go on with. Use them as they are, or build them anew: add "
+            f"--overwrite in place of --resume."
+        )
     fields = (
         "dataset",
         "clip",

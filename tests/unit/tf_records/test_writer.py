@@ -318,6 +318,17 @@ def test_a_finished_build_is_not_resumed_with_other_settings(
     assert content(copy) == before
 
 
+def test_a_finished_build_of_an_older_version_is_not_resumed(copy: Path, few: Annotations) -> None:
+    older = dataclasses.replace(load_manifest(copy), format_version=2)
+    (copy / "manifest.json").write_text(older.to_json())
+    before = content(copy)
+    with pytest.raises(
+        RecordError, match=r"of format version 2, .* does not go on with.*--overwrite in place"
+    ):
+        build_records(few, copy, OPTIONS, resume=True)
+    assert content(copy) == before
+
+
 def test_a_finished_build_is_not_resumed_with_more_samples(copy: Path, few: Annotations) -> None:
     """A row added to the CSV: the finished folder does not hold what is asked for now."""
     fewer = dataclasses.replace(few, samples=few.samples[1:])
