@@ -56,7 +56,7 @@ fuzz: $(INSTALLED)  ## every parser on damaged input, FUZZ_SECONDS each
 	    $(BIN)/python tests/fuzz/run.py $$target -max_total_time=$(FUZZ_SECONDS) || exit 1; done
 
 docs: $(INSTALLED)  ## the documentation as a site in docs/_build/html; a broken link is an error
-	CUDA_VISIBLE_DEVICES=-1 TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m sphinx --builder html --fail-on-warning --keep-going --quiet \
+	CUDA_VISIBLE_DEVICES=-1 TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python -m sphinx --builder html --fresh-env --fail-on-warning --keep-going --quiet \
 		--jobs 2 docs docs/_build/html
 
 docs-serve: docs  ## the site on http://localhost:8001

@@ -58,7 +58,7 @@ def feature_loss(
 
     `none`: 0. `direct`: ‖A − R‖², position by position. `unidirectional`: ~L(R, A), eq. 9.
     `bidirectional`: L_d = ~L(A, R) + ~L(R, A), eq. 7-9. `local`: L_d whose weights are
-    softmax(alpha·q·k − beta·|p_q − p_k|²), p the places in the map. `jaccard`, `mmd` and `infonce` compare
+    softmax(alpha·q·k − beta·‖p_q − p_k‖²), p the places in the map. `jaccard`, `mmd` and `infonce` compare
     mean vectors or second moments, see `kdant_tf.losses.map_statistics`. No gradient reaches `teacher`.
 
     Args:
