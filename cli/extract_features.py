@@ -1,4 +1,4 @@
-"""kdant extract-features: I3D's stem over a record folder, once."""
+"""kdant extract-features: a frozen network over a record folder, once."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdant_tf.config import SMALLEST_CROP
+from kdant_tf.config import FRAME_STEMS, SMALLEST_CROP
 from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
@@ -17,14 +17,29 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    "extract-features", cls=KdantCommand, short_help="Keep the maps of I3D's first layers in place of frames."
+    "extract-features",
+    cls=KdantCommand,
+    short_help="Keep the maps of a frozen network in place of frames.",
 )
 @click.argument("records", type=RECORD_FOLDER)
 @click.option(
     "--init",
     required=True,
     help="Whose stem: kinetics, the path of a DeepMind checkpoint, of the run folder or .keras file of an "
-    "I3D, or random (width 1; to try things out).",
+    "I3D, or random (width 1; to try things out). Of an image network: imagenet, a Keras .h5 file, the run "
+    "folder or .keras file of a tsn, or random.",
+)
+@click.option(
+    "--model",
+    default="i3d",
+    show_default=True,
+    type=click.Choice(["i3d", *FRAME_STEMS]),
+    help="Network that makes the features; image networks see each frame alone.",
+)
+@click.option(
+    "--endpoint",
+    show_default="MaxPool3d_4a_3x3 of i3d",
+    help="Its layer whose map is kept, such as block_13_expand_relu or out_relu of mobilenet_v2.",
 )
 @click.option("--out", required=True, type=RECORD_FOLDER, help="Record folder to make.")
 @click.option(
@@ -58,10 +73,10 @@ if TYPE_CHECKING:
 @folder_options
 @json_option
 def extract_features(records: RecordPath, out: RecordPath, init: str, as_json: bool, **options: Any) -> None:
-    """Keep the maps of I3D's stem, computed once (§4.3).
+    """Keep the maps of a frozen stem, computed once (§4.3).
 
-    The stem is I3D up to MaxPool3d_4a_3x3. Training on its maps runs the rest of I3D alone. They are
-    float16, of whole clips.
+    The stem is I3D up to MaxPool3d_4a_3x3, whose maps the rest of I3D is trained on, or an image network
+    up to --endpoint, for --model features3d. Maps are float16, of whole clips.
     """
     start_tensorflow()
     from kdant_tf.training.feature_extraction import extract_features as extract
@@ -98,6 +113,10 @@ def _print(manifest: Manifest, out: RecordPath, as_json: bool) -> None:
             "features": features.words,
             "shape": f"float16 {features.shape_words}, at most {features.windows} a segment",
             "records": f"{records}, {size / 1e6:.1f} MB, {size / max(1, records) / 1e6:.2f} MB each",
-            "next": command_line("train-teacher", "--records", out, "--out", "teacher"),
+            "next": command_line(*_train(features.network), "--records", out, "--out", "teacher"),
         },
     )
+
+
+def _train(network: str) -> tuple[str, ...]:
+    return ("train-teacher",) if network == "i3d" else ("train-teacher", "--model", "features3d")

@@ -31,7 +31,14 @@ from tf_records.schema import CHANNELS
 
 TEACHER = "teacher"
 STUDENT = "student"
-MODELS = ("i3d", "tsn", "frame-mlp")
+MODELS = ("i3d", "tsn", "frame-mlp", "features3d")
+# Image networks whose maps features can be of, and their names in keras.applications.
+FRAME_STEMS = {
+    "mobilenet_v2": "MobileNetV2",
+    "resnet50": "ResNet50",
+    "resnet101": "ResNet101",
+    "resnet152": "ResNet152",
+}
 # Pixels for each position of the last map of I3D.
 SMALLEST_CROP = 32
 # Where weights may come from by name, and the models they are for.
@@ -62,14 +69,15 @@ class TrainConfig:
     model: str = setting(
         "i3d",
         "Network",
-        "i3d, tsn, frame-mlp, or MODULE:FUNCTION for a network of your own.",
+        "i3d, tsn, frame-mlp, features3d (on records of features), or MODULE:FUNCTION for a network of "
+        "your own.",
         inherited=True,
     )
     init: str | None = setting(
         None,
         "Network",
         "First weights: kinetics (i3d), imagenet (tsn, frame-mlp), random, or the path of a DeepMind "
-        "checkpoint, a run folder or a .keras file.",
+        "checkpoint, a run folder, a .keras file, or a Keras .h5 file of the backbone.",
         unset="imagenet for frame-mlp, else random",
     )
     backbone: str | None = setting(
@@ -85,7 +93,7 @@ class TrainConfig:
     width: float = setting(
         1.0,
         "Network",
-        "Multiplies I3D's channels; 1 is the published network.",
+        "Multiplies the channels of i3d (1 is the published network) or features3d (1 is 128).",
         range=POSITIVE,
         inherited=True,
     )
@@ -332,7 +340,7 @@ class TrainConfig:
         self._require(
             "freeze_batch_norm", not (frozen and self.sync_batch_norm), "off beside sync_batch_norm"
         )
-        random = self.init == "random" or (self.init is None and self.model in ("i3d", "tsn"))
+        random = self.init == "random" or (self.init is None and self.model in ("i3d", "tsn", "features3d"))
         self._require("freeze_batch_norm", not (frozen and random), "off where `init` is random")
 
     def _require(self, name: str, holds: bool, expected: str) -> None:

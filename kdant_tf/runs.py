@@ -196,7 +196,7 @@ class Run:
         if own is not None and given is None:
             raise RunError(
                 f"Run {self.folder} sees features, {own.words}, records {folder} have frames. Make features "
-                f"of them first: kdant extract-features {folder} --init {own.source}."
+                f"of them first: kdant extract-features {folder} --init {own.source}{own.stem_options}."
             )
         if own is not None and given is not None and not own.fits(given):
             other = ", other weights" if own.weights_sha256 != given.weights_sha256 else ""

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
-# Pixels of a clip for each position of I3D's map at MaxPool3d_4a_3x3.
-MAP_STRIDE = 16
 _SHUFFLE_RECORDS = 256
 # At most, where records are large: a pair of maps of 8x16x29x480 takes 7 MB.
 _SHUFFLE_BYTES = 2**30
@@ -85,8 +83,8 @@ def training_batches(
     Returns:
         Dataset of dicts: each view float32 `(batch, T, crop, crop, C)` in [-1, 1] with C 3 for RGB, 2
         (u, v) for flow; of records of features `(batch, T, *shape)` of a frame's or `(batch, T, side,
-        side, C)` of a clip's, see `map_side`; `index` int64 `(batch,)`, the record's number in the
-        split; and `label` int32 `(batch,)`, -1 where unlabelled.
+        side, C)` of a clip's, see `FeatureInfo.map_side`; `index` int64 `(batch,)`, the record's number
+        in the split; and `label` int32 `(batch,)`, -1 where unlabelled.
     """
     dataset = _shuffled_records(
         records,
@@ -410,11 +408,6 @@ def _keep(numbered: tf.data.Dataset, chosen: np.ndarray) -> tf.data.Dataset:
     return numbered.filter(plain(lambda number, serialized: tf.gather(tf.constant(chosen), number)))
 
 
-def map_side(crop: int) -> int:
-    """Positions a side that I3D's stem makes of `crop` pixels."""
-    return -(-crop // MAP_STRIDE)
-
-
 def _pair_of_clips(
     records: Records, serialized: tf.Tensor, decision: augment.Decision, views: tuple[str, ...], crop: int
 ) -> dict[str, tf.Tensor]:
@@ -448,7 +441,7 @@ def cut_clip(
     """The clip that begins at `start`; of frames and maps, the square decided on, or the central one."""
     features, clip_frames = records.manifest.features, records.manifest.clip.clip_frames
     if features is not None and features.per == schema.PER_CLIP:
-        side = map_side(crop)
+        side = features.map_side(crop)
         features_map = augment.decode_map(encoded[start], context[schema.FEATURE_SHAPE])
         cut = augment.crop_map(features_map, decision, side)
         return tf.ensure_shape(cut, (features.shape[0], side, side, features.shape[-1]))

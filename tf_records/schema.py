@@ -114,6 +114,8 @@ class ClipSpec:
         return f"offset {self.offset_frames}"
 
 
+# Pixels of a clip for each position of I3D's map at MaxPool3d_4a_3x3.
+MAP_STRIDE = 16
 PER_FRAME = "frame"
 PER_CLIP = "clip"
 
@@ -152,12 +154,14 @@ class FeatureInfo:
             in the size of their frames; each record has its own shape.
         source: where the network's weights came from, in words.
         per: what an entry stands for: PER_FRAME, or PER_CLIP, a whole clip.
-        endpoint: I3D's layer that the maps are of (PER_CLIP).
-        width: of that I3D.
+        endpoint: layer of the network that the maps are of (PER_CLIP).
+        width: of an I3D.
         weights_sha256: of the layers up to `endpoint`; two maps agree only where these do.
         crop: pixels of the central square that the network saw; None for whole frames.
         windows: clips a segment, at most.
         records_sha256: of the manifest of the frames' records.
+        network: whose layer `endpoint` is: i3d, or one that sees each frame alone, such as mobilenet_v2.
+        stride: pixels of the frame for each position of the map.
     """
 
     shape: tuple[int | None, ...]
@@ -169,6 +173,8 @@ class FeatureInfo:
     crop: int | None = None
     windows: int | None = None
     records_sha256: str | None = None
+    network: str = "i3d"
+    stride: int = MAP_STRIDE
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "FeatureInfo":
@@ -181,7 +187,18 @@ class FeatureInfo:
         if self.per == PER_FRAME:
             return self.source
         seen = "whole frames" if self.crop is None else f"central {self.crop} px"
-        return f"{self.endpoint} of I3D ({self.source}, width {self.width:g}), {seen}"
+        network = "I3D" if self.width is not None else self.network
+        width = "" if self.width is None else f", width {self.width:g}"
+        return f"{self.endpoint} of {network} ({self.source}{width}), {seen}"
+
+    @property
+    def stem_options(self) -> str:
+        """What `kdant extract-features` wants beside --init for the same layer."""
+        return "" if self.network == "i3d" else f" --model {self.network} --endpoint {self.endpoint}"
+
+    def map_side(self, crop: int) -> int:
+        """Positions a side that the network makes of `crop` pixels."""
+        return -(-crop // self.stride)
 
     @property
     def shape_words(self) -> str:
@@ -190,5 +207,5 @@ class FeatureInfo:
 
     def fits(self, other: "FeatureInfo") -> bool:
         """Whether a network that learned from these features can be used on the `other` ones."""
-        names = ("per", "endpoint", "weights_sha256", "crop")
+        names = ("per", "network", "endpoint", "weights_sha256", "crop")
         return all(getattr(self, name) == getattr(other, name) for name in names)

@@ -121,7 +121,7 @@ def build_frame_mlp(
 
 def build_backbone(
     name: str,
-    frame_shape: tuple[int, int, int],
+    frame_shape: tuple[int | None, int | None, int],
     weights: str | None = None,
     batch_norm_momentum: float | None = None,
 ) -> keras.Model:
@@ -129,7 +129,7 @@ def build_backbone(
 
     Args:
         name: a key of BACKBONES.
-        frame_shape: (H, W, 3).
+        frame_shape: (H, W, 3); None for any H and W.
         weights: "imagenet", downloaded by Keras into its cache, or None for random ones.
         batch_norm_momentum: of the moving statistics; None keeps the backbone's own.
 
@@ -149,8 +149,12 @@ def build_backbone(
         for layer in backbone.layers:
             if isinstance(layer, layers.BatchNormalization):
                 layer.momentum = batch_norm_momentum
-    x = _to_caffe(frames) if BACKBONES[name].inputs == "caffe" else frames
-    return keras.Model(frames, backbone(x), name=name)
+    return keras.Model(frames, backbone(prepare_frames(name, frames)), name=name)
+
+
+def prepare_frames(name: str, frames: Any) -> Any:
+    """RGB frames in [-1, 1] as the application of Keras behind a key of BACKBONES wants them."""
+    return _to_caffe(frames) if BACKBONES[name].inputs == "caffe" else frames
 
 
 @keras.saving.register_keras_serializable(package="kdant")

@@ -1,4 +1,4 @@
-"""I3D's frozen stem, of which features are made once, and the head that learns from them (§4.3)."""
+"""Frozen stems, of which features are made once, and I3D's head that learns from them (§4.3)."""
 
 import hashlib
 import json
@@ -10,36 +10,52 @@ from typing import NamedTuple
 import keras
 
 from kdant_tf.config import TrainConfig
+from kdant_tf.models.frame_stem import load_frame_stem, stride_of
 from kdant_tf.models.i3d import HEAD, build_i3d, split_i3d, width_of
 from kdant_tf.models.networks import LOGITS, build_network, load_saved
 from kdant_tf.models.weights import WeightsError, initialize
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, load_run
-from tf_records.schema import CHANNELS
+from tf_records.schema import CHANNELS, MAP_STRIDE, RGB
 
+I3D = "i3d"
 ENDPOINT = "MaxPool3d_4a_3x3"
+# The last maps of image networks.
+_MOBILENET_END, _RESNET_END = "out_relu", "conv5_block3_out"
 
 
 class Stem(NamedTuple):
-    """I3D up to `ENDPOINT`: float `(B, T, H, W, C)` in [-1, 1] → `(B, T', H', W', d)`."""
+    """A network up to `endpoint`: float `(B, T, H, W, C)` in [-1, 1] → `(B, T', H', W', d)`."""
 
     network: keras.Model
     source: str
-    width: float
+    width: float | None
     weights_sha256: str
+    model: str = I3D
+    endpoint: str = ENDPOINT
+    stride: int = MAP_STRIDE
 
 
-def load_stem(init: str, *, modality: str, clip_frames: int) -> Stem:
-    """The stem of a trained I3D.
+def load_stem(
+    init: str, *, modality: str, clip_frames: int, model: str = I3D, endpoint: str | None = None
+) -> Stem:
+    """The stem of a trained network.
 
     Args:
         init: "kinetics"; "random", a width of 1 and seed 0; or the path of a DeepMind checkpoint, of
-            the run folder of an I3D, or of a .keras file of one.
+            the run folder of an I3D, or of a .keras file of one. Of an image network, see
+            `kdant_tf.models.frame_stem.load_frame_stem`.
         modality: of the records, "rgb" or "flow".
         clip_frames: of the records.
+        model: "i3d" or a key of `kdant_tf.config.FRAME_STEMS`.
+        endpoint: its last layer; None is ENDPOINT of I3D, whose only one it is. Image networks want one.
 
     Raises:
-        WeightsError: weights that cannot be had, or are of another network or modality.
+        WeightsError: weights that cannot be had, or are of another network or modality; no such endpoint.
     """
+    if model != I3D:
+        return _load_frame_stem(init, modality, model, endpoint)
+    if endpoint not in (None, ENDPOINT):
+        raise WeightsError(f"`--endpoint` of i3d should be {ENDPOINT}. Received: {endpoint!r}.")
     channels = CHANNELS[modality]
     path = Path(init)
     if (path / CONFIG_NAME).is_file() or init.endswith(".keras"):
@@ -52,6 +68,16 @@ def load_stem(init: str, *, modality: str, clip_frames: int) -> Stem:
     width = width_of(stem)
     assert width is not None  # It is of an I3D.
     return Stem(stem, init, width, _digest(stem))
+
+
+def _load_frame_stem(init: str, modality: str, model: str, endpoint: str | None) -> Stem:
+    if modality != RGB:
+        raise WeightsError(f"{model} sees RGB. Received records of {modality}. Give --model i3d.")
+    if endpoint is None:
+        example = _MOBILENET_END if model == "mobilenet_v2" else _RESNET_END
+        raise WeightsError(f"Features of {model} want --endpoint LAYER, such as {example}.")
+    network = load_frame_stem(model, endpoint, init)
+    return Stem(network, init, None, _digest(network), model, endpoint, stride_of(network))
 
 
 def build_head(

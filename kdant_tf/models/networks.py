@@ -15,6 +15,7 @@ import keras
 
 from kdant_tf.config import INITS, ConfigError, TrainConfig
 from kdant_tf.models.baselines import BACKBONES, build_frame_mlp, build_tsn
+from kdant_tf.models.features3d import build_features3d
 from kdant_tf.models.i3d import ENDPOINTS, build_i3d, endpoint_layer
 from kdant_tf.private_apis import call_that_made, layers_within
 from kdant_tf.runs import Run
@@ -86,6 +87,15 @@ def build_network(
             input_shape,
             backbone=config.backbone or "ResNet50",
             segments=config.segments,
+            dropout=config.dropout,
+            batch_norm_momentum=config.batch_norm_momentum,
+            seed=config.seed,
+        )
+    if config.model == "features3d":
+        return build_features3d(
+            num_classes,
+            input_shape,
+            width=config.width,
             dropout=config.dropout,
             batch_norm_momentum=config.batch_norm_momentum,
             seed=config.seed,

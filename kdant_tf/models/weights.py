@@ -49,8 +49,9 @@ def initialize(
     Args:
         network: whose head stays random where the number of classes differs.
         init: "random"; "kinetics", DeepMind's I3D from ImageNet and Kinetics; "imagenet", Keras'
-            backbones; or the path of a DeepMind checkpoint, a run folder or a .keras file. None is
-            "imagenet" for a network with a frozen backbone, "random" for others.
+            backbones; or the path of a DeepMind checkpoint, a run folder, a .keras file, or a Keras .h5 or
+            .weights.h5 file of a backbone. None is "imagenet" for a network with a frozen backbone, "random"
+            for others.
         modality: of the records, "rgb" or "flow"; says which of DeepMind's networks.
         classes: names of what `network` is to tell apart, by which a run's head is loaded; None loads it
             where the number agrees.
@@ -63,7 +64,7 @@ def initialize(
     if init == "random":
         return
     if init == "imagenet":
-        _load_imagenet(network)
+        load_imagenet(find_backbone(network, "`--init imagenet`"))
         return
     if init == "kinetics":
         check_published_width(network)
@@ -78,6 +79,9 @@ def initialize(
         with_head = load_keras_weights(network, run.model_path, names=names)
     elif init.endswith(".keras"):
         with_head = load_keras_weights(network, Path(init))
+    elif is_backbone_file(init):
+        load_backbone_file(find_backbone(network, init), init)
+        with_head = False
     else:
         with_head = load_deepmind_checkpoint(network, init)
     logging.info("Loaded %s, %s its head.", init, "with" if with_head else "without")
@@ -262,19 +266,56 @@ def check_published_width(model: keras.Model) -> None:
         )
 
 
-def _load_imagenet(network: keras.Model) -> None:
-    stem = _frozen_stem(network)
-    backbones = [layer for layer in (stem or network).layers if layer.name in BACKBONES]
+def is_backbone_file(init: str) -> bool:
+    """Whether `init` names a file of weights in one of Keras' HDF5 layouts, .h5 or .weights.h5."""
+    return init.endswith(".h5")
+
+
+def find_backbone(network: keras.Model, what: str) -> keras.Model:
+    """The one network of `build_backbone` within a tsn or frame-mlp.
+
+    Raises:
+        WeightsError: there is none (says so of `what`).
+    """
+    layers = (_frozen_stem(network) or network).layers
+    backbones = [layer for layer in layers if layer.name in BACKBONES]
     if len(backbones) != 1:
         raise WeightsError(
-            f"`--init imagenet` is for networks with one ImageNet backbone, as tsn and frame-mlp have. "
+            f"{what} is for networks with one ImageNet backbone, as tsn and frame-mlp have. "
             f"Received: network {network.name!r} with {len(backbones)}."
         )
-    backbone = backbones[0]
+    return backbones[0]
+
+
+def load_imagenet(backbone: keras.Model) -> None:
+    """Gives a network of `build_backbone` the weights that Keras has in its cache, or downloads."""
     advice = "Copy the file into ~/.keras/models on this machine, or give --init random"
     with _downloading(f"ImageNet weights of {backbone.name}", advice):
-        trained = build_backbone(backbone.name, backbone.input.shape[1:], weights="imagenet")
+        trained = build_backbone(backbone.name, _sizes_of(backbone), weights="imagenet")
     backbone.set_weights(trained.get_weights())
+
+
+def load_backbone_file(backbone: keras.Model, path: str) -> None:
+    """Gives a network of `build_backbone` the weights of a Keras .h5 or .weights.h5 file, all or none.
+
+    Raises:
+        WeightsError: the file is missing, damaged, or of another network.
+    """
+    loaded = build_backbone(backbone.name, _sizes_of(backbone))
+    try:
+        loaded.layers[-1].load_weights(path)
+    except Exception as error:  # Keras and h5py each have their own for a file that does not fit.
+        raise WeightsError(
+            f"{path} does not hold the weights of {backbone.name} without its head: {first_line(error)} Give "
+            f"a Keras .h5 or .weights.h5 file of that network, or another --backbone."
+        ) from error
+    backbone.set_weights(loaded.get_weights())
+
+
+def _sizes_of(backbone: keras.Model) -> tuple[int, int, int]:
+    """(H, W, 3) of its frames, or those of ImageNet where it takes any."""
+    height, width, channels = backbone.input.shape[1:]
+    return (height or 224, width or 224, channels)
 
 
 def _frozen_stem(network: keras.Model) -> keras.Model | None:

@@ -23,7 +23,6 @@ from kdant_tf.runs import Run
 from kdant_tf.serving import ENCODED, FEATURES, RAW
 from tf_records import augment
 from tf_records.errors import RunError
-from tf_records.reader import map_side
 from tf_records.schema import CHANNELS, FLOW, RGB
 
 TOP_K = 5
@@ -207,7 +206,8 @@ class Stream:
         if self.stem is None:
             return clips
         maps = tf.cast(self.stem(clips, training=False), tf.float16)
-        side = map_side(self.run.config.crop)
+        assert self.run.features is not None  # A stem is only there with them.
+        side = self.run.features.map_side(self.run.config.crop)
         # (B, T, H, W, C): crop_map leaves the first axis of its four alone, so B and T can share it.
         shape = tf.shape(maps)
         cut = augment.crop_map(tf.reshape(maps, tf.concat([[-1], shape[2:]], axis=0)), None, side)
@@ -261,7 +261,13 @@ def _open_stem(run: Run, init: str | None) -> keras.Model | None:
         raise RunError(
             f"Run {run.folder} was trained on features of a stem whose weights are not at {source}. {advice}"
         )
-    stem = load_stem(source, modality=run.modality, clip_frames=run.clip.clip_frames)
+    stem = load_stem(
+        source,
+        modality=run.modality,
+        clip_frames=run.clip.clip_frames,
+        model=run.features.network,
+        endpoint=run.features.endpoint,
+    )
     if stem.weights_sha256 != run.features.weights_sha256:
         raise RunError(
             f"Run {run.folder} was trained on features of another stem than that of {source}. {advice}"

@@ -1,4 +1,4 @@
-"""From records of frames, or from videos, to records of features of I3D's stem (paper §4.3)."""
+"""From records of frames, or from videos, to records of features of a frozen stem (paper §4.3)."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import tensorflow as tf
 
-from kdant_tf.models.i3d_stem import ENDPOINT, Stem, load_stem
+from kdant_tf.models.i3d_stem import I3D, Stem, load_stem
 from kdant_tf.models.weights import weights_paths
 from kdant_tf.runs import manifest_sha256
 from kdant_tf.training.strategy import make_strategy
@@ -29,6 +29,8 @@ def extract_features(
     out: str | os.PathLike[str],
     init: str,
     *,
+    model: str = I3D,
+    endpoint: str | None = None,
     modality: str | None = None,
     windows: int = 1,
     crop: int | None = None,
@@ -38,12 +40,13 @@ def extract_features(
     overwrite: bool = False,
     on_record: Callable[[int], None] = lambda count: None,
 ) -> Manifest:
-    """Runs the stem of an I3D over the clips of a record folder, once.
+    """Runs a frozen stem over the clips of a record folder, once.
 
     Args:
         records: folder of records of frames.
         out: folder of the features, made if need be; not empty only with `resume` or `overwrite`.
         init: whose stem, see `kdant_tf.models.i3d_stem.load_stem`.
+        model, endpoint: whose layer the maps are of, see `load_stem`.
         modality: "rgb" or "flow", where the records hold both; None is RGB then.
         windows: clips of each segment, evenly spaced, at most; both segments of a training pair have the
             same.
@@ -69,7 +72,8 @@ def extract_features(
         )
     check_apart(out, opened.folder, *weights_paths(init))
     device = _choose_device(devices)
-    stem = _load_stem(init, device, opened.modality, manifest.clip)
+    stem = _load_stem(init, device, opened.modality, manifest.clip, model, endpoint)
+    _check_sides(stem, manifest.short_side, crop)
     with _claimed(out, resume=resume, overwrite=overwrite):
         info = _describe(stem, windows=windows, crop=crop, records_sha256=manifest_sha256(opened.folder))
         return _extract(opened, out, stem, info, device, batch_size, on_record)
@@ -174,9 +178,23 @@ def _extract(
         ) from error
 
 
-def _load_stem(init: str, device: str, modality: str, clip: ClipSpec) -> Stem:
+def _load_stem(
+    init: str, device: str, modality: str, clip: ClipSpec, model: str = I3D, endpoint: str | None = None
+) -> Stem:
     with tf.device(device):
-        return load_stem(init, modality=modality, clip_frames=clip.clip_frames)
+        return load_stem(
+            init, modality=modality, clip_frames=clip.clip_frames, model=model, endpoint=endpoint
+        )
+
+
+def _check_sides(stem: Stem, short_side: int, crop: int | None) -> None:
+    """Image networks of any size of frame pad as for even ones, so only whole strides come out as counted."""
+    pixels, option = (short_side, "records of --short-side") if crop is None else (crop, "--crop")
+    if stem.model != I3D and pixels % stem.stride:
+        raise KdantError(
+            f"{stem.endpoint} of {stem.model} wants a multiple of {stem.stride} pixels. Received: {pixels}. "
+            f"Give {option} {max(1, pixels // stem.stride) * stem.stride}."
+        )
 
 
 def _describe(stem: Stem, *, windows: int, crop: int | None, records_sha256: str | None) -> FeatureInfo:
@@ -184,12 +202,14 @@ def _describe(stem: Stem, *, windows: int, crop: int | None, records_sha256: str
         shape=stem.network.output.shape[1:],
         source=stem.source,
         per=PER_CLIP,
-        endpoint=ENDPOINT,
+        endpoint=stem.endpoint,
         width=stem.width,
         weights_sha256=stem.weights_sha256,
         crop=crop,
         windows=windows,
         records_sha256=records_sha256,
+        network=stem.model,
+        stride=stem.stride,
     )
 
 

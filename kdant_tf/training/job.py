@@ -30,7 +30,6 @@ from kdant_tf.runs import (
 )
 from tf_records.errors import RecordError, RunError
 from tf_records.manifest import Manifest
-from tf_records.reader import MAP_STRIDE, map_side
 from tf_records.records import Records
 from tf_records.remote_path import RecordPath
 from tf_records.schema import CHANNELS, EITHER, FLOW, FUTURE, OBSERVED, PER_FRAME, FeatureInfo
@@ -79,7 +78,7 @@ class Job:
         features = self.run.features
         if features is None:
             return self.clip_shape
-        side = map_side(self.run.config.crop)
+        side = features.map_side(self.run.config.crop)
         frames, channels = features.shape[0], features.shape[-1]
         assert frames is not None  # Only height and width may differ.
         assert channels is not None
@@ -108,6 +107,11 @@ def prepare_job(
     check_network_settings(config, manifest.clip.clip_frames, records.modality)
     if manifest.features is not None:
         _check_features(manifest, records.folder, config)
+    elif config.model == "features3d":
+        raise ConfigError(
+            f"Setting `model` is features3d, which learns from features, and {records.folder} has frames. "
+            f"Make them with kdant extract-features."
+        )
     if teacher is not None:
         _check_teacher(teacher, records)
     if config.validation_split is not None:
@@ -301,17 +305,18 @@ def _check_features(manifest: Manifest, folder: RecordPath, config: TrainConfig)
             f"{folder} has features in place of frames, a cache of frame-mlp. Give the record folder that it "
             f"lies in."
         )
-    if config.model in ("tsn", "frame-mlp"):
+    head = "i3d" if features.network == "i3d" else "features3d"
+    if config.model in ("tsn", "frame-mlp") or (config.model == "i3d" != head):
         raise ConfigError(
-            f"Setting `model` should be i3d on {folder}, which has features of it. Received: "
-            f"{config.model!r}, which sees frames."
+            f"Setting `model` should be {head} on {folder}, which has features of {features.network}. "
+            f"Received: {config.model!r}."
         )
     if config.model == "i3d":
         _check_head(features, config)
-    side = map_side(manifest.short_side if features.crop is None else features.crop)
-    if map_side(config.crop) > side:
+    side = features.map_side(manifest.short_side if features.crop is None else features.crop)
+    if features.map_side(config.crop) > side:
         raise ConfigError(
-            f"Setting `crop` should be at most {MAP_STRIDE * side} on {folder}, whose maps have {side} "
+            f"Setting `crop` should be at most {features.stride * side} on {folder}, whose maps have {side} "
             f"positions on the shorter side. Received: {config.crop}."
         )
 

@@ -21,7 +21,7 @@ from kdant_tf.training.assembly import Assembly
 from kdant_tf.training.distiller import TEACHER_LOGITS, TEACHER_MAP
 from kdant_tf.training.job import Job
 from tf_records.errors import KdantError, StoppedError
-from tf_records.reader import clips_in_order, map_side, plain
+from tf_records.reader import clips_in_order, plain
 from tf_records.records import iterate_batches
 from tf_records.remote_path import RecordPath
 from tf_records.schema import FUTURE, PER_CLIP
@@ -54,7 +54,7 @@ def _count_views(job: Job) -> int:
         return min(config.views, config.epochs)
     if features is None or features.per != PER_CLIP or features.windows != 1 or features.crop is None:
         return 0
-    return 1 if map_side(features.crop) == map_side(config.crop) else 0
+    return 1 if features.map_side(features.crop) == features.map_side(config.crop) else 0
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

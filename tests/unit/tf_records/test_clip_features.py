@@ -15,7 +15,7 @@ from tf_records import schema
 from tf_records.errors import RecordError
 from tf_records.features import write_clip_features
 from tf_records.manifest import Manifest, load_manifest
-from tf_records.reader import evaluation_batches, map_side, training_batches
+from tf_records.reader import evaluation_batches, training_batches
 from tf_records.records import Records
 from tf_records.schema import EITHER, FUTURE, OBSERVED, PER_CLIP, FeatureInfo
 from tf_records.verify import find_damage
@@ -138,7 +138,7 @@ def test_training_draws_one_clip_and_one_square_for_both_clips(tmp_path: Path) -
     records = Records.open(write_folder(tmp_path / "records", [(9, 9)] * 12, [jpeg(picture)] * 20))
     made = write(records)
     (whole, *_) = stored(examples(made)[0], OBSERVED)  # 4 x 6 x 8 x 3
-    side = map_side(64)
+    side = INFO.map_side(64)
     squares = {
         whole[:, y : y + side, x : x + side].astype(np.float32).tobytes(): (y, x)
         for y in range(3)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kdant_tf.config import SMALLEST_CROP
 from kdant_tf.models.i3d import ENDPOINTS, build_i3d
-from tf_records.reader import MAP_STRIDE
+from tf_records.schema import MAP_STRIDE
 
 DEEPMIND = Path(__file__).resolve().parents[5] / "shared" / "data" / "i3d"
 PARTS = {"kernel": "w", "bias": "b"}

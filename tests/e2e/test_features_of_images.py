@@ -1,0 +1,72 @@
+"""Features of an image network, from the command line: extract, train a head on them, evaluate, export."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from kdant_cli.main import main
+from test_bad_input import refuse
+
+from kdant_tf.runs import load_run
+
+HEAD = ("--model", "features3d", "--width", 0.0625, "--crop", 64, "--batch-size", 8, "--epochs", 1)
+STEM = ("--model", "mobilenet_v2", "--init", "random")
+
+
+def kdant_json(*args: object) -> dict:
+    result: Result = CliRunner().invoke(main, [*map(str, args), "--json"])
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    return json.loads(result.stdout)
+
+
+@pytest.fixture(scope="module")
+def features(record_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Maps of whole frames, 64 pixels high, by random weights."""
+    out = tmp_path_factory.mktemp("images") / "features"
+    summary = kdant_json(
+        "extract-features", record_folder, *STEM, "--endpoint", "block_6_expand_relu", "--out", out
+    )
+    assert summary["features"]["shape"] == [8, 8, 11, 192]
+    assert (summary["features"]["network"], summary["features"]["stride"]) == ("mobilenet_v2", 8)
+    return out
+
+
+@pytest.fixture(scope="module")
+def teacher(features: Path) -> Path:
+    out = features.parent / "teacher"
+    kdant_json("train-teacher", "--records", features, "--out", out, *HEAD)
+    return out
+
+
+def test_a_student_learns_from_maps_and_is_exported_with_the_stem(
+    record_folder: Path, features: Path, teacher: Path
+) -> None:
+    student = features.parent / "student"
+    args = ("--epochs", 1, "--batch-size", 8, "--feature-weight", 0.1)
+    printed = kdant_json("distill", "--records", features, "--teacher", teacher, "--out", student, *args)
+    assert np.isfinite(printed["final_loss"])
+    assert load_run(student).config.model == "features3d"
+    assert kdant_json("evaluate", student, "--records", features)["samples"] == 8
+    exported = kdant_json("export", student, "--out", features.parent / "served", "--records", record_folder)
+    assert exported["parity"]["clips"] == 4
+    assert exported["parity"]["difference"] <= 1e-5
+
+
+def test_what_does_not_fit_is_said_before_anything_is_made(
+    record_folder: Path, features: Path, tmp_path: Path
+) -> None:
+    out = ("--out", tmp_path / "out")
+    training = ("train-teacher", "--records", features, *out, "--crop", 64)
+    assert "`model` should be features3d" in refuse(*training, "--model", "i3d")
+    assert "`model` should be features3d" in refuse(*training, "--model", "tsn")
+    large = ("train-teacher", "--records", features, *out, *HEAD, "--crop", 80)
+    assert "`crop` should be at most 64" in refuse(*large)
+    frames = ("train-teacher", "--records", record_folder, *out, *HEAD)
+    assert "which learns from features" in refuse(*frames)
+    extracting = ("extract-features", record_folder, *STEM, *out)
+    assert "want --endpoint LAYER" in refuse(*extracting)
+    message = refuse(*extracting, "--endpoint", "out_relu", "--crop", 40)
+    assert "wants a multiple of 32 pixels. Received: 40. Give --crop 32." in message
+    assert not (tmp_path / "out").exists()
