@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from tf_records.remote_path import RecordPath
 
 # Names that options had before their settings had others.
+# Characters of `a|b|c` beside an option.
+_LONGEST_CHOICES = 60
 _ALIASES = {"backbone": ("--tsn-backbone",)}
 
 
@@ -66,9 +68,16 @@ def _default_of(info: SettingInfo, role: str) -> str:
 
 
 def _metavar(info: SettingInfo) -> str | None:
-    if info.choices:
+    if _fits(info.choices):
         return f"[{'|'.join(info.choices)}]"
+    if info.choices:
+        return "NAME"  # Its help names them.
     return info.unit.upper() if info.unit and info.kind in (int, float) else None
+
+
+def _fits(choices: Sequence[str]) -> bool:
+    """Whether choices, if any, fit a line of the help beside an option's name."""
+    return 0 < len("|".join(choices)) <= _LONGEST_CHOICES
 
 
 def _type_of(info: SettingInfo) -> click.ParamType[Any] | type:

@@ -244,7 +244,10 @@ def test_a_frame_mlp_whose_backbone_cannot_be_downloaded_is_refused(offline: Non
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--model", "resnet"), "`model` should be one of i3d, tsn, frame-mlp, or MODULE:FUNCTION"),
+        (
+            ("--model", "resnet"),
+            "should be one of i3d, tsn, frame-mlp, features3d, or MODULE:FUNCTION",
+        ),
         (("--model", "absent_module:build"), "cannot be imported"),
         (("--model", "own_network_for_e2e:absent"), "has no attribute 'absent'"),
         (("--model", "own_network_for_e2e:Half"), "failed: TypeError: "),

@@ -207,14 +207,15 @@ def build(field: Path, folder: Path, *options: object) -> Result:
 
 
 def test_damaged_frames_are_said_and_counted(field: Path, tmp_path: Path) -> None:
-    result = build(field, tmp_path)
+    result = build(field, tmp_path, "--max-damaged-frames", 0.5)
     assert result.exit_code == 0
-    assert json.loads(result.stdout)["damaged_frames"] == {"flagged_corrupt.mp4": 1}
-    assert "Damaged flagged_corrupt.mp4: FFmpeg flags 1 of its frames" in result.stderr
+    # One is flagged, the others up to the next key frame are predicted from it.
+    assert json.loads(result.stdout)["damaged_frames"] == {"flagged_corrupt.mp4": 28}
+    assert "Damaged flagged_corrupt.mp4: 28 of its frames in the records are corrupt" in result.stderr
 
 
 def test_strict_refuses_damaged_frames(field: Path, tmp_path: Path) -> None:
-    result = build(field, tmp_path, "--strict")
+    result = build(field, tmp_path, "--strict", "--max-damaged-frames", 0.5)
     assert result.exit_code == 1
     assert "1 videos have damaged frames, and --strict was given" in result.stderr
 
@@ -224,5 +225,5 @@ def test_an_action_with_too_many_damaged_frames_is_skipped(field: Path, tmp_path
     assert result.exit_code == 0
     summary = json.loads(result.stdout)
     assert summary["splits"]["train"]["samples"] == 1
-    assert "has 1 damaged frames among the" in summary["skipped"][0]["reason"]
+    assert "has 28 damaged frames among the 64 of an action" in summary["skipped"][0]["reason"]
     assert "--max-damaged-frames" in result.stderr
