@@ -95,7 +95,7 @@ def test_settings_of_ones_own_are_used_or_refused_before_anything_is_rendered(
     summary = drift(out, *TINY, "--config", settings, "--summarize", "--json")
     assert summary.exit_code == 1
     assert "begun with other settings: epochs 1 → 2" in summary.stderr
-    result = drift(tmp_path / "longer", *TINY, "--config", settings)
+    result = drift(tmp_path / "longer", *TINY, "--rows", "none", "--config", settings)
     assert result.exit_code == 0, result.stderr
     assert "tiny, with longer.toml (crop 32, width 0.0625, 1 or 2 epochs)" in result.stdout.replace("\n", " ")
     settings.write_text("[student]\nepohcs = 2\n", "utf-8")
