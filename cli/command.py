@@ -108,6 +108,16 @@ class KdantCommand(click.Command):
             )
         )
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """See `click.Command.parse_args`; what Python alone takes for a number is refused: 0_1, nan."""
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        for param in self.get_params(ctx):
+            values = given.get(param.name or "")
+            for value in values if isinstance(values, list) else [values]:
+                if isinstance(value, str) and not _is_plain_number(value, param.type):
+                    raise click.BadParameter(f"{value!r} is not a valid {param.type.name}.", ctx, param)
+        return super().parse_args(ctx, args)
+
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Options without a heading first, then the others under theirs, in the order of these."""
         sections: dict[str, list[tuple[str, str]]] = {_OPTIONS: []}
@@ -139,6 +149,16 @@ class KdantCommand(click.Command):
             raise cause
         click.echo(f"Error: {printable(message)}", err=True)
         raise click.exceptions.Exit(1)
+
+
+def _is_plain_number(text: str, kind: click.ParamType[Any]) -> bool:
+    """False of `1_000`, and of what is in no range; what is meant for no number is left alone."""
+    if not isinstance(kind, click.types.IntParamType | click.types.FloatParamType):
+        return True
+    # No comparison with NaN holds, so that click finds it in every range.
+    return "_" not in text and not (
+        isinstance(kind, click.FloatRange) and text.strip().lower().endswith("nan")
+    )
 
 
 class KdantGroup(click.Group):
@@ -262,13 +282,18 @@ class CommaList(_ListType):
         if not isinstance(value, str):
             return tuple(value)
         try:
-            values = tuple(self.parse(part) for part in self._parts(value))
+            values = tuple(self._parse(part) for part in self._parts(value))
             accepted = self.accepts(values)
         except (ValueError, ArithmeticError, csv.Error):
             accepted = False
         if not accepted:
             self.fail(f"should be {self.expected}. Received: {value!r}.", param, ctx)
         return values
+
+    def _parse(self, part: str) -> Any:
+        if "_" in part:  # Python takes 1_0 for 10
+            raise ValueError(part)
+        return self.parse(part)
 
     def _parts(self, value: str) -> Iterator[str]:
         for part in next(csv.reader([value], skipinitialspace=True, strict=True), []):
@@ -299,6 +324,9 @@ class NameList(CommaList):
     def __init__(self, choices: Sequence[str] = ()) -> None:
         expected = f"of {', '.join(choices)}" if choices else "names such as a,b"
         super().__init__(str, expected, lambda names: not choices or set(names) <= set(choices), name="name")
+
+    def _parse(self, part: str) -> Any:
+        return part
 
     def _parts(self, value: str) -> Iterator[str]:
         return filter(None, super()._parts(value))

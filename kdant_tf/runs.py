@@ -29,7 +29,7 @@ from kdant_tf.config import DEFAULT_EXECUTION, TEACHER, Execution, TrainConfig, 
 from kdant_tf.settings import settings_of
 from kdant_tf.version import __version__, unreadable_advice
 from tf_records.errors import KdantError, RunError
-from tf_records.files import hash_file, json_text, write_text_atomically
+from tf_records.files import hash_file, json_text, parse_json_text, write_text_atomically
 from tf_records.manifest import MANIFEST_NAME, Manifest
 from tf_records.remote_path import RecordPath, record_path
 from tf_records.schema import OBSERVED, ClipSpec, FeatureInfo, FlowInfo
@@ -117,7 +117,7 @@ class Run:
     def to_json(self) -> str:
         """All fields but the folder, with what it was made with: versions, commit, command."""
         fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}
-        return json.dumps({**fields, **describe_provenance()}, indent=1, ensure_ascii=False) + "\n"
+        return json_text({**fields, **describe_provenance()}, indent=1) + "\n"
 
     def save(self) -> None:
         """Writes config.json."""
@@ -228,7 +228,7 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
             f"Folder {path} has no {CONFIG_NAME}, so it is no run folder. Give the --out of a training."
         )
     try:
-        run = _run_from(path, json.loads((path / CONFIG_NAME).read_text(encoding="utf-8")))
+        run = _run_from(path, parse_json_text((path / CONFIG_NAME).read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError, KdantError) as error:
         version = _version_of(path / CONFIG_NAME)
         advice = unreadable_advice(version, "Train the run again.")
@@ -373,10 +373,10 @@ def read_evaluation(folder: str | Path) -> dict[str, dict[str, Any]]:
     if not path.is_file():
         return {}
     try:
-        results = json.loads(path.read_text(encoding="utf-8"))
+        results = parse_json_text(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{path} cannot be read: {error}. Delete it and evaluate again.") from error
-    if not isinstance(results, dict) or not all(isinstance(result, dict) for result in results.values()):
+    if not all(isinstance(result, dict) for result in results.values()):
         raise RunError(f"{path} cannot be read: it holds no results. Delete it and evaluate again.")
     return results
 

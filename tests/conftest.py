@@ -2,8 +2,10 @@
 
 import dataclasses
 import os
+import resource
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,22 @@ settings.load_profile("kdant")
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 JHMDB = DATA / "jhmdb"
+
+
+@pytest.fixture(scope="session")
+def full_disk() -> Callable[[], AbstractContextManager[None]]:
+    """A block in which no file takes a byte, whoever one is: the error is EFBIG in place of ENOSPC."""
+
+    @contextmanager
+    def fill() -> Iterator[None]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (0, hard))
+        try:
+            yield
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    return fill
 
 
 @pytest.fixture(scope="session")

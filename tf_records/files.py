@@ -122,6 +122,10 @@ def atomic_path(path: RecordPath) -> Iterator[Path]:
             os.fsync(file.fileno())
         temporary.rename(path)
         fsync_path(path.parent)
+    except OSError as error:
+        if error.filename is None:  # as of a full disk
+            error.filename = str(path)
+        raise
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -136,7 +140,7 @@ def json_text(value: Mapping[str, Any], *, indent: int | None = None) -> str:
     """JSON that any parser reads: a number that is not finite is null, and `not_finite` says what it was.
 
     Args:
-        value: of what JSON holds.
+        value: of what JSON holds; other numbers, such as NumPy's, are taken as floats.
         indent: of each level; None is one line.
 
     Example:
@@ -155,12 +159,41 @@ def json_text(value: Mapping[str, Any], *, indent: int | None = None) -> str:
     return _CONTROL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
+def parse_json_text(text: str | bytes) -> dict[str, Any]:
+    """What `json_text` was given, the numbers that are not finite in their places again.
+
+    Raises:
+        ValueError: it is no JSON object.
+
+    Example:
+        >>> parse_json_text('{"loss": null, "epochs": [1, 2], "not_finite": {"loss": "nan"}}')
+        {'loss': nan, 'epochs': [1, 2]}
+    """
+    value = json.loads(text)
+    if not isinstance(value, dict):
+        raise ValueError("it holds no JSON object")
+    reasons = value.pop("not_finite", None)
+    if not reasons:
+        return value
+    return {name: _put_back(part, name, reasons) for name, part in value.items()}
+
+
+def _put_back(value: Any, place: str, reasons: Mapping[str, str]) -> Any:
+    if isinstance(value, dict):
+        return {name: _put_back(part, f"{place}.{name}", reasons) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_put_back(part, f"{place}.{number}", reasons) for number, part in enumerate(value)]
+    return float(reasons[place]) if place in reasons else value
+
+
 def _finite_only(value: Any, place: str, reasons: dict[str, str]) -> Any:
     """`value` with None for what is not finite, whose places and values are added to `reasons`."""
     if isinstance(value, Mapping):
         return {name: _finite_only(part, f"{place}.{name}", reasons) for name, part in value.items()}
     if isinstance(value, list | tuple):
         return [_finite_only(part, f"{place}.{number}", reasons) for number, part in enumerate(value)]
+    if not isinstance(value, str | int | float | None):
+        value = float(value)
     if isinstance(value, float) and not math.isfinite(value):
         reasons[place] = str(value)
         return None

@@ -6,7 +6,6 @@ Statistics, fusion and pictures read these and need no second pass. No TensorFlo
 from __future__ import annotations
 
 import dataclasses
-import json
 import shlex
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from kdant_tf.runs import (
     stale_results,
 )
 from tf_records.errors import RunError
-from tf_records.files import atomic_path
+from tf_records.files import atomic_path, parse_json_text
 from tf_records.schema import FUTURE, OBSERVED
 
 # What to do where a network answers with what is no number.
@@ -299,7 +298,7 @@ def _unreadable(run: Run, error: Exception) -> RunError:
 
 def read_config(run: Run) -> dict[str, Any]:
     """All of config.json, which `load_run` has read before."""
-    return dict(json.loads((run.folder / CONFIG_NAME).read_text(encoding="utf-8")))
+    return dict(parse_json_text((run.folder / CONFIG_NAME).read_text(encoding="utf-8")))
 
 
 def flatten_settings(

@@ -4,7 +4,6 @@ No TensorFlow here.
 """
 
 import csv
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from kdant_tf.runs import Run
 from kdant_tf.visualization.confusion import Bar, plot_results
 from kdant_tf.visualization.curves import AGAINST
 from tf_records.errors import RunError
+from tf_records.files import parse_json_text
 
 _ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean class accuracy"}
 # Of a study's CSV; the caption has them.
@@ -204,7 +204,7 @@ def study_blocks(folder: Path, names: Mapping[str, Any]) -> list[Table | Picture
         if not path.is_file():
             continue
         try:
-            fields = json.loads(path.read_text(encoding="utf-8"))
+            fields = parse_json_text(path.read_text(encoding="utf-8"))
             if fields.get("published_source"):
                 blocks += _result_pictures(fields)
             blocks.append(_result_table(fields) if "rows" in fields else _plain_table(path, fields))

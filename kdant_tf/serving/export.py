@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import json
 import shutil
 import statistics
 import time
@@ -38,7 +37,7 @@ from kdant_tf.serving.signatures import Stream, input_names, make_signatures, op
 from kdant_tf.version import __version__
 from tf_records import augment
 from tf_records.errors import KdantError, RunError, first_line
-from tf_records.files import check_apart, claim_folder, lock_folder, remove_folder
+from tf_records.files import check_apart, claim_folder, json_text, lock_folder, remove_folder
 from tf_records.reader import decode_clip, parse
 from tf_records.records import Records
 from tf_records.remote_path import RecordPath
@@ -197,7 +196,7 @@ def _write_model(
     tf.saved_model.save(module, str(folder), signatures=dict(module.functions))
     config = _describe_export(streams, module.describe(), folded=fold_batch_norm)
     texts = {
-        CONFIG_NAME: json.dumps(config, indent=1, ensure_ascii=False) + "\n",
+        CONFIG_NAME: json_text(config, indent=1) + "\n",
         LABELS_NAME: "".join(f"{name}\n" for name in config["classes"]),
         CARD_NAME: write_card(streams, config),
         **({BATCHING_NAME: _BATCHING_TEXT} if batching else {}),

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from kdant_tf.evaluation.metrics import RESAMPLES, Interval
 from kdant_tf.evaluation.predictions import Predictions, fuse
 from kdant_tf.studies.study_folder import read_predictions
 from kdant_tf.studies.study_plan import Place, Study, TableColumn, TableRow, run_folder, run_name
-from tf_records.files import write_text_atomically
+from tf_records.files import json_text, write_text_atomically
 
 _CSV_COLUMNS = (
     *("study", "scale", "row", "title", "column", "runs", "mean", "sd", "sd_over"),
@@ -291,7 +290,7 @@ def write_table(folder: Path, table: ResultTable, about: Mapping[str, Any]) -> l
     name = table.study.name
     texts = {
         f"{name}.csv": to_csv(table),
-        f"{name}.json": json.dumps({**table.to_dict(), **about}, indent=1, ensure_ascii=False) + "\n",
+        f"{name}.json": json_text({**table.to_dict(), **about}, indent=1) + "\n",
         f"{name}.tex": to_tex(table),
     }
     for file, text in texts.items():

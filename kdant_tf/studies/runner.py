@@ -9,7 +9,6 @@ checkpoint.
 import argparse
 import contextlib
 import dataclasses
-import json
 import os
 import selectors
 import shlex
@@ -27,7 +26,7 @@ from kdant_tf.runs import METRICS_NAME, Run, load_run, read_metrics
 from kdant_tf.studies.study_folder import is_finished, to_toml
 from kdant_tf.studies.study_plan import RunSpec, run_folder
 from tf_records.errors import KdantError
-from tf_records.files import share_lock, write_text_atomically
+from tf_records.files import json_text, parse_json_text, share_lock, write_text_atomically
 from tf_records.remote_path import record_path
 from tf_records.start_tensorflow import start_tensorflow
 
@@ -243,10 +242,9 @@ def _request_stop(child: _Child) -> None:
 def _parse_line(line: bytes) -> dict[str, Any]:
     """What a run says of itself; nothing, where a library printed something."""
     try:
-        fields = json.loads(line)
+        return parse_json_text(line)
     except ValueError:
         return {}
-    return fields if isinstance(fields, dict) else {}
 
 
 def _reason(log: Path, code: int) -> str:
@@ -341,7 +339,7 @@ def _evaluate(run: Run, arguments: argparse.Namespace) -> None:
 def _print_json(fields: dict[str, Any]) -> None:
     # Where nobody listens any more, the checkpoint is still to be written.
     with contextlib.suppress(BrokenPipeError):
-        print(json.dumps(fields), flush=True)
+        print(json_text(fields), flush=True)
 
 
 if __name__ == "__main__":

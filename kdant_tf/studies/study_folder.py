@@ -4,7 +4,6 @@ No TensorFlow here.
 """
 
 import dataclasses
-import json
 import os
 import platform
 import subprocess
@@ -32,7 +31,7 @@ from kdant_tf.runs import (
 )
 from kdant_tf.studies.study_plan import RunSpec, run_folder
 from tf_records.errors import RunError
-from tf_records.files import write_text_atomically
+from tf_records.files import json_text, parse_json_text, write_text_atomically
 
 STUDY_NAME = "study.json"
 TEST = "test"
@@ -55,7 +54,7 @@ class StudyFile:
         self.fields: dict[str, Any] = {"tables": {}, "seconds": {}}
         if self.path.is_file():
             try:
-                self.fields |= {**json.loads(self.path.read_text(encoding="utf-8"))}
+                self.fields |= {**parse_json_text(self.path.read_text(encoding="utf-8"))}
                 dict(self.fields["tables"]), dict(self.fields["seconds"])
             except (OSError, ValueError, TypeError) as error:
                 raise RunError(
@@ -91,7 +90,7 @@ class StudyFile:
         return description
 
     def _write(self) -> None:
-        write_text_atomically(self.path, json.dumps(self.fields, indent=1, ensure_ascii=False) + "\n")
+        write_text_atomically(self.path, json_text(self.fields, indent=1) + "\n")
 
 
 def _describe_run(spec: RunSpec) -> dict[str, Any]:

@@ -8,7 +8,6 @@ import csv
 import dataclasses
 import io
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from kdant_tf.studies.study_plan import (
     run_folder,
     run_name,
 )
-from tf_records.files import write_text_atomically
+from tf_records.files import json_text, write_text_atomically
 
 # Of a run's epochs, the last ones, over which validation is averaged: one epoch's is noisier.
 _LAST_SHARE = 0.25
@@ -209,5 +208,5 @@ def write_sweep(
     fields = {**sweep_to_dict(study, swept), **about}
     paths = [folder / "sweep.csv", folder / "sweep.json"]
     write_text_atomically(paths[0], text.getvalue())
-    write_text_atomically(paths[1], json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
+    write_text_atomically(paths[1], json_text(fields, indent=1) + "\n")
     return paths

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import re
 import shutil
@@ -21,7 +20,7 @@ from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.loop import Position
 from kdant_tf.training.strategy import any_worker, is_chief
 from tf_records.errors import RunError, StoppedError
-from tf_records.files import fsync_path, hash_file, is_sealed, seal
+from tf_records.files import fsync_path, hash_file, is_sealed, json_text, parse_json_text, seal
 
 # The newest is what a training goes on from, the one before where that is damaged.
 _KEPT = 2
@@ -177,7 +176,7 @@ def write_checkpoint(
     try:
         write_files(temporary)
         files = {file.name: hash_file(file) for file in sorted(temporary.iterdir())}
-        text = json.dumps({**state, "files": files}, indent=1, default=float) + "\n"
+        text = json_text({**state, "files": files}, indent=1) + "\n"
         (temporary / _STATE_NAME).write_text(seal(text), encoding="utf-8")
         for written in (*temporary.iterdir(), temporary):
             fsync_path(written)
@@ -230,7 +229,7 @@ def read_checkpoint(path: Path) -> SavedCheckpoint:
         content = (path / _STATE_NAME).read_bytes()
         if not is_sealed(content):
             raise RunError(f"Checkpoint {path} is damaged: {_STATE_NAME} is not as it was written.")
-        state = json.loads(content)
+        state = parse_json_text(content)
         for name, sha256 in state["files"].items():
             if hash_file(path / name) != sha256:
                 raise RunError(f"Checkpoint {path} is damaged: {name} is not as it was written.")

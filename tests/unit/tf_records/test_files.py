@@ -2,14 +2,24 @@
 
 import json
 import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tf_records.errors import KdantError
-from tf_records.files import atomic_path, check_apart, claim_folder, json_text, write_text_atomically
+from tf_records.files import (
+    atomic_path,
+    check_apart,
+    claim_folder,
+    json_text,
+    parse_json_text,
+    write_text_atomically,
+)
 from tf_records.remote_path import record_path
 
 
@@ -143,3 +153,39 @@ def test_json_has_no_control_characters_as_they_are() -> None:
     text = json_text(value)
     assert not [character for character in text if ord(character) < 32 or 127 <= ord(character) < 160]
     assert json.loads(text) == value
+
+
+@given(
+    st.dictionaries(
+        st.text(),
+        st.recursive(
+            st.none() | st.integers() | st.floats() | st.text(),
+            lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+            max_leaves=8,
+        ),
+    ).filter(lambda value: "not_finite" not in value)
+)
+def test_what_is_read_back_is_what_was_written_infinities_and_nan_too(value: dict[str, object]) -> None:
+    assert repr(parse_json_text(json_text(value))) == repr(value)
+
+
+def test_numbers_of_numpy_are_written_as_floats() -> None:
+    assert json_text({"loss": np.float32(0.5), "best": np.float32("inf")}) == (
+        '{"loss": 0.5, "best": null, "not_finite": {"best": "inf"}}'
+    )
+    with pytest.raises(TypeError):
+        json_text({"path": Path("x")})
+
+
+def test_what_is_no_object_is_refused() -> None:
+    for text in ("[1]", "1", "null"):
+        with pytest.raises(ValueError, match="no JSON object"):
+            parse_json_text(text)
+
+
+def test_the_error_of_a_full_disk_names_the_file(
+    tmp_path: Path, full_disk: Callable[[], AbstractContextManager[None]]
+) -> None:
+    with pytest.raises(OSError, match=r"File too large: '.*/note\.json'"), full_disk():
+        write_text_atomically(tmp_path / "note.json", "half of it")
+    assert list(tmp_path.iterdir()) == []
