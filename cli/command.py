@@ -386,6 +386,11 @@ RECORD_FOLDER = _RecordFolder()
 json_option = click.option(
     "--json", "as_json", is_flag=True, help="Print one JSON object in place of a table."
 )
+insist_option = click.option(
+    "--insist",
+    is_flag=True,
+    help="Take records of another offset, frame rate or flow than those of the training; the result says so.",
+)
 records_option = click.option(
     "--records",
     required=True,

@@ -18,6 +18,7 @@ from .command import (
     FOLDER,
     CommaList,
     KdantCommand,
+    insist_option,
     json_option,
     parse_not_negative,
     records_option,
@@ -75,11 +76,7 @@ def _parse_share(part: str) -> float:
     is_flag=True,
     help="Also draw confusion matrix, accuracy of each class and reliability, into RUN/pictures.",
 )
-@click.option(
-    "--insist",
-    is_flag=True,
-    help="Take records of another offset, frame rate or flow than those of the training; the result says so.",
-)
+@insist_option
 @click.option("--per-class", is_flag=True, help="Print each class's accuracy too.")
 @json_option
 def evaluate(
@@ -144,7 +141,7 @@ def evaluate(
     if pictures:
         from kdant_tf.visualization.visualize import draw_evaluation
 
-        draw_evaluation(runs[0], opened, split)
+        draw_evaluation(runs[0], opened, split, insist=insist)
 
 
 def _compute(compute: Callable[..., Any], options: Mapping[str, Any]) -> tuple[Any, NotKeptError | None]:

@@ -9,7 +9,7 @@ from kdant_tf.visualization import PICTURES, PROJECTIONS
 from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
-from .command import FOLDER, NAMES, KdantCommand, NameList, json_option, records_option
+from .command import FOLDER, NAMES, KdantCommand, NameList, insist_option, json_option, records_option
 
 
 @click.command("visualize", cls=KdantCommand, short_help="Draw where networks look and what they confuse.")
@@ -47,6 +47,7 @@ from .command import FOLDER, NAMES, KdantCommand, NameList, json_option, records
     show_default=True,
     help="Of the pooled features; tsne needs the extra plots.",
 )
+@insist_option
 @json_option
 def visualize(
     runs: tuple[Path, ...],
@@ -69,19 +70,26 @@ def visualize(
     start_tensorflow()
     from kdant_tf.visualization.visualize import PictureOptions
     from kdant_tf.visualization.visualize import visualize as draw
+    from tf_records.records import Records
 
     from .output import CountProgress, print_json, print_table
 
+    opened = Records.open(records, split=options["split"])
     with CountProgress("evaluating windows", None) as progress:
         drawn, omitted = draw(
-            loaded, records, out, PictureOptions(**options), overwrite=overwrite, on_batch=progress.advance
+            loaded, opened, out, PictureOptions(**options), overwrite=overwrite, on_batch=progress.advance
         )
+    differences = {str(run.folder): run.differences(opened.manifest) for run in loaded}
+    differences = {folder: words for folder, words in differences.items() if words}
+    for folder, words in differences.items():
+        click.echo(f"{folder} was trained on other records: {'; '.join(words)}.", err=True)
     for each in omitted:
         click.echo(f"Left out {each.kind}: {each.reason}", err=True)
     if as_json:
         files = [{"path": str(each.path), "picture": each.kind, "of": each.of} for each in drawn]
+        left_out = [{"picture": each.kind, "reason": each.reason} for each in omitted]
         print_json(
-            {"files": files, "left_out": [{"picture": each.kind, "reason": each.reason} for each in omitted]}
+            {"files": files, "left_out": left_out, **({"differences": differences} if differences else {})}
         )
         return
     rows = [(each.kind, "" if each.of is None else each.of, each.path.name) for each in drawn]

@@ -1,5 +1,7 @@
 """What a user can mend. Only these become one-line messages on the command line."""
 
+from typing import Any
+
 
 class KdantError(Exception):
     """A problem the user can mend: one sentence saying what, what was received, what to do.
@@ -32,7 +34,7 @@ class RunError(KdantError):
 class NotKeptError(RunError):
     """Results that were computed and cannot be written; `result` has them."""
 
-    def __init__(self, message: str, result: object) -> None:
+    def __init__(self, message: str, result: Any) -> None:
         super().__init__(message)
         self.result = result
 

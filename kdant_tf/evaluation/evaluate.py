@@ -190,7 +190,7 @@ def evaluate_run(
     """
     (run,), records = read_inputs([run], records, split)
     view = default_view(run) if view is None else _check_view(view)
-    differences = _check_fit([run], records, insist=insist, offset=view == OBSERVED)
+    differences = check_fit([run], records, insist=insist, offset=view == OBSERVED)
     predictions = predict_run(
         run, records, view=view, split=split, network=network, insist=insist, on_batch=on_batch
     )
@@ -200,7 +200,7 @@ def evaluate_run(
     with _keeping(run, result):
         save_predictions(run.folder / PREDICTIONS_NAME, f"{name}/{split}", predictions, confusion)
         fields = {**result.to_dict(), "windows": run.config.windows, **_digests(predictions)}
-        record_evaluation(run, name, fields)
+        record_evaluation(run, name, {**fields, "predictions_sha256": predictions.sha256})
     return result
 
 
@@ -229,7 +229,7 @@ def evaluate_streams(
     opened, records = read_inputs(runs, records, split)
     first = opened[0]
     view = default_view(first) if view is None else _check_view(view)
-    differences = _check_fit(opened, records, insist=insist, offset=view == OBSERVED)
+    differences = check_fit(opened, records, insist=insist, offset=view == OBSERVED)
     streams = [
         predict_run(run, records, view=view, split=split, insist=insist, on_batch=on_batch) for run in opened
     ]
@@ -271,7 +271,7 @@ def evaluate_observed_shares(
             f"Accuracy against the observed share needs records whose test samples are whole videos, as "
             f"JHMDB's are. {records.folder} is of {records.manifest.dataset}."
         )
-    differences = _check_fit([run], records, insist=insist, offset=False)
+    differences = check_fit([run], records, insist=insist, offset=False)
     network = load_network(run) if network is None else network
     predictions = {
         share: predict_run(
@@ -318,7 +318,7 @@ def evaluate_anticipation_times(
             f"{'the clips of one time' if longest_s is None else f'{longest_s:g} s before each action'}. "
             f"Build them with --longest-anticipation-s {max(taus_s):g}."
         )
-    differences = _check_fit([run], records, insist=insist, offset=False)
+    differences = check_fit([run], records, insist=insist, offset=False)
     network = load_network(run) if network is None else network
     predictions = {
         tau_s: predict_run(
@@ -396,9 +396,7 @@ def _check_view(view: str) -> str:
     return view
 
 
-def _check_fit(
-    runs: Sequence[Run], records: Records, *, insist: bool, offset: bool = True
-) -> tuple[str, ...]:
+def check_fit(runs: Sequence[Run], records: Records, *, insist: bool, offset: bool = True) -> tuple[str, ...]:
     """In what records differ from those of the runs' training; refused unless that is insisted on.
 
     Args:
@@ -411,8 +409,8 @@ def _check_fit(
     if found and not insist:
         raise RunError(
             f"Run {runs[0].folder} was trained on records that differ from {records.folder} in what decides "
-            f"its accuracy: {'; '.join(found)}. Build records that fit, or evaluate on these all the same: "
-            f"kdant evaluate … --insist."
+            f"its accuracy: {'; '.join(found)}. Build records that fit, or take these all the same: add "
+            f"--insist."
         )
     return tuple(found)
 

@@ -6,6 +6,7 @@ Statistics, fusion and pictures read these and need no second pass. No TensorFlo
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import shlex
 import zipfile
 from collections.abc import Mapping, Sequence
@@ -57,6 +58,15 @@ class Predictions:
     def correct(self, k: int = 1) -> np.ndarray:
         """Whether the label is among the `k` most probable classes: bool `(N,)`."""
         return in_top_k(self.probabilities, self.labels, k)
+
+    @property
+    def sha256(self) -> str:
+        """Tells whether a result was computed from these."""
+        digest = hashlib.sha256()
+        for array in (self.probabilities, self.labels, self.ids, self.videos):
+            digest.update(repr((array.shape, array.dtype.str)).encode())
+            digest.update(np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
 
     def check_finite(self, whose: str) -> None:
         """Refuses probabilities that are infinite or not a number.
@@ -222,6 +232,7 @@ def read_evaluated(run: Run, name: str) -> list[EvaluatedRun]:
             continue
         try:
             kept = load_predictions(run.folder / PREDICTIONS_NAME, f"{view}/{result['split']}")
+            kept = kept if kept is not None and _belong(result, kept) else None
             float(result["top1"]), int(result["samples"])
         except (KeyError, TypeError, ValueError) as error:
             raise _unreadable(run, error) from error
@@ -234,32 +245,35 @@ def read_evaluated(run: Run, name: str) -> list[EvaluatedRun]:
     return sorted(found, key=lambda each: (not each.view.startswith(OBSERVED), each.view))
 
 
-def read_curve(run: Run, name: str, split: str | None = None) -> list[CurvePoint]:
-    """The points that `kdant evaluate --observe` or `--tau` kept in the run folder; none where not asked.
+def _belong(result: Mapping[str, Any], kept: Predictions) -> bool:
+    """Whether a result was computed from these predictions; a kill may have come between the two files."""
+    if "predictions_sha256" in result:
+        return bool(result["predictions_sha256"] == kept.sha256)
+    # Older versions noted where both come from.
+    known = {name: getattr(kept, name) for name in _DIGESTS if getattr(kept, name)}
+    return all(result.get(name, digest) == digest for name, digest in known.items())
+
+
+def read_curves(run: Run, name: str) -> dict[str, list[CurvePoint]]:
+    """The curves that `kdant evaluate --observe` or `--tau` kept in the run folder, by `result_name`.
 
     Args:
         name: "share" or "tau".
-        split: that they should be of, or None for any.
 
     Raises:
         RunError: evaluation.json cannot be read.
     """
+    ends = ("value", "low", "high")
     try:
-        results, stale = read_evaluation(run.folder), stale_results(run.folder)
-        names = [
-            each
-            for each, result in results.items()
-            if each.partition(",")[0] == name and each not in stale and split in (None, result.get("split"))
-        ]
-        if not names:
-            return []
-        # The shortest is that of the training's own records, where there is one.
-        kept = results[min(names, key=len)]
-        ends = ("value", "low", "high")
-        return [
-            CurvePoint(x=point[name], top1=Interval(**{end: point[end] for end in ends}))
-            for point in kept["top1"]
-        ]
+        stale = stale_results(run.folder)
+        return {
+            each: [
+                CurvePoint(x=point[name], top1=Interval(**{end: point[end] for end in ends}))
+                for point in result["top1"]
+            ]
+            for each, result in read_evaluation(run.folder).items()
+            if each.partition(",")[0] == name and each not in stale
+        }
     except (KeyError, TypeError, AttributeError) as error:
         raise _unreadable(run, error) from error
 

@@ -165,7 +165,7 @@ def _fit(reported: ReportedRuns, folder: RecordPath) -> Group:
         )
     own = _first_seed(own) if reported.study is not None else own or list(reported.networks)
     for each in own:
-        each.run.check_records(manifest, folder)
+        each.run.check_records(manifest, folder, insist=True)
     networks = [each for each in own if each.predictions is not None]
     if not networks:
         raise RunError(

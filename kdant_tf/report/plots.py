@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from kdant_tf.evaluation.metrics import CurvePoint, confusion_matrix, expected_calibration_error
-from kdant_tf.evaluation.predictions import EvaluatedRun, Predictions, read_curve
+from kdant_tf.evaluation.predictions import EvaluatedRun, Predictions, read_curves
 from kdant_tf.report.group import Group
 from kdant_tf.report.page import Picture, Table, draw_inline
 from kdant_tf.report.tables import curve_table
@@ -111,7 +111,12 @@ def curve_blocks(networks: Sequence[EvaluatedRun]) -> list[Table | Picture]:
     """A picture and a table where `evaluate --observe` was asked for, and where `--tau` was."""
     blocks: list[Table | Picture] = []
     for name in AGAINST:
-        curves = {each.name: read_curve(each.run, name) for each in networks}
+        curves = {
+            # Such as "student, val, records 1a2b3c4d".
+            f"{each.name}{result.removeprefix(name)}": points
+            for each in networks
+            for result, points in read_curves(each.run, name).items()
+        }
         if curves := {run: points for run, points in curves.items() if points}:
             chance = 1 / max(len(each.run.classes) for each in networks)
             blocks += [_curve_picture(name, curves, chance), curve_table(name, curves)]

@@ -83,7 +83,8 @@ def _draw_pictures(
 ) -> tuple[list[Picture], list[str]]:
     """Pictures, and for those that are left out the reason."""
     on_observed = {each.name for each in group.networks if each.view == OBSERVED}
-    views = [RunView(name, run, records, group.split) for name, run in group.runs.items()]
+    # What differs from the records of a training stands beside its results.
+    views = [RunView(name, run, records, group.split, insist=True) for name, run in group.runs.items()]
     pictures: list[Picture] = []
     text: list[str] = []
     for each in views:

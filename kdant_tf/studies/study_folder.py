@@ -140,8 +140,11 @@ def read_predictions(folder: Path, view: str) -> Predictions | None:
     Raises:
         RunError: predictions or evaluation.json cannot be read.
     """
-    predictions = load_predictions(folder / PREDICTIONS_NAME, f"{view}/{TEST}")
-    return None if predictions is None or view in stale_results(folder) else predictions
+    predictions, model = load_predictions(folder / PREDICTIONS_NAME, f"{view}/{TEST}"), folder / MODEL_NAME
+    if predictions is None or view in stale_results(folder):
+        return None
+    known = predictions.weights_sha256
+    return predictions if not known or (model.is_file() and weights_sha256(model) == known) else None
 
 
 def _check_teacher(student: Run, teacher: Path) -> None:

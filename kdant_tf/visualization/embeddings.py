@@ -40,7 +40,7 @@ def draw_features(
     points = {}
     for each in views:
         features, labels = pooled_features(each, seed=seed)
-        points[each.name] = project(features, projection, seed)
+        points[each.title] = project(features, projection, seed)
     return plot_projection(points, labels, classes, path)
 
 

@@ -14,14 +14,14 @@ import numpy as np
 import tensorflow as tf
 
 from kdant_tf.config import STUDENT, TEACHER, TrainConfig
-from kdant_tf.evaluation.evaluate import default_view, evaluate_run
+from kdant_tf.evaluation.evaluate import check_fit, default_view, evaluate_run
 from kdant_tf.evaluation.predictions import DIVERGED, Predictions, load_predictions
 from kdant_tf.models.networks import feature_map_name, load_network, load_saved, load_teacher
 from kdant_tf.runs import PREDICTIONS_NAME, PROJECTION_NAME, Run, manifest_sha256, result_name, weights_sha256
 from tf_records import schema
 from tf_records.augment import CROP_FRACTION, clip_indices, crop_centrally, window_starts
 from tf_records.contact_sheet import colour_flow
-from tf_records.errors import KdantError, RecordError, RunError
+from tf_records.errors import KdantError, NotKeptError, RecordError, RunError
 from tf_records.reader import decode_clip, observed_start, parse
 from tf_records.records import Records, naming_damage
 from tf_records.schema import FUTURE, OBSERVED
@@ -45,6 +45,8 @@ class RunView:
         split: of the records.
         on_batch: called with the number of clips of each batch, where the run has to be evaluated first.
         network: the run's, where it is loaded already.
+        insist: take records of another offset, frame rate or flow than the run was trained on, which the
+            title then says.
 
     Raises:
         RunError: the records do not fit the run.
@@ -58,8 +60,12 @@ class RunView:
         split: str,
         on_batch: Callable[[int], None] = lambda clips: None,
         network: keras.Model | None = None,
+        *,
+        insist: bool = False,
     ) -> None:
-        run.check_records(records.manifest, records.folder)
+        differences = check_fit([run], records, insist=insist)
+        self.title = f"{name}, not as trained" if differences else name
+        self._insist = insist
         self.name, self.run, self.records, self.split = name, run, records, split
         self._on_batch = on_batch
         self._network = network
@@ -91,18 +97,24 @@ class RunView:
             name = f"{result_name(self.run, view, self.split, records)}/{self.split}"
             kept = load_predictions(self.run.folder / PREDICTIONS_NAME, name)
             if kept is None or not self._is_current(kept):
-                evaluate_run(
-                    self.run,
-                    self.records,
-                    view=view,
-                    split=self.split,
-                    network=self.network,
-                    on_batch=self._on_batch,
-                )
-                kept = load_predictions(self.run.folder / PREDICTIONS_NAME, name)
-                assert kept is not None  # it has just been saved
+                kept = self._evaluate(view)
             self._predictions[view] = kept
         return self._predictions[view]
+
+    def _evaluate(self, view: str) -> Predictions:
+        try:
+            return evaluate_run(
+                self.run,
+                self.records,
+                view=view,
+                split=self.split,
+                network=self.network,
+                insist=self._insist,
+                on_batch=self._on_batch,
+            ).predictions
+        except NotKeptError as error:  # Pictures can be drawn of them all the same.
+            kept: Predictions = error.result.predictions
+            return kept
 
     def _is_current(self, kept: Predictions) -> bool:
         """Whether these are of the run's network, on these records."""

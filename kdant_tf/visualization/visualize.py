@@ -13,8 +13,9 @@ import numpy as np
 
 from kdant_tf.config import TrainConfig
 from kdant_tf.evaluation.evaluate import RecordsOrFolder, RunOrFolder, read_inputs
-from kdant_tf.evaluation.predictions import read_curve
-from kdant_tf.runs import METRICS_NAME, Run, read_metrics
+from kdant_tf.evaluation.metrics import CurvePoint
+from kdant_tf.evaluation.predictions import evaluate_command, read_curves
+from kdant_tf.runs import METRICS_NAME, Run, manifest_sha256, read_metrics, result_name
 from kdant_tf.visualization import PICTURES
 from kdant_tf.visualization.confusion import plot_confusion, plot_per_class, plot_reliability
 from kdant_tf.visualization.correspondence import Drift, find_targets, plot_drift
@@ -64,6 +65,7 @@ class PictureOptions:
         seed: of that draw, and of t-SNE.
         targets: strongest vectors of the teacher that are followed.
         projection: of the features, "pca" or "tsne".
+        insist: take records of another offset, frame rate or flow than a run was trained on.
     """
 
     pictures: tuple[str, ...] = ()
@@ -73,6 +75,7 @@ class PictureOptions:
     seed: int = 0
     targets: int = 3
     projection: str = "pca"
+    insist: bool = False
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +125,7 @@ def visualize(
         PictureError: a picture that was asked for cannot be drawn.
     """
     options = PictureOptions() if options is None else options
-    views = _view_runs(runs, records, options.split, networks or {}, on_batch)
+    views = _view_runs(runs, records, options, networks or {}, on_batch)
     pictures = _Pictures(views, Path(out), options)
     pictures.check_ids()
     check_apart(Path(out), pictures.records.folder)
@@ -143,23 +146,32 @@ def visualize(
 def _view_runs(
     runs: Sequence[RunOrFolder],
     records: RecordsOrFolder,
-    split: str,
+    options: PictureOptions,
     networks: Mapping[Path, keras.Model],
     on_batch: Callable[[int], None],
 ) -> list[RunView]:
-    opened, records = read_inputs(runs, records, split)
+    opened, records = read_inputs(runs, records, options.split)
     folders = [run.folder for run in opened]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise RunError(f"Each run should be given once. Received: {', '.join(map(str, folders))}.")
     names = unique_names(folders)
     return [
-        RunView(names[run.folder], run, records, split, on_batch, networks.get(run.folder)) for run in opened
+        RunView(
+            names[run.folder],
+            run,
+            records,
+            options.split,
+            on_batch,
+            networks.get(run.folder),
+            insist=options.insist,
+        )
+        for run in opened
     ]
 
 
-def draw_evaluation(run: Run, records: Records, split: str) -> list[DrawnPicture]:
+def draw_evaluation(run: Run, records: Records, split: str, *, insist: bool = False) -> list[DrawnPicture]:
     """Pictures of a run's predictions in its own folder, in place of earlier ones."""
-    options = PictureOptions(pictures=("confusion", "per-class", "reliability"), split=split)
+    options = PictureOptions(pictures=("confusion", "per-class", "reliability"), split=split, insist=insist)
     return visualize([run], records, run.folder / PICTURES_FOLDER, options, overwrite=True)[0]
 
 
@@ -181,10 +193,10 @@ def draw_heat_maps(
     rows: dict[str, dict[str, HeatMap]] = {}
     for number, pair in enumerate(pairs, start=1):
         row = {"observed clip": _bare_heat_map(pair, OBSERVED)}
-        row |= {each.name: _heat_map(each, pair, OBSERVED, classes) for each in views}
+        row |= {each.title: _heat_map(each, pair, OBSERVED, classes) for each in views}
         row["future clip"] = _bare_heat_map(pair, FUTURE)
         for each in teachers:
-            row[f"{each.name} on the future clip"] = _heat_map(each, pair, FUTURE, classes)
+            row[f"{each.title} on the future clip"] = _heat_map(each, pair, FUTURE, classes)
         rows[f"{number}  {classes[pair.label]}"] = row
     return plot_heat_maps(rows, path, note=_HEAT_MAPS_NOTE)
 
@@ -224,7 +236,7 @@ def draw_drift(
         prediction = describe_prediction(classes, each.probabilities(pair, OBSERVED), pair.label)
         drifts.append(
             Drift(
-                title=f"{each.name}   {prediction}",
+                title=f"{each.title}   {prediction}",
                 observed=pair.frames(OBSERVED),
                 future=pair.frames(FUTURE),
                 observed_times_s=pair.times_s[OBSERVED],
@@ -297,36 +309,42 @@ class _Pictures:
         drawn = []
         for each in self.views:
             path = self.out / f"confusion_{_slug(each.name)}.png"
-            plot_confusion(each.name, each.predictions(each.view), self.classes, path)
+            plot_confusion(each.title, each.predictions(each.view), self.classes, path)
             drawn.append(DrawnPicture(kind="confusion", path=path, of=each.name))
         return drawn
 
     def _draw_per_class(self) -> list[DrawnPicture]:
-        networks = {each.name: each.predictions(each.view) for each in self.views}
+        networks = {each.title: each.predictions(each.view) for each in self.views}
         path = plot_per_class(networks, self.classes, self.out / "per_class.png")
         return [DrawnPicture(kind="per-class", path=path)]
 
     def _draw_reliability(self) -> list[DrawnPicture]:
-        networks = {each.name: each.predictions(each.view) for each in self.views}
+        networks = {each.title: each.predictions(each.view) for each in self.views}
         path = plot_reliability(networks, self.out / "reliability.png")
         return [DrawnPicture(kind="reliability", path=path)]
 
     def _draw_earliness(self) -> list[DrawnPicture]:
         drawn = []
         for name, xlabel in AGAINST.items():
-            curves = {each.name: read_curve(each.run, name, self.options.split) for each in self.views}
+            curves = {each.title: self._curve(each.run, name) for each in self.views}
             curves = {run: points for run, points in curves.items() if points}
             if curves:
                 path, chance = self.out / f"accuracy_by_{name}.png", 1 / len(self.classes)
                 plot_accuracy_against(curves, path, xlabel=xlabel, chance=chance)
                 drawn.append(DrawnPicture(kind="earliness", path=path))
         if not drawn:
+            first = self.views[0].run.folder
             raise PictureError(
-                f"No run has its accuracy against what was seen yet. Evaluate with --observe or --tau first, "
-                f"such as: kdant evaluate {self.views[0].run.folder} --records {self.records.folder} "
+                f"No run has its accuracy against what was seen, on these records, yet. Evaluate with "
+                f"--observe or --tau first, such as: {evaluate_command(first, str(self.records.folder))} "
                 f"--observe 0.1:1.0:0.1."
             )
         return drawn
+
+    def _curve(self, run: Run, name: str) -> Sequence[CurvePoint]:
+        """On these records and this split; none where it was not asked for."""
+        records = manifest_sha256(self.records.folder)
+        return read_curves(run, name).get(result_name(run, name, self.options.split, records), ())
 
     def _draw_curves(self) -> list[DrawnPicture]:
         rows = {each.name: read_metrics(each.run.folder / METRICS_NAME) for each in self.views}

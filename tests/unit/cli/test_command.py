@@ -178,3 +178,23 @@ def test_a_command_to_go_on_with_can_be_typed_as_it_is() -> None:
     typed = command_line("evaluate", Path("my runs/a"), "--records", "r")
     assert typed == "kdant evaluate 'my runs/a' --records r"
     assert shlex.split(typed) == ["kdant", "evaluate", "my runs/a", "--records", "r"]
+
+
+@pytest.mark.parametrize("text", ["1_0", "_1", "nan", "1_0.5"])
+def test_what_python_alone_takes_for_a_number_is_refused(text: str) -> None:
+    @click.command(cls=KdantCommand)
+    @click.option("--rate", type=click.FloatRange(0))
+    @click.option("--factor", type=float)
+    @click.option("--count", type=int)
+    @click.option("--sizes", type=NUMBERS)
+    @click.option("--seeds", type=SEEDS, multiple=True)
+    @click.option("--names", type=NAMES)
+    def command(**values: Any) -> None:
+        click.echo(values["names"])
+
+    for option in ("--rate", "--count", "--sizes", "--seeds", *(["--factor"] if "_" in text else [])):
+        result = CliRunner().invoke(command, [option, text])
+        assert (result.exit_code, result.stdout) == (2, ""), option
+        assert f"{text!r}" in result.stderr
+    assert CliRunner().invoke(command, ["--names", text]).stdout == f"('{text}',)\n"
+    assert CliRunner().invoke(command, ["--rate", "1e1", "--count", "-5", "--sizes", "1,2.5"]).exit_code == 0

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 from kdant_cli.main import main
 
-from kdant_tf.evaluation.predictions import Predictions, save_predictions
+from kdant_tf.evaluation.predictions import Predictions, load_predictions, save_predictions
 from kdant_tf.runs import METRICS, Run, load_run, manifest_sha256, weights_sha256
 from kdant_tf.studies.paper_tables import TABLE1_PRESETS, plan_table1
 from kdant_tf.studies.study_plan import StudySettings, read_sources, run_folder
@@ -107,6 +107,21 @@ def test_what_an_earlier_network_answered_is_not_in_the_table(study: Path, recor
     assert result.exit_code == 0, result.stderr
     assert "Not finished, so not in the table: rgb-split1-seed4-direct" in result.stderr
     assert "100.0" not in result.stdout
+
+
+def test_predictions_of_another_network_are_not_in_the_table(study: Path, record_folder: Path) -> None:
+    """As where predictions.npz was copied from another run, or its training went on and was killed."""
+    run = study / "runs" / "rgb-split1-seed4-direct"
+    kept = load_predictions(run / "predictions.npz", "observed/test")
+    assert kept is not None
+    command = ("table1", "--records", record_folder, "--out", study, "--scale", "tiny", "--seeds", 4)
+    for digest, there in ((weights_sha256(run / "model.keras"), True), ("0" * 64, False)):
+        other = dataclasses.replace(kept, weights_sha256=digest)
+        save_predictions(run / "predictions.npz", "observed/test", other)
+        result = reproduce(*command, "--rows", "none,direct", "--summarize")
+        assert result.exit_code == 0, result.stderr
+        assert ("100.0" in result.stdout) == there
+        assert ("Not finished, so not in the table: rgb-split1-seed4-direct" in result.stderr) != there
 
 
 def test_a_student_of_a_teacher_that_was_trained_again_is_refused(study: Path, record_folder: Path) -> None:

@@ -1,14 +1,18 @@
 """kdant visualize on a network of one convolution: what is drawn and listed, and what it refuses."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from kdant_cli.evaluate import evaluate
 from kdant_cli.visualize import visualize
 
+from kdant_tf.runs import load_run, record_evaluation
 from kdant_tf.visualization import PICTURES
+from tf_records.schema import ClipSpec
 
 
 def run(*args: object) -> Result:
@@ -68,3 +72,39 @@ def test_what_was_asked_for_and_cannot_be_drawn_is_one_line(command):
         assert (result.exit_code, result.stdout) == (1, ""), result.output
         assert words in result.stderr
         assert result.stderr.count("\n") == 1
+
+
+def test_records_of_another_offset_have_to_be_insisted_on(command, edit_manifest, tmp_path):
+    """Also where they were evaluated before: what is kept of them is not drawn unasked."""
+    folder, _, records, *_ = command
+    dataclasses.replace(load_run(folder), role="student", teacher="teacher").save()
+    other = shutil.copytree(records, tmp_path / "other")
+    edit_manifest(other, clip=ClipSpec(clip_frames=8, offset_frames=20))
+    options = ("--records", other, "--out", tmp_path / "out", "--pictures", "confusion,earliness")
+    evaluated = CliRunner().invoke(
+        evaluate, [str(folder), "--records", str(other), "--insist", "--pictures", "--json"]
+    )
+    assert evaluated.exit_code == 0, evaluated.stderr
+    refused = run(folder, *options)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "their clips have offset 20, the run's offset 16. Build records that fit" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    options = (*options[:-1], "confusion")
+    drawn = run(folder, *options, "--insist")
+    assert drawn.exit_code == 0, drawn.stderr
+    words = "their clips have offset 20, the run's offset 16"
+    assert drawn.stderr == f"{folder} was trained on other records: {words}.\n"
+    printed = json.loads(run(folder, *options, "--insist", "--json", "--overwrite").stdout)
+    assert printed["differences"] == {str(folder): [words]}
+
+
+def test_a_curve_of_other_records_or_another_split_is_not_drawn_for_these(command, tmp_path):
+    folder = command[0]
+    points = [{"tau": tau_s, "value": 0.5, "low": 0.25, "high": 0.75} for tau_s in (0.5, 1.0)]
+    for name in ("tau, val", "tau, records 1a2b3c4d"):
+        record_evaluation(load_run(folder), name, {"split": "test", "top1": points})
+    refused = run(*command, "--pictures", "earliness")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "on these records, yet" in refused.stderr
+    record_evaluation(load_run(folder), "tau", {"split": "test", "top1": points})
+    assert run(*command, "--pictures", "earliness", "--overwrite").exit_code == 0

@@ -26,7 +26,7 @@ from kdant_tf.evaluation.predictions import (
     Predictions,
     describe_stale,
     load_predictions,
-    read_curve,
+    read_curves,
     read_evaluated,
     save_predictions,
 )
@@ -200,9 +200,10 @@ def test_folders_and_opened_ones_give_the_same_and_are_kept(folder):
         "weights_sha256": weights_sha256(folder / "student" / "model.keras"),
         "records_sha256": manifest_sha256(folder / "records"),
     }
+    digests["predictions_sha256"] = kept.sha256
     expected = {**json.loads(json.dumps(by_text.to_dict())), "windows": 5, **digests}
     assert results["future"] == expected
-    assert (kept.weights_sha256, kept.records_sha256) == tuple(digests.values())
+    assert [kept.weights_sha256, kept.records_sha256, kept.sha256] == list(digests.values())
 
 
 def test_streams_are_given_by_their_folders_too(folder):
@@ -269,7 +270,7 @@ def other_records(folder, edit_manifest):
 def test_records_of_another_offset_are_refused_unless_insisted_on(folder, other_records):
     student = folder / "student"
     records = other_records(clip=ClipSpec(clip_frames=8, offset_frames=20))
-    words = r"their clips have offset 20, the run's offset 16\..*evaluate on these all the same.*--insist"
+    words = r"their clips have offset 20, the run's offset 16\..*take these all the same: add --insist"
     with pytest.raises(RunError, match=words):
         evaluate_run(student, records)
     with pytest.raises(RunError, match=words):
@@ -325,15 +326,64 @@ def test_results_of_another_split_or_other_records_stand_beside_those_of_the_tes
         assert each.predictions.records_sha256 == each.result["records_sha256"]
 
 
-def test_a_curve_of_another_split_is_no_curve_of_the_test_split(folder):
+def test_curves_of_other_splits_and_records_stand_beside_each_other(folder):
     student = load_run(folder / "student")
-    points = [{"share": 0.5, "value": 0.25, "low": 0.0, "high": 1.0}]
-    record_evaluation(student, "share, val", {"split": "val", "top1": points})
-    assert read_curve(student, "share", "test") == []
-    (point,) = read_curve(student, "share", "val")
-    assert (point.x, point.top1.value) == (0.5, 0.25)
-    # Records of longer segments are other ones than those of the training.
-    for name, value in (("tau, records 1a2b3c4d", 0.5), ("tau", 0.75)):
-        points = [{"tau": 1.0, "value": value, "low": 0.0, "high": 1.0}]
+    for name, value in (("share, val", 0.25), ("share, records 1a2b3c4d", 0.5), ("share", 0.75)):
+        points = [{"share": 0.5, "value": value, "low": 0.0, "high": 1.0}]
         record_evaluation(student, name, {"split": "test", "top1": points})
-        assert [point.top1.value for point in read_curve(student, "tau")] == [value]
+    curves = read_curves(student, "share")
+    assert {name: [(point.x, point.top1.value) for point in curve] for name, curve in curves.items()} == {
+        "share, val": [(0.5, 0.25)],
+        "share, records 1a2b3c4d": [(0.5, 0.5)],
+        "share": [(0.5, 0.75)],
+    }
+    assert read_curves(student, "tau") == {}
+
+
+@pytest.mark.parametrize("killed_at", ["save_predictions", "record_evaluation"])
+def test_a_kill_between_the_two_files_lets_nothing_be_shown_that_does_not_belong_together(
+    folder, monkeypatch, killed_at
+):
+    """Of one network, evaluated again with one window in place of five."""
+    student, records = folder / "student", folder / "records"
+    before = evaluate_run(student, records)
+    run = load_run(student)
+    dataclasses.replace(run, config=dataclasses.replace(run.config, windows=1)).save()
+
+    def kill(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(f"kdant_tf.evaluation.evaluate.{killed_at}", kill)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_run(student, records)
+    (shown,) = read_evaluated(load_run(student), "student")
+    assert (shown.result["windows"], shown.result["top1"]) == (5, before.top1)
+    if killed_at == "save_predictions":
+        np.testing.assert_array_equal(shown.predictions.probabilities, before.predictions.probabilities)
+    else:
+        assert shown.predictions is None
+    after = evaluate_run(student, records)
+    (shown,) = read_evaluated(load_run(student), "student")
+    np.testing.assert_array_equal(shown.predictions.probabilities, after.predictions.probabilities)
+
+
+def test_predictions_of_another_run_are_not_shown_beside_a_result(folder):
+    student, records = folder / "student", folder / "records"
+    other = Path(shutil.copytree(student, folder / "other run"))
+    train_further(other)
+    for run in (student, other):
+        evaluate_run(run, records)
+    shutil.copy(other / "predictions.npz", student)
+    (shown,) = read_evaluated(load_run(student), "student")
+    assert shown.predictions is None
+    # Results of before predictions had a digest say which network and records they are of.
+    results = json.loads((student / "evaluation.json").read_text())
+    for result in results.values():
+        del result["predictions_sha256"]
+    (student / "evaluation.json").write_text(json.dumps(results))
+    (shown,) = read_evaluated(load_run(student), "student")
+    assert shown.predictions is None
+    evaluate_run(student, records)
+    (shown,) = read_evaluated(load_run(student), "student")
+    assert shown.predictions is not None

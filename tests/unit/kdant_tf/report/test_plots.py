@@ -69,12 +69,14 @@ def test_curves_are_drawn_and_listed_where_they_were_asked_for(group):
     run = group.networks[1].run
     results = json.loads((run.folder / "evaluation.json").read_text())
     points = [{"tau": tau_s, "value": 0.5, "low": 0.25, "high": 0.75} for tau_s in (0.5, 1.0)]
-    results["tau"] = {"split": "test", "top1": points}
+    results["tau"] = results["tau, val, records 1a2b3c4d"] = {"split": "test", "top1": points}
     (run.folder / "evaluation.json").write_text(json.dumps(results))
     picture, table = curve_blocks(group.networks)
     assert isinstance(table, Table)
-    assert "run1: 50.0 % at 0.5, 50.0 % at 1." in picture.alt
-    assert table.columns == ("seconds from the clip's end to the action", "run1")
+    assert "run1: 50.0 % at 0.5, 50.0 % at 1; run1, val" in picture.alt
+    # Curves of other splits and records are not taken for one another.
+    names = ("run1", "run1, val, records 1a2b3c4d")
+    assert table.columns == ("seconds from the clip's end to the action", *names)
 
 
 def test_a_drift_study_shows_its_own_picture(tmp_path):

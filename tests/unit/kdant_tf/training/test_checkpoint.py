@@ -1,5 +1,6 @@
 """A training that was killed at any step goes on as if it had not been; damage is recognised."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -210,3 +211,25 @@ def test_early_stopping_keeps_its_patience(tmp_path):
     resumed = Training(tmp_path / "killed", others=[stopping()]).run(epochs=5)
     assert_equal(resumed, whole)
     assert_equal(Training(tmp_path / "killed", others=[stopping()]).run(epochs=5), whole)
+
+
+def test_what_is_not_finite_is_restored_from_strict_json(tmp_path):
+    """The best loss of a callback that has seen none, and the accuracy of an epoch without labels."""
+
+    class Remembering(keras.callbacks.Callback):
+        def get_state(self):
+            return {"best": np.inf, "rows": [{"accuracy": np.nan, "epoch": 1}], "last": np.float32(0.5)}
+
+        def set_state(self, state):
+            self.restored = state
+
+    Training(tmp_path / "run", others=[Remembering()]).checkpoints.save()
+
+    def refuse(word):
+        raise AssertionError(word)
+
+    (path,) = (tmp_path / "run" / "checkpoints").glob("*/state.json")
+    json.loads(path.read_text(), parse_constant=refuse)
+    remembering = Remembering()
+    Training(tmp_path / "run", others=[remembering])
+    assert str(remembering.restored) == "{'best': inf, 'rows': [{'accuracy': nan, 'epoch': 1}], 'last': 0.5}"

@@ -19,6 +19,7 @@ from kdant_tf.visualization.run_view import (
 )
 from tf_records.errors import RecordError, RunError
 from tf_records.records import Records
+from tf_records.schema import ClipSpec
 
 
 @pytest.fixture
@@ -76,6 +77,29 @@ def test_predictions_of_another_network_or_other_records_are_made_anew(view, fie
     again = RunView("run", view.run, view.records, "test").predictions("observed")
     np.testing.assert_array_equal(again.probabilities, own.probabilities)
     np.testing.assert_array_equal(load_predictions(path, "observed/test").probabilities, own.probabilities)
+
+
+def test_predictions_that_cannot_be_kept_are_drawn_all_the_same(view, full_disk):
+    with full_disk():
+        own = view.predictions("observed")
+    assert not (view.run.folder / "predictions.npz").exists()
+    again = RunView("run", view.run, view.records, "test").predictions("observed")
+    np.testing.assert_array_equal(again.probabilities, own.probabilities)
+
+
+def test_records_of_another_offset_have_to_be_insisted_on_and_the_title_says_so(
+    view, edit_manifest, tmp_path
+):
+    student = dataclasses.replace(view.run, role="student", teacher="teacher")
+    other = shutil.copytree(view.records.folder, tmp_path / "other")
+    edit_manifest(other, clip=ClipSpec(clip_frames=8, offset_frames=20))
+    records = Records.open(other)
+    with pytest.raises(RunError, match=r"their clips have offset 20, the run's offset 16.*add --insist"):
+        RunView("student", student, records, "test")
+    insisted = RunView("student", student, records, "test", insist=True)
+    assert insisted.title == "student, not as trained"
+    assert len(insisted.predictions("observed").labels) == 8
+    assert RunView("student", student, view.records, "test", insist=True).title == "student"
 
 
 def test_maps_are_of_the_network_and_projected_ones_have_the_teachers_channels(view):
