@@ -64,10 +64,10 @@ class TrainingProgress(keras.callbacks.Callback):
         done = self.epoch * self._steps + batch + 1
         self.clock.step_ended(done)
         self._move(done, step=batch + 1)
-        self.bars.show(self.name, self._describe({**(logs or {}), "learning_rate": self.rate}))
+        self.bars.show(self.name, self._describe({"learning_rate": self.rate, **(logs or {})}))
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        logs = {**(logs or {}), "learning_rate": self.rate}
+        logs = {"learning_rate": self.rate, **(logs or {})}
         self.validated = _describe_validation(logs)
         if not self.console.is_terminal:
             numbers = ", ".join(part for part in (*self._describe(logs), self._left()) if part)

@@ -6,6 +6,7 @@ options of the command line.
 
 import dataclasses
 import difflib
+import math
 import re
 import tomllib
 import types
@@ -43,6 +44,8 @@ FRAME_STEMS = {
 SMALLEST_CROP = 32
 # Where weights may come from by name, and the models they are for.
 INITS = {"random": MODELS, "kinetics": ("i3d",), "imagenet": ("tsn", "frame-mlp")}
+# Largest norm of the gradient of a network that begins with trained weights.
+_SAFE_NORM = 2.0
 _OWN_MODEL = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 
 
@@ -201,25 +204,59 @@ class TrainConfig:
         "batch size. Batch normalisation sees a micro-batch.",
         range=AT_LEAST_1,
     )
-    learning_rate: float = setting(0.01, "Optimisation", "Learning rate of SGD at the start.", range=POSITIVE)
+    optimizer: str = setting(
+        "sgd",
+        "Optimisation",
+        "sgd with momentum (§4.2), or adamw, whose weight decay is no part of the gradients.",
+        choices=("sgd", "adamw"),
+    )
+    learning_rate: float = setting(
+        0.01, "Optimisation", "Learning rate at the start, or after --warmup-epochs.", range=POSITIVE
+    )
+    pretrained_learning_rate: float | None = setting(
+        None,
+        "Optimisation",
+        "Learning rate, at the same time, of layers whose weights came from --init; the head has "
+        "--learning-rate.",
+        range=POSITIVE,
+        unset="--learning-rate",
+    )
+    warmup_epochs: float = setting(
+        0.0,
+        "Optimisation",
+        "Epochs in which the learning rate rises to its value in equal steps, an update each.",
+        unit="epochs",
+        range=AT_LEAST_0,
+    )
+    schedule: str = setting(
+        "step",
+        "Optimisation",
+        "How the learning rate falls: step, at --decay-epochs; cosine, at each update, towards 0 at the end.",
+        choices=("step", "cosine"),
+    )
     decay_epochs: tuple[int, ...] = setting(
         (20,),
         "Optimisation",
-        "Epochs, counted from 0, at which the learning rate is multiplied by --decay-factor.",
+        "Epochs, counted from 0, at which --schedule step multiplies the learning rate by --decay-factor.",
         unit="epoch",
         range=AT_LEAST_0,
     )
     decay_factor: float = setting(
         0.1, "Optimisation", "Multiplies the learning rate at each of --decay-epochs.", range=POSITIVE
     )
-    momentum: float = setting(0.9, "Optimisation", "Momentum of SGD.", range=SHARE_BELOW_1)
-    weight_decay: float = setting(1e-5, "Optimisation", "L2 factor on kernels.", range=AT_LEAST_0)
+    momentum: float = setting(0.9, "Optimisation", "Momentum of sgd, or adamw's beta 1.", range=SHARE_BELOW_1)
+    weight_decay: float = setting(
+        1e-5,
+        "Optimisation",
+        "Of kernels: L2 factor of sgd; for adamw the share that an update takes off, times its rate.",
+        range=AT_LEAST_0,
+    )
     clip_norm: float | None = setting(
         None,
         "Optimisation",
-        "Largest norm of a batch's gradient, over all variables.",
-        range=POSITIVE,
-        unset="any",
+        "Largest norm of a batch's gradient, over all variables; 0 for any.",
+        range=AT_LEAST_0,
+        unset=f"{_SAFE_NORM:g} where --init gives trained weights to layers that learn, else 0",
     )
     precision: str = setting(
         "float32",
@@ -327,6 +364,8 @@ class TrainConfig:
         divides = self.batch_size % self.gradient_accumulation == 0
         self._require("gradient_accumulation", divides, f"a divisor of the batch size, {self.batch_size}")
         self._require("validation_split", self.validation_split != "train", "a split that is not trained on")
+        warmup = self.warmup_epochs == 0 or self.warmup_epochs < self.epochs
+        self._require("warmup_epochs", warmup, f"below the {self.epochs} epochs")
         both = self.validation_fraction > 0 and self.validation_split is not None
         self._require("validation_split", not both, "left out beside `validation_fraction`")
 
@@ -342,15 +381,48 @@ class TrainConfig:
         )
         random = self.init == "random" or (self.init is None and self.model in ("i3d", "tsn", "features3d"))
         self._require("freeze_batch_norm", not (frozen and random), "off where `init` is random")
+        fits = self.pretrained_learning_rate is None or self.is_pretrained
+        self._require("pretrained_learning_rate", fits, "left out where no layer that learns is pretrained")
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:
             raise ConfigError(f"Setting `{name}` should be {expected}. Received: {getattr(self, name)!r}.")
 
-    def learning_rate_at(self, epoch: int) -> float:
-        """The step-wise decayed rate of `epoch`, counted from 0."""
-        passed = sum(epoch >= decay_epoch for decay_epoch in self.decay_epochs)
-        return self.learning_rate * self.decay_factor**passed
+    @property
+    def is_pretrained(self) -> bool:
+        """Whether layers that learn begin with trained weights; those of frame-mlp begin at random."""
+        return self.init not in (None, "random") and self.model != "frame-mlp"
+
+    @property
+    def largest_gradient_norm(self) -> float | None:
+        """`clip_norm` with its default; None for any."""
+        given = self.clip_norm
+        if given is None:
+            return _SAFE_NORM if self.is_pretrained else None
+        return given or None
+
+    def learning_rate_at(self, epoch: int, step: int = 0, steps: int = 1) -> float:
+        """The rate of one update.
+
+        With W warm-up epochs, E epochs and t = epoch + step / steps it is `learning_rate` times
+        min(1, (t + 1 / steps) / W), times `decay_factor` for each of the decay epochs passed, or for cosine
+        times (1 + cos(pi · (t − W) / (E − W))) / 2 once t > W.
+
+        Args:
+            epoch: counted from 0.
+            step: in that epoch, counted from 0.
+            steps: an epoch.
+
+        Source: Goyal et al. 2017, section 2.2; Loshchilov and Hutter 2017, eq. 5. Deviations: none.
+        """
+        done, warmup = epoch + step / steps, self.warmup_epochs
+        if self.schedule == "cosine":
+            share = min(max((done - warmup) / (self.epochs - warmup), 0.0), 1.0)
+            rate = self.learning_rate * (1 + math.cos(math.pi * share)) / 2
+        else:
+            passed = sum(epoch >= decay_epoch for decay_epoch in self.decay_epochs)
+            rate = self.learning_rate * self.decay_factor**passed
+        return rate * min(1.0, (done + 1 / steps) / warmup) if warmup else rate
 
     def draw_at(self, epoch: int) -> int:
         """Number of the starts, crops and flips that `epoch`, counted from 0, sees the pairs in."""

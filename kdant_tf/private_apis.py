@@ -49,6 +49,15 @@ def own_state_of(layer: keras.layers.Layer) -> list[keras.Variable]:
     return variables
 
 
+def index_in_optimizer(optimizer: keras.optimizers.Optimizer, variable: Any) -> int:
+    """Place of `variable`, or of one device's copy of it, among those that `optimizer` was built with.
+
+    Reason: Keras' own `update_step`, which is given one variable at a time, finds what belongs to it so.
+    """
+    index: int = optimizer._get_variable_index(variable)
+    return index
+
+
 def count_workers(strategy: tf.distribute.MultiWorkerMirroredStrategy) -> int:
     """Processes that train together.
 

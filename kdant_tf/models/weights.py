@@ -87,6 +87,21 @@ def initialize(
     logging.info("Loaded %s, %s its head.", init, "with" if with_head else "without")
 
 
+def pretrained_variables(network: keras.Model, init: str | None) -> list[keras.Variable]:
+    """Those that learn of what `initialize` loads, without the head, whether it was loaded or not.
+
+    It looks at names alone, so that a training that is resumed needs no weights again.
+
+    Args:
+        network, init: as for `initialize`.
+    """
+    if init in (None, "random") or _frozen_stem(network) is not None:
+        return []
+    if init == "imagenet" or is_backbone_file(str(init)):
+        return list(find_backbone(network, "`--init`").trainable_variables)
+    return [each for each in network.trainable_variables if not each.path.startswith(_HEAD)]
+
+
 def load_deepmind_checkpoint(model: keras.Model, path: str | os.PathLike[str]) -> bool:
     """Loads one of DeepMind's I3D checkpoints (TensorFlow 1) into a model of `build_i3d`.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import keras
 import tensorflow as tf
@@ -14,11 +14,12 @@ from kdant_tf.config import TrainConfig
 from kdant_tf.models.baselines import HEAD, STEM
 from kdant_tf.models.i3d_stem import build_head
 from kdant_tf.models.networks import build_network, load_teacher, set_precision
-from kdant_tf.models.weights import initialize
+from kdant_tf.models.weights import initialize, pretrained_variables
 from kdant_tf.private_apis import layers_within, own_state_of
 from kdant_tf.runs import manifest_sha256
-from kdant_tf.training.distiller import Distiller, make_optimizer
+from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.job import Job
+from kdant_tf.training.optimizer import l2_factor, make_optimizer
 from kdant_tf.training.strategy import chief_first, choose_xla
 from tf_records.errors import RunError
 from tf_records.features import write_feature_records
@@ -73,7 +74,7 @@ def assemble(job: Job, *, load_weights: bool, report: Callable[[str], None]) -> 
     for each in networks:
         set_precision(each, config.precision)
     batch_norms = prepare_batch_norm(networks[0], config)
-    distiller = _build_distiller(job, *networks)
+    distiller = _build_distiller(job, *networks, pretrained=pretrained_variables(network, config.init))
     return Assembly(network=network, distiller=distiller, records=records, batch_norms=batch_norms)
 
 
@@ -87,7 +88,13 @@ def _build_network(job: Job, load_weights: bool) -> keras.Model:
     return network
 
 
-def _build_distiller(job: Job, student: keras.Model, teacher: keras.Model | None = None) -> Distiller:
+def _build_distiller(
+    job: Job,
+    student: keras.Model,
+    teacher: keras.Model | None = None,
+    *,
+    pretrained: Iterable[keras.Variable],
+) -> Distiller:
     config = job.run.config
     try:
         distiller = Distiller(
@@ -105,14 +112,14 @@ def _build_distiller(job: Job, student: keras.Model, teacher: keras.Model | None
             penalty=config.penalty,
             delta=config.huber_delta,
             reduction=config.reduction,
-            weight_decay=config.weight_decay,
-            clip_norm=config.clip_norm,
+            weight_decay=l2_factor(config),
+            clip_norm=config.largest_gradient_norm,
             gradient_accumulation=config.gradient_accumulation,
             xla=choose_xla(job.run.execution.xla, tf.distribute.get_strategy()),
         )
     except ValueError as error:
         raise RunError(f"Teacher and student do not fit: {error}") from error
-    distiller.compile(optimizer=make_optimizer(config))
+    distiller.compile(optimizer=make_optimizer(config, pretrained))
     distiller.optimizer.build(distiller.trainable_variables)
     return distiller
 

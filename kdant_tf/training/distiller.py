@@ -1,22 +1,22 @@
-"""The one definition of a training step, for teachers and students, and the optimizer as it calls it."""
+"""The one definition of a training step, for teachers and students."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import tensorflow as tf
 from keras import ops
 
-from kdant_tf.config import TrainConfig
 from kdant_tf.layers.attention_pooling import compile_with_xla
 from kdant_tf.losses import DEFAULT_LOCALITY
 from kdant_tf.losses import features as feature_losses
 from kdant_tf.losses.classification import classification_loss, soft_classification_loss
 from kdant_tf.models.networks import LOGITS, feature_map_name
 from kdant_tf.private_apis import layers_within
+from kdant_tf.training.optimizer import apply_summed, is_kernel, loss_scale
 from kdant_tf.training.strategy import POOLING, STEP
 
 # Of what `Distiller.compute_losses` gives, sums over samples; the rest are means.
@@ -24,8 +24,6 @@ COUNTS = ("correct", "labeled")
 # In a batch, what the teacher makes of the future clip, where that is known already.
 TEACHER_LOGITS = "teacher/logits"
 TEACHER_MAP = "teacher/map"
-# Weights that may have several dimensions and are no kernels, as Keras names them; `alpha` is PReLU's.
-_NO_KERNELS = ("bias", "beta", "gamma", "scale", "alpha", "embeddings")
 _MEANS = ("loss", "classification_loss", "feature_loss")
 
 
@@ -274,17 +272,17 @@ class Distiller(keras.Model):
             self.optimizer.build(variables)
         losses, logits, gradients = self._sum_gradients(batch)
         gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
-        scale = _loss_scale(self.optimizer)
+        scale = loss_scale(self.optimizer)
         norm = tf.linalg.global_norm(gradients) / (1.0 if scale is None else scale)
         if self.clip_norm is not None:
             factor = self.clip_norm / tf.maximum(norm, self.clip_norm)
             gradients = [factor * gradient for gradient in gradients]
         decay = self.weight_decay * (1.0 if scale is None else scale)
         gradients = [
-            gradient + decay * variable if _is_kernel(variable) else gradient
+            gradient + decay * variable if is_kernel(variable) else gradient
             for gradient, variable in zip(gradients, variables, strict=True)
         ]
-        _apply_summed(self.optimizer, gradients, variables)
+        apply_summed(self.optimizer, gradients, variables)
         if scale is None:
             return {**losses, "gradient_norm": norm}, logits
         # A gradient that overflowed is left out by the optimizer, and here.
@@ -358,10 +356,6 @@ class Distiller(keras.Model):
         return self.compute_metrics(batch, label, {LOGITS: logits})
 
 
-def _is_kernel(variable: keras.Variable) -> bool:
-    return len(variable.shape) > 1 and variable.name not in _NO_KERNELS
-
-
 def _split(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
     """`parts` batches of the same size, in order."""
     pieces = {name: tf.split(values, parts) for name, values in batch.items()}
@@ -394,37 +388,3 @@ def _check_networks(
             f"the direct loss compares maps position by position. Received: {own[1:-1]} and "
             f"{other[1:-1]} positions. Use --feature-loss bidirectional."
         )
-
-
-class SummedSGD(keras.optimizers.SGD):
-    """Keras' SGD, given gradients that are summed over the replicas already.
-
-    Keras sums within `apply`, after it has clipped and after LossScaleOptimizer has looked for infinities,
-    so that both would see one replica's gradients alone.
-    """
-
-    def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> list[Any]:
-        return list(grads_and_vars)
-
-
-def make_optimizer(config: TrainConfig) -> keras.optimizers.Optimizer:
-    """SGD with the momentum of `config`, its loss scaled where gradients are computed in float16."""
-    sgd = SummedSGD(config.learning_rate, momentum=config.momentum)
-    return keras.optimizers.LossScaleOptimizer(sgd) if config.precision == "mixed_float16" else sgd
-
-
-def _loss_scale(optimizer: keras.optimizers.Optimizer) -> Any:
-    """What the gradients have to be divided by, or None where no loss is scaled."""
-    scaled = isinstance(optimizer, keras.optimizers.LossScaleOptimizer)
-    return tf.identity(optimizer.dynamic_scale.value) if scaled else None
-
-
-def _apply_summed(
-    optimizer: keras.optimizers.Optimizer, gradients: Sequence[Any], variables: Sequence[keras.Variable]
-) -> None:
-    """Updates `variables` by gradients that are summed over the replicas, with any optimizer."""
-    inner = getattr(optimizer, "inner_optimizer", optimizer)
-    replicas = tf.distribute.get_strategy().num_replicas_in_sync
-    if replicas > 1 and not isinstance(inner, SummedSGD):
-        gradients = [gradient / replicas for gradient in gradients]  # it adds them up itself
-    optimizer.apply(gradients, variables)

@@ -236,13 +236,15 @@ def reduce_labels(labels: np.ndarray, kept: np.ndarray, fraction: float, seed: i
 def check_same_run(before: Run, now: Run) -> None:
     """Lets a run be resumed only as it was begun, but for the number of epochs and where its teacher lies.
 
+    The cosine schedule, whose every rate depends on the number of epochs, holds that too.
+
     Raises:
         RunError: other settings, records or teacher (names each).
     """
     old, new = dataclasses.asdict(before), dataclasses.asdict(now)
-    settings = {
-        name: (old["config"][name], new["config"][name]) for name in new["config"] if name != "epochs"
-    }
+    settings = {name: (old["config"][name], new["config"][name]) for name in new["config"]}
+    if now.config.schedule != "cosine":
+        del settings["epochs"]
     same = ["role", "classes", "modality", "records_sha256", "left_out"]
     if before.teacher_sha256 is None:
         same.append("teacher")  # All that a run of an earlier version knows of it.

@@ -32,7 +32,7 @@ def fit(
     batches: Callable[[int], tf.data.Dataset],
     *,
     epochs: int,
-    learning_rate: Callable[[int], float],
+    learning_rate: Callable[[int, int], float],
     callbacks: keras.callbacks.CallbackList,
     position: Position | None = None,
     records: Records | None = None,
@@ -48,7 +48,7 @@ def fit(
         batches: epoch → dataset of global batches, or of this worker's share of them; of the epoch that
             `position` lies in, those that are left of it.
         epochs: of the whole training, those before `position` included.
-        learning_rate: epoch → rate.
+        learning_rate: epoch and step in it, both counted from 0 → rate.
         callbacks: called at each epoch and step; the logs are described at `EpochMeter.logs`. One that sets
             `stop_training` ends the training after the epoch.
         position: where to begin, by default at the start; it is kept up to date.
@@ -69,16 +69,19 @@ def fit(
     with contextlib.closing(prefetcher):
         while position.epoch < epochs and not distiller.stop_training:
             epoch = position.epoch
-            distiller.optimizer.learning_rate = learning_rate(epoch)
+            rate = learning_rate(epoch, position.step)
+            distiller.optimizer.learning_rate = rate
             callbacks.on_epoch_begin(epoch)
             for batch in position.meter.timed(prefetcher.batches(epoch)):
                 number = position.step
+                if learning_rate(epoch, number) != rate:
+                    distiller.optimizer.learning_rate = rate = learning_rate(epoch, number)
                 callbacks.on_train_batch_begin(number)
                 losses = {name: float(value) for name, value in step(batch).items()}
                 check_finite(losses, epoch, number)
                 position.add(losses, _batch_size(strategy, batch))
-                callbacks.on_train_batch_end(number, position.meter.logs())
-            logs = {**position.meter.logs(), "learning_rate": learning_rate(epoch)}
+                callbacks.on_train_batch_end(number, {**position.meter.logs(), "learning_rate": rate})
+            logs = {**position.meter.logs(), "learning_rate": rate}
             position.begin_next_epoch()
             agree_on_statistics(distiller.student, strategy)
             callbacks.on_epoch_end(epoch, logs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -246,7 +247,8 @@ def _fit(
         done = f"epochs done: {position.epoch}, and steps: {position.step}"
         report(f"Going on from {saved.path.name} ({done}).")
     callback_list = keras.callbacks.CallbackList([*chiefs, checkpoints], model=assembly.distiller)
-    callback_list.set_params({"epochs": config.epochs, "steps": job.samples // config.batch_size})
+    steps = job.samples // config.batch_size
+    callback_list.set_params({"epochs": config.epochs, "steps": steps})
     with _explaining_early_end(out, writes=is_chief(strategy)), stop:
         if cache is not None and position.epoch < config.epochs:
             clips = config.batch_size // strategy.num_replicas_in_sync
@@ -256,7 +258,7 @@ def _fit(
             strategy,
             _batches_of(job, assembly, strategy, cache, (position.epoch, position.step)),
             epochs=config.epochs,
-            learning_rate=config.learning_rate_at,
+            learning_rate=functools.partial(config.learning_rate_at, steps=steps),
             callbacks=callback_list,
             position=position,
             records=assembly.records,

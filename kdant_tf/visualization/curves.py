@@ -71,10 +71,12 @@ def _draw_validation(
 
 
 def _draw_rate_steps(axis: Axes, rows: Sequence[Mapping[str, float]], color: str, *, named: bool) -> None:
-    """A dotted line between the last epoch of a rate and the first of the next."""
-    for before, row in itertools.pairwise(rows):
-        if row["learning_rate"] == before["learning_rate"]:
-            continue
+    """A dotted line between the last epoch of a rate and the first of the next, where there are steps."""
+    pairs = list(itertools.pairwise(rows))
+    changes = [(before, row) for before, row in pairs if row["learning_rate"] != before["learning_rate"]]
+    if len(changes) > len(rows) / 2:
+        return  # It changes all the time.
+    for before, row in changes:
         epoch = (before["epoch"] + row["epoch"]) / 2
         axis.axvline(epoch, linestyle=":", linewidth=1, color=color, alpha=0.6)
         if named:

@@ -29,8 +29,9 @@ from rich.console import Console
 
 from kdant_tf.config import TrainConfig
 from kdant_tf.models.i3d import build_i3d
-from kdant_tf.training.distiller import Distiller, SummedSGD
+from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.loop import _compile_step, fit
+from kdant_tf.training.optimizer import SummedSGD
 from kdant_tf.training.strategy import NOTHING, POOLING, STEP, make_strategy
 from kdant_tf.training.train import train
 from tf_records.errors import StoppedError
@@ -100,7 +101,7 @@ def measure_loop(name: str, size: Size, repeats: int) -> list[Row]:
             strategy,
             batches,
             epochs=1 + repeats,
-            learning_rate=lambda epoch: 1e-5,
+            learning_rate=lambda epoch, step: 1e-5,
             callbacks=callbacks,
         )
     return [

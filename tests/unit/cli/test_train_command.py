@@ -75,8 +75,8 @@ def value_for(info: SettingInfo) -> Any:
 def test_each_option_reaches_the_training(role: str, info: SettingInfo, calls: list[dict[str, Any]]) -> None:
     value = value_for(info)
     words = (info.option,) if info.kind is bool else (info.option, *_words(value))
-    # Only weights from somewhere can be frozen.
-    more = ("--init", "kinetics") if info.name == "freeze_batch_norm" else ()
+    # Only weights from somewhere can be frozen, or have a rate of their own.
+    more = ("--init", "kinetics") if info.name in ("freeze_batch_norm", "pretrained_learning_rate") else ()
     result = kdant(role, *words, *more)
     assert result.exit_code == 0, result.stderr
     (call,) = calls

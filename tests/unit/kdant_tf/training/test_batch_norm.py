@@ -56,7 +56,7 @@ def batches(epoch: int) -> tf.data.Dataset:
 
 def train(distiller: Distiller, strategy: tf.distribute.Strategy) -> None:
     callbacks = keras.callbacks.CallbackList([], model=distiller)
-    fit(distiller, strategy, batches, epochs=1, learning_rate=lambda epoch: RATE, callbacks=callbacks)
+    fit(distiller, strategy, batches, epochs=1, learning_rate=lambda epoch, step: RATE, callbacks=callbacks)
 
 
 def weights_of(network: keras.Model) -> dict[str, np.ndarray]:

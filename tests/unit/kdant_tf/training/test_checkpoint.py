@@ -72,7 +72,7 @@ class Training:
             self.strategy,
             lambda epoch: batches(epoch).skip(done if epoch == first else 0),
             epochs=epochs,
-            learning_rate=lambda epoch: 0.1 / (1 + epoch),
+            learning_rate=lambda epoch, step: 0.1 / (1 + epoch),
             callbacks=callback_list,
             position=self.position,
         )

@@ -11,8 +11,9 @@ from kdant_tf.evaluation.evaluate import evaluate_run
 from kdant_tf.models.i3d import build_i3d
 from kdant_tf.models.networks import set_precision
 from kdant_tf.runs import load_run
-from kdant_tf.training.distiller import Distiller, make_optimizer
+from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.loop import _compile_step
+from kdant_tf.training.optimizer import make_optimizer
 from kdant_tf.training.strategy import NOTHING, STEP, choose_xla, make_strategy
 from kdant_tf.training.train import train
 from tf_records.records import Records

@@ -60,6 +60,9 @@ def test_a_validation_split_needs_labels(record_folder, tmp_path):
 def test_a_run_is_resumed_as_it_was_begun_but_for_its_epochs(record_folder, tmp_path):
     begun = prepare(record_folder, tmp_path).run
     check_same_run(begun, prepare(record_folder, tmp_path, epochs=3).run)
+    cosine = prepare(record_folder, tmp_path, schedule="cosine").run
+    with pytest.raises(RunError, match=r"other settings: epochs 2 → 3\."):
+        check_same_run(cosine, prepare(record_folder, tmp_path, schedule="cosine", epochs=3).run)
     now = prepare(record_folder, tmp_path, learning_rate=0.5, seed=1).run
     with pytest.raises(RunError, match=r"other settings: .*learning_rate 0\.01 → 0\.5.*seed 0 → 1.*--out"):
         check_same_run(begun, now)

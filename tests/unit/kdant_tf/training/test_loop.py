@@ -10,7 +10,7 @@ from keras import layers
 
 from kdant_tf.runs import METRICS
 from kdant_tf.training.distiller import Distiller
-from kdant_tf.training.loop import EpochMeter, fit
+from kdant_tf.training.loop import EpochMeter, Position, fit
 from kdant_tf.training.strategy import make_strategy
 
 RATES = (0.1, 0.05, 0.02)
@@ -40,7 +40,7 @@ def run_epochs(distiller, strategy, epochs: int, *callbacks: keras.callbacks.Cal
         strategy,
         batches,
         epochs=epochs,
-        learning_rate=lambda epoch: RATES[epoch],
+        learning_rate=lambda epoch, step: RATES[epoch],
         callbacks=keras.callbacks.CallbackList(list(callbacks), model=distiller),
     )
 
@@ -72,7 +72,7 @@ def test_logs_are_means_over_an_epoch(devices):
         strategy,
         batches,
         epochs=1,
-        learning_rate=lambda epoch: 0.0,
+        learning_rate=lambda epoch, step: 0.0,
         callbacks=keras.callbacks.CallbackList([recorder], model=distiller),
     )
     np.testing.assert_array_equal(distiller.student.weights[0].numpy(), kernel)
@@ -92,6 +92,33 @@ def test_each_epoch_has_its_learning_rate():
     np.testing.assert_allclose(recorder.rates, RATES, rtol=1e-6)
     assert [epoch["learning_rate"] for epoch in recorder.epochs] == list(RATES)
     assert logs == recorder.epochs[-1]
+
+
+def test_each_step_has_its_learning_rate_also_where_an_epoch_is_gone_on_with():
+    class Rates(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            seen.append((batch, float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))))
+
+        def on_train_batch_end(self, batch, logs=None):
+            logged.append(logs["learning_rate"])
+
+    seen, logged = [], []
+    strategy, position = make_strategy("cpu"), Position()
+    position.meter.steps = 1  # of the two; the numbers of the first are left out here
+    position.meter.sums = dict.fromkeys(("loss", "correct", "labeled"), 1.0)
+    distiller = tiny_distiller(strategy)
+    logs = fit(
+        distiller,
+        strategy,
+        lambda epoch: batches(epoch).skip(1 if epoch == 0 else 0),
+        epochs=2,
+        learning_rate=lambda epoch, step: 0.5 / (1 + 2 * epoch + step),
+        callbacks=keras.callbacks.CallbackList([Rates()], model=distiller),
+        position=position,
+    )
+    assert seen == [(1, 0.25), (0, pytest.approx(0.5 / 3)), (1, 0.125)]
+    assert logged == [0.25, 0.5 / 3, 0.125]
+    assert logs["learning_rate"] == 0.125
 
 
 class StopsAfter(keras.callbacks.Callback):

@@ -21,8 +21,9 @@ from kdant_tf.models.networks import load_network, load_saved, set_precision
 from kdant_tf.private_apis import layers_within
 from kdant_tf.runs import load_run
 from kdant_tf.serving.export import export_run
-from kdant_tf.training.distiller import Distiller, make_optimizer
+from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.loop import _compile_step
+from kdant_tf.training.optimizer import make_optimizer
 from kdant_tf.training.strategy import STEP
 from kdant_tf.training.train import train
 from tf_records.errors import KdantError

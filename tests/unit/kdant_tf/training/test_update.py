@@ -9,8 +9,9 @@ import tensorflow as tf
 from test_distiller import CLASSES, random_batch, tiny_network, weights_of
 
 from kdant_tf.config import TrainConfig
-from kdant_tf.training.distiller import Distiller, make_optimizer
+from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.loop import NotFiniteError, _compile_step, check_finite
+from kdant_tf.training.optimizer import l2_factor, make_optimizer
 from kdant_tf.training.strategy import NOTHING, make_strategy
 
 LABELS = (0, -1, 2, -1, -1, -1, 1, 0)
@@ -20,9 +21,8 @@ def run_steps(
     devices: str = "cpu", steps: int = 3, xla: str = NOTHING, **settings
 ) -> tuple[dict[str, np.ndarray], list[dict]]:
     """The student's weights after some steps on batches of eight, and what each step returned."""
-    config = TrainConfig(
-        batch_size=8, learning_rate=0.1, **{"momentum": 0.9, "weight_decay": 0.1, **settings}
-    )
+    defaults = {"learning_rate": 0.1, "momentum": 0.9, "weight_decay": 0.1}
+    config = TrainConfig(batch_size=8, **{**defaults, **settings})
     strategy = make_strategy(devices)
     with strategy.scope():
         distiller = Distiller(
@@ -30,7 +30,7 @@ def run_steps(
             tiny_network(2),
             feature_loss="bidirectional",
             feature_weight=2.0,
-            weight_decay=config.weight_decay,
+            weight_decay=l2_factor(config),
             clip_norm=config.clip_norm,
             gradient_accumulation=config.gradient_accumulation,
             xla=xla,
@@ -68,6 +68,21 @@ def test_parts_of_a_batch_give_the_update_of_the_whole(devices: str, parts: int,
         assert one.keys() == other.keys()
         for name, value in other.items():
             np.testing.assert_allclose(one[name], value, rtol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("devices", "parts", "precision"), [("cpu:2", 2, "float32"), ("cpu:2", 1, "mixed_float16")]
+)
+def test_so_do_they_with_adamw(devices: str, parts: int, precision: str):
+    """A smaller rate and fewer steps: its updates are as large for a gradient that is all rounding."""
+    settings = {"optimizer": "adamw", "learning_rate": 0.01, "steps": 2, "clip_norm": 0.3}
+    expected, _ = run_steps(**settings)
+    weights, logs = run_steps(devices, gradient_accumulation=parts, precision=precision, **settings)
+    assert len(logs) == 2
+    before = weights_of(tiny_network(1))
+    for path, values in expected.items():
+        assert np.abs(values - before[path]).max() > 1e-3, path
+        np.testing.assert_allclose(weights[path], values, atol=1e-4, err_msg=path)
 
 
 def test_clipping_bounds_the_step_and_leaves_its_direction():

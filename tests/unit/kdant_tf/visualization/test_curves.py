@@ -73,6 +73,10 @@ def test_validation_is_dashed_and_learning_rates_are_marked(tmp_path, monkeypatc
         (rate,) = [line for line in axis.lines if line.get_linestyle() == ":"]
         assert list(rate.get_xdata()) == [3.5, 3.5]
         assert [text.get_text().strip() for text in axis.texts] == ["learning rate 0.01"]
+    for row in rows:  # as a cosine schedule
+        row["learning_rate"] = 0.1 / row["epoch"]
+    plot_curves({"run": rows}, tmp_path / "curves.png")
+    assert not any(line.get_linestyle() == ":" for axis in figures[1].axes for line in axis.lines)
 
 
 def test_accuracy_is_drawn_in_the_order_of_x_with_its_interval(tmp_path, monkeypatch):
