@@ -194,6 +194,31 @@ def figure4(**options: Any) -> None:
     run_table(plan_figure4, {}, **options)
 
 
+@reproduce.command(
+    "losses", cls=KdantCommand, short_help="Which loss helps, from pretrained features, on your records."
+)
+@_input_options
+@_rows_option
+@_run_options
+def losses(**options: Any) -> None:
+    """Which loss helps: every way to learn from the teacher, side by side.
+
+    \b
+      kdant build-records --source jhmdb --input JHMDB --clip-frames 4 \\
+        --short-side 224 --out frames
+      kdant extract-features frames --model mobilenet_v2 --endpoint out_relu \\
+        --init imagenet --crop 224 --windows 2 --out features
+      kdant reproduce losses --records features --out STUDY
+
+    Differences are from the student without a feature loss, over videos and seeds. With --label-fraction the
+    other pairs are unlabelled: `labels` leaves them out, students learn from the teacher's probabilities on
+    them.
+    """
+    from kdant_tf.studies.loss_study import LOSS_PRESETS, plan_losses
+
+    run_table(plan_losses, LOSS_PRESETS, **options)
+
+
 def _are_drifts(drifts: Sequence[float]) -> bool:
     from tf_records.sources.synthetic import MAX_DRIFT
 

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from kdant_tf.config import TrainConfig, config_from_dict, resolve_config
+from kdant_tf.losses import FEATURE_LOSS_NAMES
+from kdant_tf.studies.loss_study import LOSS_PRESETS, WAYS, plan_losses
 from kdant_tf.studies.paper_tables import (
     TABLE1_PRESETS,
     TABLE3_PRESETS,
@@ -95,6 +97,26 @@ def test_table1_and_table2_share_their_runs(record_folder: Path) -> None:
     assert (second.rows[-1].published, len(second.rows)) == ({"top-1": 0.759}, 9)
     assert second.rows[0].title == "DP-SVM (Soomro et al. 2019), as published"
     assert first.scale == "small (crop 112, width 0.25, 40 epochs)"
+
+
+def test_the_loss_study_has_every_loss_and_no_two_students_alike(record_folder: Path) -> None:
+    source = RecordSource(split="1", records={"rgb": record_folder}, seeds=(0, 1))
+    settings = StudySettings(presets=LOSS_PRESETS, label_fraction=0.25)
+    study = plan_losses([source], settings, ("none", "bidirectional-l2"))
+    assert [spec.name for spec in study.runs if spec.config.seed == 1] == [
+        "rgb-split1-seed1-teacher",
+        "rgb-split1-seed1-none",
+        "rgb-split1-seed1-bidirectional-l2",
+    ]
+    config = study.runs[-1].config
+    assert (config.feature_loss, config.feature_normalization) == ("bidirectional", "l2")
+    assert (config.model, config.label_fraction, config.label_seed) == ("features3d", 0.25, 1)
+    assert {row.name: row.reference for row in study.rows} == {"none": None, "bidirectional-l2": "none"}
+    whole = plan_losses([source], settings)
+    assert {own["feature_loss"] for own in WAYS.values()} == set(FEATURE_LOSS_NAMES)
+    assert len({repr(sorted(own.items())) for own in WAYS.values()}) == len(WAYS)
+    assert len(whole.runs) == 2 * (2 + len(WAYS))
+    assert "25 % of the labels" in whole.scale
 
 
 def test_the_scale_names_what_it_changed(record_folder: Path, tmp_path: Path) -> None:
