@@ -15,7 +15,9 @@ VERBS = (
 )
 
 
-@pytest.mark.parametrize("verb", ["", *VERBS, "reproduce table3", "reproduce sweep", "reproduce drift", "reproduce losses"])
+@pytest.mark.parametrize(
+    "verb", ["", *VERBS, "reproduce table3", "reproduce sweep", "reproduce drift", "reproduce losses"]
+)
 def test_help_imports_no_tensorflow(verb: str) -> None:
     script = (
         "import sys\n"
