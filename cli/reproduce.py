@@ -207,7 +207,7 @@ def losses(**options: Any) -> None:
       kdant build-records --source jhmdb --input JHMDB --clip-frames 4 \\
         --short-side 224 --out frames
       kdant extract-features frames --model mobilenet_v2 --init imagenet \\
-        --endpoint block_16_project_BN --crop 224 --windows 2 --out features
+        --endpoint block_16_project_BN --crop 224 --out features
       kdant reproduce losses --records features --out STUDY
 
     Differences are from the student without a feature loss, over videos and seeds. With --label-fraction the
