@@ -191,7 +191,7 @@ class _Extraction:
         for _, same_size in itertools.groupby(self._clips(shard, split), key=lambda clip: clip.shape):
             while batch := list(itertools.islice(same_size, self.batch_size)):
                 padded = batch + batch[-1:] * (self.batch_size - len(batch))
-                maps = self._compute(tf.stack(padded)).numpy()[: len(batch)]
+                maps = self._compute(np.stack(padded)).numpy()[: len(batch)]
                 if not np.isfinite(maps).all():
                     raise RecordError(
                         f"Features of {self.records.folder / shard.file} are not finite in float16. Check "
