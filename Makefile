@@ -11,8 +11,8 @@ PIP = PYTHONWARNINGS=ignore $(@D)/bin/python -m pip install --quiet
 # process that crashes ends the run: pytest-xdist 3.8 can wait for ever after it has replaced one.
 PARALLEL ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
 
-.PHONY: demo docs docs-serve test test-beam test-io test-gpu check lint bench check-weights fuzz format wheel image image-gpu \
-	serve clean
+.PHONY: demo docs docs-serve test test-fast test-beam test-io test-gpu test-wheel check lint bench check-weights fuzz format \
+	wheel image image-gpu serve clean
 
 demo: $(INSTALLED)  ## the whole loop on rendered videos
 	$(BIN)/kdant demo --overwrite
@@ -20,11 +20,17 @@ demo: $(INSTALLED)  ## the whole loop on rendered videos
 test: $(INSTALLED)  ## the test suite, in two processes
 	$(BIN)/python -m pytest $(PARALLEL)
 
+test-fast: $(INSTALLED)  ## equations, properties and units, but for what is marked as slow
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow" tests/unit tests/golden tests/property
+
 test-beam: .venv-beam/installed  ## builds on Apache Beam, in an environment of its own
 	.venv-beam/bin/python -m pytest tests/e2e/test_beam.py
 
 test-io: .venv-io/installed  ## records in a local S3 server, on TensorFlow 2.17, in an environment of its own
 	.venv-io/bin/python -m pytest tests/opt_in/check_s3.py
+
+test-wheel: wheel  ## the tiny demo and README's Python from the wheel, beside what it declares and nothing else
+	.ci/test_wheel
 
 test-gpu: $(INSTALLED)  ## what needs GPUs; the other tests hide them (with CUDA: pip install "tensorflow[and-cuda]")
 	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES-0,1,2,3,4,5,6,7} $(BIN)/python -m pytest -m gpu -rs
@@ -92,11 +98,16 @@ $(INSTALLED): pyproject.toml constraints.txt
 	$(PIP) --constraint constraints.txt --editable ".[dev,docs]"
 	touch $@
 
-# Extras that need other versions of TensorFlow or protobuf than constraints.txt has.
-.venv-io/installed: MORE = "moto[s3,server]"
-.venv-%/installed: pyproject.toml constraints-%.txt
-	$(PYTHON) -m venv .venv-$*
+# Extras that need other versions of TensorFlow or protobuf than constraints.txt has. TensorFlow itself is linked to where
+# its version is the same.
+.venv-beam/installed: $(INSTALLED) constraints-beam.txt
+	$(BIN)/python -m venv $(@D)
+	$(BIN)/python .ci/link_packages.py $(@D) kdant-tf
+	$(PIP) --constraint constraints-beam.txt --editable ".[beam]" pytest pytest-timeout hypothesis
+	touch $@
+
+.venv-io/installed: pyproject.toml constraints-io.txt
+	$(PYTHON) -m venv $(@D)
 	$(PIP) --upgrade pip
-	$(PIP) --constraint constraints-$*.txt --editable ".[$*]" \
-		pytest pytest-timeout hypothesis $(MORE)
+	$(PIP) --constraint constraints-io.txt --editable ".[io]" pytest pytest-timeout hypothesis "moto[s3,server]"
 	touch $@

@@ -162,19 +162,22 @@ def finished_run(record_folder: Path) -> Path:
 def tiny_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same with a network of one convolution, which is exported in a second."""
     import keras
-    from keras import layers
+    from tiny_network import build
 
     folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("run") / "tiny"))
     keras.utils.set_random_seed(0)
-    clip = layers.Input((8, 32, 32, 3))
-    x = layers.Conv3D(6, (1, 7, 7), (2, 4, 4), padding="same", use_bias=False)(clip)
-    # Statistics as of a network that has seen something.
-    mean, variance = keras.initializers.RandomNormal(), keras.initializers.RandomUniform(0.05, 0.2)
-    x = layers.BatchNormalization(moving_mean_initializer=mean, moving_variance_initializer=variance)(x)
-    x = layers.ReLU(name="map")(x)
-    logits = layers.Dense(4)(layers.GlobalAveragePooling3D()(x))
-    keras.Model(clip, {"logits": logits, "map": x}).save(folder / "model.keras")
+    build(4, (8, 32, 32, 3)).save(folder / "model.keras")
     return folder
+
+
+@pytest.fixture(scope="module")
+def tiny_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Settings that choose the network of one convolution, which other processes find, too."""
+    path = tmp_path_factory.mktemp("settings") / "network.toml"
+    path.write_text('model = "tiny_network:build"\n', "utf-8")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        yield path
 
 
 @pytest.fixture(scope="session")

@@ -4,10 +4,11 @@ from pathlib import Path
 
 from click.testing import CliRunner
 from kdant_cli.main import main
+from tiny_network import OPTION as TINY
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(tmp_path: Path, record_folder: Path) -> None:
-    options = ("--width", "0.0625", "--crop", "32", "--batch-size", "8", "--learning-rate", "1e30")
+    options = (*TINY, "--crop", "32", "--batch-size", "8", "--learning-rate", "1e30")
     command = ["train-teacher", "--records", str(record_folder), "--out", str(tmp_path / "run"), *options]
     result = CliRunner().invoke(main, command)
     assert result.exit_code == 1

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from kdant_cli.main import main
+from tiny_network import build
 
 from kdant_tf.config import TrainConfig
 from kdant_tf.evaluation.predictions import load_predictions
-from kdant_tf.models.i3d import build_i3d
 from kdant_tf.runs import Run, load_run, manifest_sha256
 from tf_records.manifest import load_manifest
 
@@ -60,7 +60,7 @@ def untrained_run(records: Path, name: str, seed: int) -> Path:
     run.folder.mkdir()
     run.save()
     keras.utils.set_random_seed(seed)
-    build_i3d(len(run.classes), (8, 32, 32, 3), width=0.0625).save(run.model_path)
+    build(len(run.classes), (8, 32, 32, 3)).save(run.model_path)
     return run.folder
 
 
@@ -135,12 +135,12 @@ def test_what_does_not_go_together_is_refused(records: Path, run: Path, other: P
     assert "should be 2 numbers" in refuse(*command, "--with", other, "--fusion-weights", "1", code=2)
 
 
-def test_runs_of_other_classes_are_refused(records: Path, run: Path, finished_run: Path) -> None:
-    assert "other classes" in refuse("evaluate", run, "--records", records, "--with", finished_run)
+def test_runs_of_other_classes_are_refused(records: Path, run: Path, tiny_run: Path) -> None:
+    assert "other classes" in refuse("evaluate", run, "--records", records, "--with", tiny_run)
 
 
-def test_shares_need_whole_videos(record_folder: Path, finished_run: Path) -> None:
-    message = refuse("evaluate", finished_run, "--records", record_folder, "--observe", "0.5")
+def test_shares_need_whole_videos(record_folder: Path, tiny_run: Path) -> None:
+    message = refuse("evaluate", tiny_run, "--records", record_folder, "--observe", "0.5")
     assert "whole videos" in message
 
 
@@ -161,23 +161,23 @@ def lead(videos: Path, tmp_path_factory) -> Path:
 
 
 def test_a_longer_segment_changes_nothing_at_the_records_own_time(
-    lead: Path, record_folder: Path, finished_run: Path
+    lead: Path, record_folder: Path, tiny_run: Path
 ) -> None:
     """16 frames from clip to clip are 8 frames, 0.4 s, from its end to the action."""
-    finished_run = Path(shutil.copytree(finished_run, lead.parent / "run"))
-    kdant_json("evaluate", finished_run, "--records", record_folder, "--view", "observed")
-    own = load_predictions(finished_run / "predictions.npz", "observed/test")
-    kdant_json("evaluate", finished_run, "--records", lead, "--view", "observed")
+    tiny_run = Path(shutil.copytree(tiny_run, lead.parent / "run"))
+    kdant_json("evaluate", tiny_run, "--records", record_folder, "--view", "observed")
+    own = load_predictions(tiny_run / "predictions.npz", "observed/test")
+    kdant_json("evaluate", tiny_run, "--records", lead, "--view", "observed")
     suffix = f", records {manifest_sha256(lead)[:8]}/test"
-    longer = load_predictions(finished_run / "predictions.npz", f"observed{suffix}")
-    curve = kdant_json("evaluate", finished_run, "--records", lead, "--tau", "0.4,0.1,0.5")["tau"]
-    at_own = load_predictions(finished_run / "predictions.npz", f"tau 0.4{suffix}")
-    other = load_predictions(finished_run / "predictions.npz", f"tau 0.1{suffix}")
+    longer = load_predictions(tiny_run / "predictions.npz", f"observed{suffix}")
+    curve = kdant_json("evaluate", tiny_run, "--records", lead, "--tau", "0.4,0.1,0.5")["tau"]
+    at_own = load_predictions(tiny_run / "predictions.npz", f"tau 0.4{suffix}")
+    other = load_predictions(tiny_run / "predictions.npz", f"tau 0.1{suffix}")
     np.testing.assert_array_equal(longer.probabilities, own.probabilities)
     np.testing.assert_array_equal(at_own.probabilities, own.probabilities)
     assert np.abs(other.probabilities - own.probabilities).max() > 0
     assert [point["tau"] for point in curve] == [0.4, 0.1, 0.5]
-    assert "0.5 s before each action" in refuse("evaluate", finished_run, "--records", lead, "--tau", "0.6")
+    assert "0.5 s before each action" in refuse("evaluate", tiny_run, "--records", lead, "--tau", "0.6")
 
 
 def test_a_longer_segment_is_refused_where_it_makes_no_sense(

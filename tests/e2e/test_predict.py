@@ -43,11 +43,11 @@ def loaded_once() -> Iterator[None]:
 
 
 @pytest.fixture
-def without_rate(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def without_rate(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As runs of before, and those of records of several rates, are."""
     from kdant_tf.serving import model
 
-    loaded = dataclasses.replace(model.load_model(finished_run), fps=None)
+    loaded = dataclasses.replace(model.load_model(tiny_run), fps=None)
     monkeypatch.setattr(model, "load_model", lambda folder: loaded)
 
 
@@ -57,8 +57,8 @@ def video(videos: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def lines(video: Path, finished_run: Path) -> list[dict[str, Any]]:
-    return lines_of(predict(video, "--model", finished_run, "--json-lines", "--top", "2"))
+def lines(video: Path, tiny_run: Path) -> list[dict[str, Any]]:
+    return lines_of(predict(video, "--model", tiny_run, "--json-lines", "--top", "2"))
 
 
 def test_json_lines(lines: list[dict[str, Any]], video: Path) -> None:
@@ -74,11 +74,11 @@ def test_json_lines(lines: list[dict[str, Any]], video: Path) -> None:
 
 
 def test_a_folder_of_the_videos_frames_says_the_same(
-    lines: list[dict[str, Any]], video: Path, finished_run: Path, tmp_path: Path
+    lines: list[dict[str, Any]], video: Path, tiny_run: Path, tmp_path: Path
 ) -> None:
     for number, frame in enumerate(stored_frames(video)):
         Image.fromarray(np.ascontiguousarray(frame)).save(tmp_path / f"frame_{number:04}.png")
-    args = ("--model", finished_run, "--json-lines", "--top", 2)
+    args = ("--model", tiny_run, "--json-lines", "--top", 2)
     given = lines_of(predict(tmp_path, *args))
     assert [line["time_s"] for line in given] == pytest.approx([line["time_s"] for line in lines], abs=1e-3)
     for own, other in zip(lines, given, strict=True):
@@ -88,10 +88,10 @@ def test_a_folder_of_the_videos_frames_says_the_same(
 
 
 def test_a_stream_on_stdin_and_a_reader_that_has_seen_enough(
-    lines: list[dict[str, Any]], video: Path, finished_run: Path
+    lines: list[dict[str, Any]], video: Path, tiny_run: Path
 ) -> None:
     command = "import sys; from kdant_cli.main import main; sys.argv[0] = 'kdant'; main()"
-    args = ["predict", "-", "--model", str(finished_run), "--json-lines", "--top", "2", "--latency"]
+    args = ["predict", "-", "--model", str(tiny_run), "--json-lines", "--top", "2", "--latency"]
     with video.open("rb") as file:
         done = subprocess.run(
             [sys.executable, "-c", command, *args], stdin=file, capture_output=True, text=True, check=False
@@ -104,47 +104,47 @@ def test_a_stream_on_stdin_and_a_reader_that_has_seen_enough(
 
 
 @pytest.mark.usefixtures("without_rate")
-def test_a_model_without_a_rate(video: Path, finished_run: Path, lines: list[Any], tmp_path: Path) -> None:
+def test_a_model_without_a_rate(video: Path, tiny_run: Path, lines: list[Any], tmp_path: Path) -> None:
     """The source's is taken, and said."""
-    result = predict(video, "--model", finished_run, "--json-lines", "--top", 2)
+    result = predict(video, "--model", tiny_run, "--json-lines", "--top", 2)
     assert "The model knows no frame rate, so that of" in result.stderr
     assert lines_of(result) == lines
     Image.new("RGB", (64, 48)).save(tmp_path / "0.png")
-    assert "--source-fps" in predict(tmp_path, "--model", finished_run, code=1).stderr
-    sped_up = lines_of(predict(video, "--model", finished_run, "--json-lines", "--fps", 40))
+    assert "--source-fps" in predict(tmp_path, "--model", tiny_run, code=1).stderr
+    sped_up = lines_of(predict(video, "--model", tiny_run, "--json-lines", "--fps", 40))
     assert sped_up[0]["time_s"] == 7 / 40
 
 
-def test_an_overlay(video: Path, finished_run: Path, tmp_path: Path) -> None:
+def test_an_overlay(video: Path, tiny_run: Path, tmp_path: Path) -> None:
     out = tmp_path / "over.mp4"
-    result = predict(video, "--model", finished_run, "--json-lines", "--overlay", out)
+    result = predict(video, "--model", tiny_run, "--json-lines", "--overlay", out)
     assert f"Drew {out}" in result.stderr
     assert len(list(stored_frames(out))) == len(list(stored_frames(video)))
     for args, words in (
         ((video, video, "--overlay", out), "--overlay is for one source"),
         (("rtsp://127.0.0.1:9/a", "--overlay", out), "--overlay is for one source"),
     ):
-        assert words in predict(*args, "--model", finished_run, code=2).stderr
-    refused = predict(video, "--overlay", video, "--model", finished_run, code=1)
+        assert words in predict(*args, "--model", tiny_run, code=2).stderr
+    refused = predict(video, "--overlay", video, "--model", tiny_run, code=1)
     assert "would replace what it is drawn of" in refused.stderr
 
 
-def test_plain_lines_latency_and_threshold(video: Path, finished_run: Path, lines: list[Any]) -> None:
-    result = predict(video, "--model", finished_run, "--latency")
+def test_plain_lines_latency_and_threshold(video: Path, tiny_run: Path, lines: list[Any]) -> None:
+    result = predict(video, "--model", tiny_run, "--latency")
     assert f"{lines[0]['expected'][0]['class']} " in result.stdout
     assert "none: clip and action overlap" in result.stdout  # It is a teacher, which sees the action.
-    sure = lines_of(predict(video, "--model", finished_run, "--threshold", 1, "--json-lines"))
+    sure = lines_of(predict(video, "--model", tiny_run, "--threshold", 1, "--json-lines"))
     assert [line["expected"] for line in sure] == [[]] * len(lines)
 
 
-def test_a_table_on_a_terminal(video: Path, finished_run: Path, lines: list[Any]) -> None:
-    result = predict(video, "--model", finished_run, env={"FORCE_COLOR": "1", "COLUMNS": "100"})
+def test_a_table_on_a_terminal(video: Path, tiny_run: Path, lines: list[Any]) -> None:
+    result = predict(video, "--model", tiny_run, env={"FORCE_COLOR": "1", "COLUMNS": "100"})
     last = result.stdout.splitlines()[-3:]
     assert f"{lines[-1]['time_s']:.2f} s" in "".join(last)
     assert lines[-1]["expected"][0]["class"] in "".join(last)
 
 
-def test_ctrl_c_ends_a_camera_well(finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_ends_a_camera_well(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from kdant_tf.anticipation import sources
 
     pictures = itertools.repeat((True, np.zeros((48, 64, 3), np.uint8)), 30)
@@ -169,14 +169,14 @@ def test_ctrl_c_ends_a_camera_well(finished_run: Path, monkeypatch: pytest.Monke
         "--reconnect-s",
         0,
     )  # a connection that is kept looks at the clock too
-    *given, latency = lines_of(predict("0", "--model", finished_run, *options))
+    *given, latency = lines_of(predict("0", "--model", tiny_run, *options))
     assert {line["source"] for line in given} == {"camera 0"}
     dropped = sum(line.get("dropped", 0) for line in given)
     assert latency["latency"]["dropped"] == dropped
     assert len(given) + dropped == 5
 
 
-def test_a_model_of_flow(video: Path, finished_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_flow(video: Path, tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is told how flow is computed, or says what is missing."""
     from kdant_tf.serving import model
 
@@ -186,9 +186,9 @@ def test_a_model_of_flow(video: Path, finished_run: Path, monkeypatch: pytest.Mo
         seen.append(clips.shape)
         return np.full((1, 4), 0.25, np.float32)
 
-    loaded = dataclasses.replace(model.load_model(finished_run), modality="rgb,flow", infer=infer)
+    loaded = dataclasses.replace(model.load_model(tiny_run), modality="rgb,flow", infer=infer)
     monkeypatch.setattr(model, "load_model", lambda folder: loaded)
-    args = (video, "--model", finished_run, "--json-lines")
+    args = (video, "--model", tiny_run, "--json-lines")
     assert "--flow-algorithm tvl1, dis or farneback" in predict(*args, code=1).stderr
     assert len(lines_of(predict(*args, "--flow-algorithm", "farneback"))) == len(seen) - 1
     assert {shape[0::4] for shape in seen} == {(1, 5)}
@@ -198,10 +198,10 @@ def test_a_model_of_flow(video: Path, finished_run: Path, monkeypatch: pytest.Mo
 
 
 def test_one_bad_source_does_not_keep_the_others(
-    video: Path, finished_run: Path, lines: list[Any], tmp_path: Path
+    video: Path, tiny_run: Path, lines: list[Any], tmp_path: Path
 ) -> None:
     Image.new("RGB", (64, 48)).save(tmp_path / "one.png")
-    args = ("--model", finished_run, "--json-lines", "--top", 2)
+    args = ("--model", tiny_run, "--json-lines", "--top", 2)
     result = predict(tmp_path / "one.png", video, *args, code=1)
     assert lines_of(result) == lines
     assert "a clip of the model 8" in result.stderr
@@ -209,8 +209,8 @@ def test_one_bad_source_does_not_keep_the_others(
 
 
 @pytest.fixture
-def refuse(finished_run: Path) -> Callable[..., str]:
-    def call(*args: object, model: Path = finished_run) -> str:
+def refuse(tiny_run: Path) -> Callable[..., str]:
+    def call(*args: object, model: Path = tiny_run) -> str:
         result = predict(*args, "--model", model, "--json-lines", code=1)
         assert result.stdout == ""
         return result.stderr.strip().splitlines()[-1]

@@ -29,12 +29,12 @@ def refuse(*args: object, code: int = 1) -> str:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory, finished_run: Path, record_folder: Path) -> tuple[Path, Path]:
+def runs(tmp_path_factory, tiny_run: Path, record_folder: Path) -> tuple[Path, Path]:
     """A teacher and a student with its weights, evaluated."""
     root = tmp_path_factory.mktemp("report")
     teacher, student = root / "teacher", root / NASTY
     for folder in (teacher, student):
-        shutil.copytree(finished_run, folder)
+        shutil.copytree(tiny_run, folder)
     config = dataclasses.replace(load_run(student).config, feature_loss="none")
     dataclasses.replace(load_run(student), role="student", teacher=str(teacher), config=config).save()
     (student / "metrics.csv").write_text(
@@ -134,14 +134,14 @@ def test_a_file_that_is_there_stays_unless_told_otherwise(runs: tuple[Path, Path
 
 
 def test_what_is_no_run_or_was_not_evaluated_is_refused(
-    runs: tuple[Path, Path], finished_run: Path, tmp_path: Path
+    runs: tuple[Path, Path], tiny_run: Path, tmp_path: Path
 ):
     out = ("--out", tmp_path / "report.html")
     assert "does not exist" in refuse("report", tmp_path / "none", *out)
     (tmp_path / "empty").mkdir()
     assert "is no run folder" in refuse("report", tmp_path / "empty", *out)
     evaluated = shutil.ignore_patterns("evaluation.json", "predictions.npz")
-    shutil.copytree(finished_run, tmp_path / "fresh", ignore=evaluated)
+    shutil.copytree(tiny_run, tmp_path / "fresh", ignore=evaluated)
     error = refuse("report", tmp_path / "fresh", *out)
     assert f"Evaluate it first: kdant evaluate {tmp_path / 'fresh'} --records" in error
     assert "given once" in refuse("report", runs[0], runs[0], *out)

@@ -19,9 +19,15 @@ TINY = ("--scale", "tiny", "--drifts", "0.5", "--seeds", 3, "--rows", "teacher,d
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+def tiny(tiny_settings: Path) -> tuple[object, ...]:
+    """Options of a study that takes seconds."""
+    return (*TINY, "--config", tiny_settings)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory, tiny: tuple[object, ...]) -> tuple[Path, Result]:
     out = tmp_path_factory.mktemp("drift") / "study"
-    return out, drift(out, *TINY, "--jobs", 2)
+    return out, drift(out, *tiny, "--jobs", 2)
 
 
 def test_a_study_from_nothing_to_its_picture(study: tuple[Path, Result]) -> None:
@@ -40,12 +46,12 @@ def test_a_study_from_nothing_to_its_picture(study: tuple[Path, Result]) -> None
     }
 
 
-def test_gains_are_those_of_the_runs(study: tuple[Path, Result]) -> None:
+def test_gains_are_those_of_the_runs(study: tuple[Path, Result], tiny: tuple[object, ...]) -> None:
     out, _ = study
-    result = drift(out, *TINY, "--summarize", "--json")
+    result = drift(out, *tiny, "--summarize", "--json")
     assert result.exit_code == 0, result.stderr
     table = json.loads(result.stdout)
-    assert table["scale"] == "tiny (crop 32, width 0.0625, 1 epochs)"
+    assert table["scale"] == "tiny, with network.toml (crop 32, width 0.0625, 1 epochs)"
     rows = {row["name"]: row["columns"] for row in table["rows"]}
     assert list(rows) == ["teacher", "none", "direct"]
     none, direct = (
@@ -69,29 +75,31 @@ def test_its_page_shows_the_picture_and_the_table(study: tuple[Path, Result], tm
     assert "Paper:" not in text  # which has no such study
 
 
-def test_what_is_finished_stays_and_other_videos_are_refused(study: tuple[Path, Result]) -> None:
+def test_what_is_finished_stays_and_other_videos_are_refused(
+    study: tuple[Path, Result], tiny: tuple[object, ...]
+) -> None:
     out, _ = study
     before = {
         path: path.stat().st_mtime_ns
         for kind in ("runs", "records", "videos")
         for path in (out / kind).rglob("*")
     }
-    assert "is not empty" in drift(out, *TINY).stderr
-    again = drift(out, *TINY, "--resume")
+    assert "is not empty" in drift(out, *tiny).stderr
+    again = drift(out, *tiny, "--resume")
     assert again.exit_code == 0, again.stderr
     assert "Rendering" not in again.stderr
-    other = drift(out, *TINY, "--resume", "--scale", "study")
+    other = drift(out, *tiny, "--resume", "--scale", "study")
     assert other.exit_code == 1
     assert "are not those of this study" in other.stderr
     assert before == {path: path.stat().st_mtime_ns for path in before}
 
 
 def test_settings_of_ones_own_are_used_or_refused_before_anything_is_rendered(
-    study: tuple[Path, Result], tmp_path: Path
+    study: tuple[Path, Result], tiny_settings: Path, tmp_path: Path
 ) -> None:
     out, _ = study
     settings = tmp_path / "longer.toml"
-    settings.write_text("[student]\nepochs = 2\n", "utf-8")
+    settings.write_text(tiny_settings.read_text("utf-8") + "[student]\nepochs = 2\n", "utf-8")
     summary = drift(out, *TINY, "--config", settings, "--summarize", "--json")
     assert summary.exit_code == 1
     assert "begun with other settings: epochs 1 → 2" in summary.stderr

@@ -21,6 +21,8 @@ from kdant_tf.layers.attention_pooling import (
 from kdant_tf.losses import NORMALIZATIONS, PENALTIES, REDUCTIONS
 from kdant_tf.losses.features import FeatureLoss, feature_loss
 
+pytestmark = pytest.mark.slow
+
 # Few sizes: JAX compiles each operation once a shape.
 SHAPES = {
     "equal": ((2, 3, 4), (2, 3, 4)),

@@ -19,6 +19,8 @@ from keras import ops
 
 from kdant_tf.models import i3d
 
+pytestmark = pytest.mark.slow
+
 EXPECTED = np.load(Path(__file__).with_name("i3d_reference.npz"))
 CLASSES = 400
 WIDTH = 0.125

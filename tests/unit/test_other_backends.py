@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 EQUATIONS = ROOT / "tests" / "golden" / "test_equations_on_any_backend.py"
 # Keras converts torch's tensors in a way that NumPy 2 deprecates.

@@ -68,6 +68,7 @@ def run(*args: object, closed: str = "", **variables: str) -> subprocess.Complet
     )
 
 
+@pytest.mark.slow
 def test_commands_go_on_without_stderr_or_stdout(exported: Path, videos: Path, tmp_path: Path) -> None:
     """A command that loads TensorFlow, which writes to the descriptor itself."""
     video = tmp_path / "ein Vidéo.mp4"

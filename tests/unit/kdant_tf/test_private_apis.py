@@ -9,6 +9,8 @@ from keras import layers
 
 from kdant_tf import private_apis
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def network() -> keras.Model:

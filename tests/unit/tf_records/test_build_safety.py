@@ -27,6 +27,8 @@ from tf_records.sources.synthetic import read_synthetic
 from tf_records.tfrecord import RecordFile
 from tf_records.writer import ShardResult, _start_worker, build_records, write_shard
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = BuildOptions(clip=ClipSpec(clip_frames=8, offset_frames=16), short_side=16, shards=2)
 PACKAGE = str(Path(write_shard.__code__.co_filename).parent)
 

@@ -23,6 +23,8 @@ from tf_records.sources.sample import Annotations
 from tf_records.sources.synthetic import read_synthetic
 from tf_records.writer import ShardResult, build_records
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = BuildOptions(clip=ClipSpec(clip_frames=8, offset_frames=16), short_side=16, shards=2)
 NAMES = {f"{split}-0000{i}-of-00002.tfrecord" for split in ("train", "test") for i in range(2)} | {
     "manifest.json"

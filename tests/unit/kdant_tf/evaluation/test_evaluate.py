@@ -41,6 +41,8 @@ from tf_records.errors import RecordError, RunError
 from tf_records.records import Records
 from tf_records.schema import ClipSpec
 
+pytestmark = pytest.mark.slow
+
 
 def test_probabilities_are_averaged_over_the_windows_of_a_sample():
     clip = layers.Input((3,))

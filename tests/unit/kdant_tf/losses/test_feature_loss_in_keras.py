@@ -8,6 +8,8 @@ import tensorflow as tf
 from kdant_tf.losses import FEATURE_LOSS_NAMES, PENALTIES, REDUCTIONS
 from kdant_tf.losses.features import FeatureLoss, feature_loss
 
+pytestmark = pytest.mark.slow
+
 
 def random_map(seed: int, *shape: int) -> np.ndarray:
     return np.maximum(2 * np.random.default_rng(seed).standard_normal(shape), 0).astype(np.float32)

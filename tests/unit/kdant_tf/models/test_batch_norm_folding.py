@@ -10,6 +10,8 @@ from kdant_tf.models.batch_norm_folding import fold_batch_norm
 from kdant_tf.models.i3d import build_i3d, split_i3d
 from kdant_tf.private_apis import layers_within, nodes_of
 
+pytestmark = pytest.mark.slow
+
 
 def with_statistics(network: keras.Model) -> keras.Model:
     """Weights as after a training: no mean is 0, no variance 1."""

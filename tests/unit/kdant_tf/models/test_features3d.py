@@ -2,8 +2,11 @@
 
 import keras
 import numpy as np
+import pytest
 
 from kdant_tf.models.features3d import MAP, build_features3d
+
+pytestmark = pytest.mark.slow
 
 SHAPE = (2, 3, 3, 8)
 

@@ -11,6 +11,8 @@ from kdant_tf.config import SMALLEST_CROP
 from kdant_tf.models.i3d import ENDPOINTS, build_i3d
 from tf_records.schema import MAP_STRIDE
 
+pytestmark = pytest.mark.slow
+
 DEEPMIND = Path(__file__).resolve().parents[5] / "shared" / "data" / "i3d"
 PARTS = {"kernel": "w", "bias": "b"}
 

@@ -6,6 +6,8 @@ import pytest
 
 from kdant_tf.models.i3d import ENDPOINTS, build_i3d, endpoint_layer, split_i3d
 
+pytestmark = pytest.mark.slow
+
 CLIP = (8, 32, 32, 3)
 
 

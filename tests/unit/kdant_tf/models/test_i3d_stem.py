@@ -13,6 +13,8 @@ from kdant_tf.models.networks import load_network
 from kdant_tf.models.weights import WeightsError
 from kdant_tf.runs import load_run
 
+pytestmark = pytest.mark.slow
+
 CLIP = (8, 32, 32, 3)
 MAP = np.random.default_rng(0).uniform(0, 1, (2, 2, 2, 2, 30)).astype(np.float32)
 

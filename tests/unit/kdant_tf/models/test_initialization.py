@@ -18,6 +18,8 @@ from kdant_tf.models.i3d import build_i3d
 from kdant_tf.models.weights import WeightsError, fetch_kinetics_checkpoint, initialize
 from tf_records.errors import RunError
 
+pytestmark = pytest.mark.slow
+
 DEEPMIND = Path(__file__).resolve().parents[5] / "shared" / "data" / "i3d"
 COMMIT = "https://github.com/google-deepmind/kinetics-i3d/raw/0667e889a5904b4dc122e0ded4c332f49f8df42c"
 PARTS = ("index", "data-00000-of-00001")

@@ -23,6 +23,8 @@ from kdant_tf.models.networks import (
 from kdant_tf.runs import load_run
 from tf_records.errors import RunError
 
+pytestmark = pytest.mark.slow
+
 CLIP = (4, 8, 8, 3)
 NUMBERS = itertools.count()
 GOOD = """

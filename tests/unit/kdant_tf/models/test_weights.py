@@ -21,6 +21,8 @@ from kdant_tf.models.weights import (
     load_keras_weights,
 )
 
+pytestmark = pytest.mark.slow
+
 DEEPMIND = Path(__file__).resolve().parents[5] / "shared" / "data" / "i3d"
 DATA = ".data-00000-of-00001"
 HEAD = "Logits.Conv3d_0c_1x1.conv_3d"

@@ -19,6 +19,8 @@ from tf_records.augment import crop_centrally, scale
 from tf_records.errors import RunError
 from tf_records.schema import FeatureInfo
 
+pytestmark = pytest.mark.slow
+
 FRAMES = 8
 CLASSES = ["fall", "grow", "rise", "shrink"]
 

@@ -16,6 +16,8 @@ from kdant_tf.studies.study_folder import to_toml
 from kdant_tf.studies.study_plan import RunSpec
 from tf_records.files import lock_folder
 
+pytestmark = pytest.mark.slow
+
 FAKE = """
 import json, os, pathlib, sys
 out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])

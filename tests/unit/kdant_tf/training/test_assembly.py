@@ -21,6 +21,8 @@ from tf_records.errors import RecordError
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records
 
+pytestmark = pytest.mark.slow
+
 SMALL = {
     "crop": 32,
     "batch_size": 8,

@@ -15,6 +15,8 @@ from kdant_tf.training.loop import fit
 from kdant_tf.training.strategy import make_strategy
 from tf_records.errors import RunError
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (4, 32, 32, 3)
 STEPS = 20
 RATE = 0.01

@@ -18,6 +18,8 @@ from kdant_tf.training.loop import Position, fit
 from kdant_tf.training.strategy import make_strategy
 from tf_records.errors import RunError, StoppedError
 
+pytestmark = pytest.mark.slow
+
 EPOCHS, STEPS = 3, 4
 EVERY_STEP = 1e-9  # minutes
 

@@ -10,6 +10,8 @@ from kdant_tf.models.i3d import build_i3d
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.strategy import NOTHING, make_strategy
 
+pytestmark = pytest.mark.slow
+
 CLIP = (2, 4, 4, 3)
 CLASSES = 3
 

@@ -12,6 +12,8 @@ from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.strategy import NOTHING, POOLING, make_strategy
 from tf_records.records import Records
 
+pytestmark = pytest.mark.slow
+
 LOSSES = {"loss", "classification_loss", "feature_loss"}
 BATCHES = [random_batch(0), random_batch(1, (1, -1, 0, 0)), random_batch(2, (2, -1))]
 

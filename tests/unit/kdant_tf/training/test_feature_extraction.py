@@ -8,6 +8,8 @@ from kdant_tf.training.feature_extraction import extract_features
 from tf_records.errors import KdantError, RecordError
 from tf_records.records import Records
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def features(record_folder, finished_run, tmp_path_factory):

@@ -28,6 +28,8 @@ from kdant_tf.training.strategy import STEP
 from kdant_tf.training.train import train
 from tf_records.errors import KdantError
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (4, 32, 32, 3)
 MIXED = ("mixed_bfloat16", "mixed_float16")
 

@@ -20,6 +20,8 @@ from kdant_tf.training.job import remove_run
 from kdant_tf.training.train import train
 from tf_records.errors import RunError
 
+pytestmark = pytest.mark.slow
+
 CLIP = (2, 4, 4, 3)
 SMALL = {"crop": 32, "batch_size": 8, "windows": 1, "feature_weight": 1.0, "learning_rate": 0.01}
 

@@ -27,6 +27,8 @@ from tf_records.reader import training_batches
 from tf_records.records import Records
 from tf_records.schema import FUTURE, PER_CLIP, FeatureInfo
 
+pytestmark = pytest.mark.slow
+
 NETWORKS = """
 import keras
 from keras import layers

@@ -14,6 +14,8 @@ from kdant_tf.training.job import prepare_job
 from kdant_tf.training.strategy import make_strategy
 from tf_records.records import Records
 
+pytestmark = pytest.mark.slow
+
 
 def read_events(folder):
     """(step, tag) → how often, and the pictures' sizes by step."""

@@ -16,6 +16,8 @@ from kdant_tf.training.train import TrainResult, train
 from tf_records.errors import KdantError
 from tf_records.files import lock_folder
 
+pytestmark = pytest.mark.slow
+
 CPU = Execution(devices="cpu")
 SETTINGS = {"model": "test_train:build", "crop": 32, "batch_size": 8, "epochs": 1}
 

@@ -14,6 +14,8 @@ from kdant_tf.training.loop import NotFiniteError, _compile_step, check_finite
 from kdant_tf.training.optimizer import l2_factor, make_optimizer
 from kdant_tf.training.strategy import NOTHING, make_strategy
 
+pytestmark = pytest.mark.slow
+
 LABELS = (0, -1, 2, -1, -1, -1, 1, 0)
 
 

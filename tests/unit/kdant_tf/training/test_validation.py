@@ -15,7 +15,9 @@ from tf_records.errors import RecordError
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records
 
-TINY = {"width": 0.0625, "crop": 32, "batch_size": 4, "windows": 2, "batch_norm_momentum": 0.5}
+pytestmark = pytest.mark.slow
+
+TINY = {"model": "tiny_network:build", "crop": 32, "batch_size": 4, "windows": 2}
 CPU = Execution(devices="cpu")
 
 

@@ -11,6 +11,8 @@ from kdant_tf.training.strategy import NOTHING, POOLING, STEP, choose_xla, make_
 from kdant_tf.training.train import train
 from tf_records.errors import KdantError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("choice", "devices", "expected"),
