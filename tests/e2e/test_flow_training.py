@@ -11,10 +11,11 @@ import tensorflow as tf
 from click.testing import CliRunner, Result
 from kdant_cli.main import main
 from PIL import Image
+from tiny_network import OPTION as TINY_NETWORK
 
 from tf_records.manifest import load_manifest
 
-SMALL = ("--width", "0.0625", "--crop", "32", "--batch-size", "8", "--epochs", "1")
+SMALL = (*TINY_NETWORK, "--crop", "32", "--batch-size", "8", "--epochs", "1")
 
 
 def kdant(*args: object) -> Result:
@@ -190,7 +191,7 @@ def test_kinetics_weights_are_those_of_the_flow_network(
 
     monkeypatch.setattr(weights, "fetch_kinetics_checkpoint", fetch)
     monkeypatch.setattr(weights, "check_published_width", lambda network: None)
-    options = ("--modality", "flow", "--init", "kinetics", *SMALL)
+    options = ("--modality", "flow", "--init", "kinetics", "--width", "0.0625", *SMALL[2:])
     message = refuse("train-teacher", "--records", both, "--out", tmp_path / "run", *options)
     assert "wanted the flow checkpoint" in message
 

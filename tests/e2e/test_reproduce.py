@@ -19,7 +19,7 @@ from tf_records.reader import evaluation_batches
 from tf_records.records import Records
 
 COMMAND = (sys.executable, "-c", "from kdant_cli.main import main; main(prog_name='kdant')")
-TINY = ("--scale", "tiny", "--devices", "cpu", "--seeds", "4")
+SCALE = ("--scale", "tiny", "--devices", "cpu", "--seeds", "4")
 
 
 def kdant(*args: object) -> Result:
@@ -50,10 +50,16 @@ def records(tmp_path_factory, jhmdb_layout) -> Path:
 
 
 @pytest.fixture(scope="module")
-def study(records: Path) -> Path:
+def tiny(tiny_settings: Path) -> tuple[str, ...]:
+    """Options of a study that takes seconds."""
+    return (*SCALE, "--config", str(tiny_settings))
+
+
+@pytest.fixture(scope="module")
+def study(records: Path, tiny: tuple[str, ...]) -> Path:
     """Of a teacher and a student, stopped in the middle and gone on with."""
     out = records.parent / "study"
-    command = ("reproduce", "table1", "--records", str(records), "--out", str(out), *TINY)
+    command = ("reproduce", "table1", "--records", str(records), "--out", str(out), *tiny)
     with subprocess.Popen(
         [*COMMAND, *command, "--rows", "recognition,none"], stderr=subprocess.PIPE, text=True
     ) as begun:
@@ -73,8 +79,8 @@ def contents(folder: Path) -> dict[Path, tuple[int, bytes]]:
     }
 
 
-def test_a_study_is_stopped_and_resumed(records: Path, study: Path) -> None:
-    command = ("reproduce", "table1", "--records", records, "--out", study, *TINY)
+def test_a_study_is_stopped_and_resumed(records: Path, study: Path, tiny: tuple[str, ...]) -> None:
+    command = ("reproduce", "table1", "--records", records, "--out", study, *tiny)
     assert "is not empty" in refuse(*command)
     about = (study / "study.json").read_bytes()
     with lock_folder(study, "study"):  # as while it runs
@@ -86,7 +92,7 @@ def test_a_study_is_stopped_and_resumed(records: Path, study: Path) -> None:
     table = kdant_json(*command, "--rows", "recognition,none", "--resume")
     assert contents(study / "runs" / "rgb-split2-seed4-teacher") == before
     assert table["missing"] == []
-    assert table["scale"] == "tiny (crop 32, width 0.0625, 1 epochs)"
+    assert table["scale"] == "tiny, with network.toml (crop 32, width 0.0625, 1 epochs)"
     recognition, none = (row["columns"]["RGB"] for row in table["rows"])
     kept = json.loads((study / "runs" / "rgb-split2-seed4-none" / "evaluation.json").read_text())
     assert none["ours"]["mean"] == kept["observed"]["top1"]
@@ -116,7 +122,7 @@ def test_the_settings_of_a_run_make_it_again(records: Path, study: Path) -> None
 
 
 def test_records_of_one_split_twice_are_refused(records: Path, tmp_path: Path) -> None:
-    table1 = ("reproduce", "table1", "--records", records, "--out", tmp_path, *TINY)
+    table1 = ("reproduce", "table1", "--records", records, "--out", tmp_path, *SCALE)
     assert "Two of --records are of split 2" in refuse(*table1, "--records", records)
     assert not list(tmp_path.iterdir())
 
@@ -126,7 +132,7 @@ def test_a_failing_run_is_named(records: Path, tmp_path: Path) -> None:
     config = tmp_path / "large.toml"
     config.write_text("batch_size = 512\n")
     out = tmp_path / "study"
-    options = ("--records", records, "--out", out, *TINY, "--rows", "none", "--config", config)
+    options = ("--records", records, "--out", out, *SCALE, "--rows", "none", "--config", config)
     result = kdant("reproduce", "table1", *options)
     assert result.exit_code == 1
     assert "rgb-split2-seed4-teacher: FAILED: Batch size 512 is larger than the 8 training" in result.stderr
@@ -139,7 +145,7 @@ def test_labels_alone_train_an_anticipation_network(records: Path, tmp_path: Pat
     """Without a teacher: it trains, validates and is evaluated on the observed segments."""
     settings = tmp_path / "settings.toml"
     settings.write_text(
-        "teacher_view = 'observed'\nvalidation_fraction = 0.25\ncrop = 32\nwidth = 0.0625\n"
+        "model = 'tiny_network:build'\nteacher_view = 'observed'\nvalidation_fraction = 0.25\ncrop = 32\n"
         "epochs = 1\nbatch_size = 2\nwindows = 1\n"
     )
     run = tmp_path / "run"
@@ -164,5 +170,5 @@ def test_one_study_in_a_folder(records: Path, tmp_path: Path) -> None:
     out = tmp_path / "study"
     out.mkdir()
     with lock_folder(out, "study"):
-        message = refuse("reproduce", "table1", "--records", records, "--out", out, *TINY, "--resume")
+        message = refuse("reproduce", "table1", "--records", records, "--out", out, *SCALE, "--resume")
     assert f"Another study is writing to {out}." in message
