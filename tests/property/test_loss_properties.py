@@ -22,6 +22,7 @@ def two_maps(seed, sizes):
     return random_map(seed, 2, *sizes, 4), random_map(seed + 1, 2, *sizes, 4)
 
 
+@pytest.mark.slow
 @given(seed=SEEDS, sizes=SIZES, chunk=st.sampled_from([0, 2]))
 def test_local_goes_from_bidirectional_to_direct(seed, sizes, chunk):
     maps = two_maps(seed, sizes)
@@ -31,6 +32,7 @@ def test_local_goes_from_bidirectional_to_direct(seed, sizes, chunk):
     np.testing.assert_allclose(narrow, 2 * float(feature_loss("direct", *maps)), rtol=1e-4, atol=1e-9)
 
 
+@pytest.mark.slow
 @given(seed=SEEDS, sizes=SIZES, locality=st.floats(0, 1e6), alpha=st.floats(0, 1e4))
 def test_local_is_finite_symmetric_and_0_for_equal_maps(seed, sizes, locality, alpha):
     student, teacher = two_maps(seed, sizes)
@@ -59,6 +61,7 @@ def test_jaccard_and_infonce_are_free_of_scale(seed, factor):
         np.testing.assert_allclose(received, expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEATURE_LOSS_NAMES)
 @given(seed=SEEDS, factor=st.sampled_from([0.5, 4.0, 100.0]))
 def test_normalised_losses_are_free_of_scale(name, seed, factor):

@@ -1,6 +1,7 @@
 """What attention pooling and its losses promise for every map and every alpha (paper §3.2)."""
 
 import numpy as np
+import pytest
 import tensorflow as tf
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -54,6 +55,7 @@ def test_losses_and_their_gradients_are_finite_at_every_alpha(maps, alpha, name,
     assert all(np.isfinite(gradient).all() for gradient in gradients)
 
 
+@pytest.mark.slow
 @given(maps=pairs_of_maps(levels=(1e-3, 1.0, 1e4)), alpha=st.floats(0, 1e4), chunk=CHUNKS)
 def test_poolings_are_finite_and_within_the_keys_at_every_alpha(maps, alpha, chunk):
     def total(a, r):
@@ -91,6 +93,7 @@ def test_a_large_alpha_picks_the_most_similar_vector(maps, alpha, chunk):
     np.testing.assert_allclose(pooled[clear], expected[clear], rtol=1e-5, atol=1e-15 * keys.max())
 
 
+@pytest.mark.slow
 @given(
     maps=pairs_of_maps(),
     alpha=st.none() | st.floats(0, 1),
@@ -106,6 +109,7 @@ def test_bidirectional_loss_is_symmetric(maps, alpha, penalty, reduction, chunk)
     np.testing.assert_allclose(there, back, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.slow
 @given(maps=pairs_of_maps(), alpha=st.none() | st.floats(0, 1e4), name=ATTENTION_LOSSES, chunk=CHUNKS)
 def test_a_map_has_no_distance_from_itself(maps, alpha, name, chunk):
     value, gradients = gradients_of(
