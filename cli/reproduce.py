@@ -30,6 +30,9 @@ from .command import (
     parse_not_negative,
 )
 
+# Writes printed results into the study's folder, given what study.json says of the study; returns the paths.
+Write = Callable[[dict[str, Any]], Sequence[Path]]
+
 if TYPE_CHECKING:
     from kdant_tf.studies.study_folder import StudyFile
     from kdant_tf.studies.study_plan import RecordSource, Study, StudySettings
@@ -292,7 +295,7 @@ def drift(
     records = prepare_records(out, drifts, scale, build=False)
     study = plan_drift(records, seeds, scale, row_names, config_file)
 
-    def conclude(description: dict[str, Any]) -> Sequence[Path]:
+    def conclude() -> Write:
         from kdant_tf.studies.drift import PICTURE_NAME, plot_drift
         from kdant_tf.studies.results import write_table
 
@@ -300,8 +303,12 @@ def drift(
 
         table = summarize_drift(study, out)
         print_drift_table(table, as_json)
-        plot_drift(table, out / PICTURE_NAME)
-        return [*write_table(out, table, description), out / PICTURE_NAME]
+
+        def write(description: dict[str, Any]) -> Sequence[Path]:
+            plot_drift(table, out / PICTURE_NAME)
+            return [*write_table(out, table, description), out / PICTURE_NAME]
+
+        return write
 
     # It was claimed above, and holds the records by now.
     run_study(study, conclude, out=out, resume=True, summarize=summarize, **run_options)
@@ -370,12 +377,12 @@ def sweep(
     grid = make_grid(feature_losses, weights, alphas)
     study = plan_sweep(sources, settings, grid, validation_fraction)
 
-    def conclude(description: dict[str, Any]) -> Sequence[Path]:
+    def conclude() -> Write:
         from .study_output import print_sweep
 
         swept = summarize_sweep(study, grid, out)
         print_sweep(study, swept, as_json)
-        return write_sweep(out, study, swept, description)
+        return functools.partial(write_sweep, out, study, swept)
 
     run_study(study, conclude, out=out, **run_options)
 
@@ -399,14 +406,14 @@ def run_table(
     sources, settings, run_options = plan_inputs(presets, out, **options)
     study = plan(sources, settings, row_names)
 
-    def conclude(description: dict[str, Any]) -> Sequence[Path]:
+    def conclude() -> Write:
         from kdant_tf.studies.results import summarize, write_table
 
         from .study_output import print_result_table
 
         table = summarize(study, out)
         print_result_table(table, as_json)
-        return write_table(out, table, description)
+        return functools.partial(write_table, out, table)
 
     run_study(study, conclude, out=out, **run_options)
 
@@ -448,7 +455,7 @@ def plan_inputs(
 
 def run_study(
     study: Study,
-    conclude: Callable[[dict[str, Any]], Sequence[Path]],
+    conclude: Callable[[], Write],
     *,
     out: Path,
     jobs: int | None,
@@ -460,32 +467,34 @@ def run_study(
 
     Args:
         study: whose runs are to be finished.
-        conclude: prints the results and writes them into `out`, given what study.json says of the study;
-            returns what it wrote.
+        conclude: prints the results, and returns what writes them into `out`.
         out, jobs, devices, resume, summarize: as on the command line.
 
     Raises:
-        KdantError: a run failed (says which, and why), or the study was stopped.
+        KdantError: a run failed (says which, and why), the study was stopped, or the results, which are
+            printed by then, cannot be written.
     """
-    from kdant_tf.studies.study_folder import StudyFile, is_trained
+    from kdant_tf.studies.study_folder import StudyFile
     from tf_records.files import claim_folder, lock_folder
 
-    if summarize and not out.is_dir():
-        raise KdantError(
-            f"Folder {out} does not exist, so there is nothing to summarize. Give a study's --out."
-        )
-    claim_folder(out, resume=resume or summarize)
     if summarize:
-        for spec in study.runs:
-            is_trained(spec, out)  # refuses runs of other settings than the table would name
+        _check_summarized(study, out)
+    else:
+        claim_folder(out, resume=resume)
     # A summary may be made beside the process that trains, and on another machine than it trained on.
     with nullcontext() if summarize else lock_folder(out, "study"):
         file = StudyFile(out)
-        description = file.load_description(study.name) if summarize else None
-        if description is None:
-            description = file.save_description(study.name, study.scale, study.runs)
+        describe = functools.partial(file.save_description, study.name, study.scale, study.runs)
+        description = file.load_description(study.name) if summarize else describe()
         failures = {} if summarize else _train(study, file, out, jobs, devices)
-        paths = conclude(description)
+        write = conclude()
+        try:
+            paths = write(describe() if description is None else description)
+        except OSError as error:
+            raise KdantError(
+                f"The results were printed but cannot be kept in {out}: {error.strerror or error}. Make that "
+                f"folder writable, with room in it, and give the same command with --summarize."
+            ) from error
     click.echo(f"Also in {', '.join(map(str, paths))}", err=True)
     if failures:
         first, reason = next(iter(failures.items()))
@@ -493,6 +502,18 @@ def run_study(
             f"{len(failures)} of {len(study.runs)} runs failed, the first is {first}: {reason.rstrip('.')}. "
             f"More is in {out / 'logs'}; the same command with --resume tries them again."
         )
+
+
+def _check_summarized(study: Study, out: Path) -> None:
+    """Refuses a folder that is none, and runs of other settings than the table would name."""
+    from kdant_tf.studies.study_folder import is_trained
+
+    if not out.is_dir():
+        raise KdantError(
+            f"Folder {out} does not exist, so there is nothing to summarize. Give a study's --out."
+        )
+    for spec in study.runs:
+        is_trained(spec, out)
 
 
 def _train(study: Study, file: StudyFile, out: Path, jobs: int | None, devices: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import resource
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -47,6 +48,50 @@ def full_disk() -> Callable[[], AbstractContextManager[None]]:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return fill
+
+
+@contextmanager
+def mounted(folder: Path, *arguments: str) -> Iterator[None]:
+    """Mounts on `folder` for the block, as only root may, and not in every container."""
+    command = ["mount", *arguments, str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("nothing can be mounted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.fixture(scope="session")
+def read_only() -> Callable[[Path], AbstractContextManager[None]]:
+    """A block in which nothing in a folder can be written: by a mount for root, whom permissions do not bind."""
+
+    @contextmanager
+    def protect(folder: Path) -> Iterator[None]:
+        if os.geteuid() == 0:
+            with mounted(folder, "--bind", "-o", "ro", str(folder)):
+                yield
+            return
+        modes = {path: path.stat().st_mode for path in (folder, *folder.rglob("*"))}
+        try:
+            for path, mode in modes.items():
+                path.chmod(mode & ~0o222)
+            yield
+        finally:
+            for path, mode in modes.items():
+                path.chmod(mode)
+
+    return protect
+
+
+@pytest.fixture
+def full_folder(tmp_path: Path) -> Iterator[Path]:
+    """An empty folder of a disk on which folders and empty files can be made, and no byte be written."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    with mounted(folder, "-t", "tmpfs", "-o", "size=4k", "tmpfs"):
+        (folder / ".filling").write_bytes(bytes(4096))
+        yield folder
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -95,6 +96,31 @@ def test_a_finished_study_trains_nothing_and_a_missing_run_is_named(study: Path,
     result = reproduce(*command, "--rows", "none,bidirectional", "--summarize")
     assert result.exit_code == 0, result.stderr
     assert "Not finished, so not in the table: rgb-split1-seed4-bidirectional" in result.stderr
+
+
+@pytest.mark.parametrize("why", ["read-only", "full"])
+@pytest.mark.parametrize("known", [True, False], ids=["known-table", "new-table"])
+def test_a_table_that_cannot_be_written_is_printed(
+    study: Path, record_folder: Path, why: str, known: bool, read_only, full_disk
+) -> None:
+    command = ("table1", "--records", record_folder, "--out", study, "--scale", "tiny", "--seeds", 4)
+    summary = (*command, "--rows", "none,direct", "--summarize")
+    if known:
+        assert reproduce(*summary).exit_code == 0
+    before = {path: path.read_bytes() for path in study.rglob("*") if path.is_file()}
+    with read_only(study) if why == "read-only" else full_disk():
+        result = reproduce(*summary)
+        table = json.loads(reproduce(*summary, "--json").stdout)
+    assert result.exit_code == 1
+    assert "+50.0 [" in result.stdout
+    assert table["rows"][1]["columns"]["RGB"]["ours"]["mean"] == 1.0
+    reason = "Read-only file system|Permission denied" if why == "read-only" else "File too large"
+    assert re.fullmatch(
+        rf"Error: The results were printed but cannot be kept in {study}: ({reason})\. Make that folder "
+        r"writable, with room in it, and give the same command with --summarize\.\n",
+        result.stderr,
+    )
+    assert {path: path.read_bytes() for path in study.rglob("*") if path.is_file()} == before
 
 
 def test_what_an_earlier_network_answered_is_not_in_the_table(study: Path, record_folder: Path) -> None:
