@@ -252,7 +252,7 @@ def build_records(ctx: click.Context, /, **options: Any) -> None:
     for note in annotations.notes:
         click.echo(printable(note), err=True)
     _report_doubts(summary["damaged_frames"], summary["guessed_fps"])
-    _print(summary, options["out"], options["as_json"])
+    _print(summary, None if options["dry_run"] else options["out"], options["as_json"])
     if options["strict"] and (faults or summary["damaged_frames"]):
         wrong = f"{len(faults)} inputs were skipped"
         if not faults:
@@ -424,7 +424,8 @@ def _build(annotations: Annotations, build_options: BuildOptions, options: dict[
     return {**manifest.summary(), "frames_decoded": progress.frames_decoded}
 
 
-def _print(summary: dict[str, Any], out: RecordPath | None, as_json: bool) -> None:
+def _print(summary: dict[str, Any], built: RecordPath | None, as_json: bool) -> None:
+    """The summary on stdout, and below the table what to do next with the folder that was built."""
     from .output import print_json, print_table
 
     if as_json:
@@ -436,5 +437,5 @@ def _print(summary: dict[str, Any], out: RecordPath | None, as_json: bool) -> No
     ]
     title = f"{len(summary['classes'])} classes: {_list_names(summary['classes'])}"
     print_table(title, ("split", "labelled", "unlabelled", "shards", "MB"), rows)
-    if out is not None:
-        click.echo(f"Next: {command_line('train-teacher', '--records', out, '--out', 'teacher')}")
+    if built is not None:
+        click.echo(f"Next: {command_line('train-teacher', '--records', built, '--out', 'teacher')}")

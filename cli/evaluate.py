@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -99,11 +99,7 @@ def evaluate(
     Intervals are of 95 %, bootstrapped over videos.
     """
     _check_usage(bool(shares), bool(taus_s), other=bool(others or view), pictures=pictures)
-    if fusion_weights and len(fusion_weights) != 1 + len(others):
-        raise click.UsageError(
-            f"--fusion-weights should be {1 + len(others)} numbers, one a run. "
-            f"Received: {len(fusion_weights)}."
-        )
+    _check_weights(fusion_weights, 1 + len(others))
     from kdant_tf.runs import load_run
 
     runs = [load_run(folder) for folder in (run, *others)]
@@ -111,22 +107,18 @@ def evaluate(
     from kdant_tf.evaluation import evaluate as evaluation
     from tf_records.records import Records
 
-    from .output import CountProgress
-
     opened = Records.open(records, split=split)
-    with CountProgress("evaluating windows", None) as progress:
-        options: dict[str, Any] = {"split": split, "insist": insist, "on_batch": progress.advance}
-        compute: Callable[..., Any]
-        if shares:
-            compute = partial(evaluation.evaluate_observed_shares, runs[0], opened, shares)
-        elif taus_s:
-            compute = partial(evaluation.evaluate_anticipation_times, runs[0], opened, taus_s)
-        elif others:
-            weights = fusion_weights or (1.0,) * len(runs)
-            compute = partial(evaluation.evaluate_streams, runs, opened, weights=weights, view=view)
-        else:
-            compute = partial(evaluation.evaluate_run, runs[0], opened, view=view)
-        result, not_kept = _compute(compute, options)
+    compute: Callable[..., Any]
+    if shares:
+        compute = partial(evaluation.evaluate_observed_shares, runs[0], opened, shares)
+    elif taus_s:
+        compute = partial(evaluation.evaluate_anticipation_times, runs[0], opened, taus_s)
+    elif others:
+        weights = fusion_weights or (1.0,) * len(runs)
+        compute = partial(evaluation.evaluate_streams, runs, opened, weights=weights, view=view)
+    else:
+        compute = partial(evaluation.evaluate_run, runs[0], opened, view=view)
+    result, not_kept = _compute(partial(compute, split=split, insist=insist))
     if shares or taus_s:
         where = "the first part of each video" if shares else "clips that end before the actions"
         title = f"{run} on {where} of {records} ({split})"
@@ -144,12 +136,15 @@ def evaluate(
         draw_evaluation(runs[0], opened, split, insist=insist)
 
 
-def _compute(compute: Callable[..., Any], options: Mapping[str, Any]) -> tuple[Any, NotKeptError | None]:
+def _compute(compute: Callable[..., Any]) -> tuple[Any, NotKeptError | None]:
     """The result, and the error of a run folder that cannot be written, which is said after the result."""
-    try:
-        return compute(**options), None
-    except NotKeptError as error:
-        return error.result, error
+    from .output import CountProgress
+
+    with CountProgress("evaluating windows", None) as progress:
+        try:
+            return compute(on_batch=progress.advance), None
+        except NotKeptError as error:
+            return error.result, error
 
 
 def _check_usage(shares: bool, taus: bool, *, other: bool, pictures: bool) -> None:
@@ -157,6 +152,13 @@ def _check_usage(shares: bool, taus: bool, *, other: bool, pictures: bool) -> No
         raise click.UsageError("--observe and --tau go neither together nor with --with or --view.")
     if pictures and (shares or taus or other):
         raise click.UsageError("--pictures goes with none of --observe, --tau, --with and --view.")
+
+
+def _check_weights(fusion_weights: Sequence[float], runs: int) -> None:
+    if fusion_weights and len(fusion_weights) != runs:
+        raise click.UsageError(
+            f"--fusion-weights should be {runs} numbers, one a run. Received: {len(fusion_weights)}."
+        )
 
 
 def _print_evaluation(title: str, result: Evaluation, per_class: bool, as_json: bool) -> None:

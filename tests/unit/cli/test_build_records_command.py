@@ -42,12 +42,17 @@ def test_a_dry_run_counts_from_the_annotations_alone(epic: Path) -> None:
     assert f"No video is under {epic}" in result.stderr
 
 
-def test_without_json_a_table_is_printed_and_no_next_step_of_a_dry_run(epic: Path) -> None:
-    result = run("--source", "epic55", "--input", epic, "--dry-run", "--classes", "close")
+@pytest.mark.parametrize("named", [False, True], ids=["without-out", "with-out"])
+def test_without_json_a_table_is_printed_and_no_next_step_of_a_dry_run(
+    epic: Path, tmp_path: Path, named: bool
+) -> None:
+    out = ("--out", tmp_path / "records") if named else ()
+    result = run("--source", "epic55", "--input", epic, "--dry-run", "--classes", "close", *out)
     assert result.exit_code == 0
     assert "1 classes: close" in result.stdout
     assert "labelled" in result.stdout
     assert "Next:" not in result.stdout
+    assert not (tmp_path / "records").exists()
 
 
 def test_absent_names_beyond_the_first_are_counted(tmp_path: Path, videos: Path) -> None:
