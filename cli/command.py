@@ -389,7 +389,8 @@ json_option = click.option(
 insist_option = click.option(
     "--insist",
     is_flag=True,
-    help="Take records of another offset, frame rate or flow than those of the training; the result says so.",
+    help="Take records of another offset, frame rate or flow than those of the training, or another "
+    "model.keras than it left; the result says so.",
 )
 records_option = click.option(
     "--records",

@@ -206,7 +206,7 @@ def _print_curve(
         print_json({name: points, **({"differences": list(differences)} if differences else {})})
         return
     if differences:
-        title = f"{title}; not the records it was trained on: {'; '.join(differences)}"
+        title = f"{title}; not as trained: {'; '.join(differences)}"
     rows = [
         (percent(point.x) if name == "share" else f"{point.x:g} s", _with_interval(point.top1))
         for point in curve

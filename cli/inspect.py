@@ -62,17 +62,17 @@ def inspect(
             raise click.UsageError(f"--{name} is for --contact-sheet FILE.png.")
     manifest = load_manifest(records)
     damages = _verify(records, manifest) if verify else []
+    if as_json:
+        found = {"damaged": [dataclasses.asdict(damage) for damage in damages]} if verify else {}
+        print_json({**manifest.summary(), **found})
+    elif not damages:
+        _print(records, manifest, verify)
     if contact_sheet is not None and not damages:
         start_tensorflow()
         from tf_records.contact_sheet import draw_contact_sheet
 
         draw_contact_sheet(records, manifest, contact_sheet, samples=samples, seed=seed)
         click.echo(f"Drew {contact_sheet}", err=True)
-    if as_json:
-        found = {"damaged": [dataclasses.asdict(damage) for damage in damages]} if verify else {}
-        print_json({**manifest.summary(), **found})
-    elif not damages:
-        _print(records, manifest, verify)
     if damages:
         for damage in damages:
             click.echo(str(damage), err=True)

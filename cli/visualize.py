@@ -82,7 +82,7 @@ def visualize(
     differences = {str(run.folder): run.differences(opened.manifest) for run in loaded}
     differences = {folder: words for folder, words in differences.items() if words}
     for folder, words in differences.items():
-        click.echo(f"{folder} was trained on other records: {'; '.join(words)}.", err=True)
+        click.echo(f"{folder} is not as it was trained: {'; '.join(words)}.", err=True)
     for each in omitted:
         click.echo(f"Left out {each.kind}: {each.reason}", err=True)
     if as_json:

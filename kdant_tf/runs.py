@@ -79,6 +79,8 @@ class Run:
             older runs.
         flow: how the flow in its clips was computed; None without flow, and in older runs.
         execution: how it ran, or ran last.
+        network_sha256: of the weights that its training ended with, see `weights_sha256`; None until it ends,
+            and in older runs.
     """
 
     folder: Path
@@ -97,10 +99,17 @@ class Run:
     fps: float | None = None
     flow: FlowInfo | None = None
     execution: Execution = DEFAULT_EXECUTION
+    network_sha256: str | None = None
 
     @property
     def model_path(self) -> Path:
         return self.folder / MODEL_NAME
+
+    @property
+    def has_other_network(self) -> bool:
+        """Whether model.keras is known to be another network than the training of this folder ended with."""
+        known, model = self.network_sha256, self.model_path
+        return known is not None and model.is_file() and weights_sha256(model) != known
 
     @property
     def anticipates(self) -> bool:
@@ -124,7 +133,7 @@ class Run:
         write_text_atomically(self.folder / CONFIG_NAME, self.to_json())
 
     def differences(self, manifest: Manifest, *, offset: bool = True) -> tuple[str, ...]:
-        """In what records differ from those of the training so that accuracies do not compare, in words.
+        """In what network and records differ from the training's so that accuracies do not compare, in words.
 
         What is not known of the run or of the records is passed over.
 
@@ -132,7 +141,7 @@ class Run:
             manifest: of the records.
             offset: compare the offsets too, where the run anticipates.
         """
-        found = []
+        found = [f"its {MODEL_NAME} is not the network that its training left"] * self.has_other_network
         own, given = (
             clip.distance if manifest.fps is None else clip.offset_at(manifest.fps)
             for clip in (self.clip, manifest.clip)
@@ -451,13 +460,12 @@ class RunSummary:
 
     @property
     def state(self) -> str:
-        """ "finished", "in the middle" or "no epoch done"."""
-        model, metrics = self.run.model_path, self.run.folder / METRICS_NAME
-        # A callback may end a training early; one that goes on has written metrics since its model.
-        if model.is_file() and (
-            len(self.rows) >= self.run.config.epochs
-            or (metrics.is_file() and model.stat().st_mtime_ns >= metrics.stat().st_mtime_ns)
-        ):
+        """ "finished", "another network", "in the middle" or "no epoch done"."""
+        if self.run.has_other_network:
+            return "another network"
+        # A callback may end a training before its last epoch; one that goes on has no digest until it ends.
+        ended = self.run.network_sha256 is not None or len(self.rows) >= self.run.config.epochs
+        if ended and self.run.model_path.is_file():
             return "finished"
         return "in the middle" if self.rows else "no epoch done"
 

@@ -64,7 +64,7 @@ def mounted(folder: Path, *arguments: str) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def read_only() -> Callable[[Path], AbstractContextManager[None]]:
-    """A block in which nothing in a folder can be written: by a mount for root, whom permissions do not bind."""
+    """A block in which nothing in a folder can be written, by mounting it for root, whom no mode binds."""
 
     @contextmanager
     def protect(folder: Path) -> Iterator[None]:

@@ -23,6 +23,7 @@ from kdant_tf.evaluation.metrics import (
 from kdant_tf.evaluation.predictions import Predictions, fuse, save_predictions
 from kdant_tf.models.networks import load_network
 from kdant_tf.runs import (
+    MODEL_NAME,
     PREDICTIONS_NAME,
     Run,
     load_run,
@@ -68,7 +69,7 @@ class Evaluation:
         samples, videos: how many.
         per_class: of every class, in index order.
         predictions: probabilities of each sample, from which all of these follow.
-        differences: in what the records differ from those of the training, where that was insisted on.
+        differences: in what network and records differ from the training's, where that was insisted on.
     """
 
     view: str
@@ -397,7 +398,7 @@ def _check_view(view: str) -> str:
 
 
 def check_fit(runs: Sequence[Run], records: Records, *, insist: bool, offset: bool = True) -> tuple[str, ...]:
-    """In what records differ from those of the runs' training; refused unless that is insisted on.
+    """In what networks and records differ from the runs' trainings; refused unless that is insisted on.
 
     Args:
         offset: whether the offset of the records' clips matters.
@@ -405,6 +406,11 @@ def check_fit(runs: Sequence[Run], records: Records, *, insist: bool, offset: bo
     found: dict[str, None] = {}
     for run in runs:
         run.check_records(records.manifest, records.folder, insist=True)
+        if run.has_other_network and not insist:
+            raise RunError(
+                f"Run {run.folder} has another {MODEL_NAME} than its training left, whose settings and "
+                f"metrics are beside it. Put that one back, or take this one all the same: add --insist."
+            )
         found |= dict.fromkeys(run.differences(records.manifest, offset=offset))
     if found and not insist:
         raise RunError(

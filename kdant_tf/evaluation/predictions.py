@@ -284,17 +284,17 @@ def describe_stale(run: Run) -> str | None:
     if not stale:
         return None
     return (
-        f"Run {run.folder} was trained further after its evaluation ({', '.join(stale)}). Evaluate it again: "
-        f"{evaluate_command(run.folder)}."
+        f"Run {run.folder} has another network than when it was evaluated ({', '.join(stale)}). Evaluate it "
+        f"again: {evaluate_command(run.folder)}."
     )
 
 
 def describe_differences(evaluated: EvaluatedRun) -> str | None:
-    """In what the records differ from those of the training, where `--insist` was given; None where not."""
+    """In what network and records differ from the training's, where `--insist` was given; None where not."""
     differences = evaluated.result.get("differences")
     if not differences:
         return None
-    return f"evaluated on other records than it was trained on: {'; '.join(differences)}"
+    return f"not evaluated as it was trained: {'; '.join(differences)}"
 
 
 def evaluate_command(folder: Path, records: str = "…") -> str:

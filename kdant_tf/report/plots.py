@@ -36,8 +36,9 @@ def study_pictures(folder: Path) -> list[Picture]:
 
 
 def training_picture(runs: Mapping[str, Run]) -> Picture | None:
-    """Losses and accuracy against the epoch; None where no run has kept any."""
-    rows = {name: read_metrics(run.folder / METRICS_NAME) for name, run in runs.items()}
+    """Losses and accuracy against the epoch; None where no run has kept any of the network that it has."""
+    kept = {name: run for name, run in runs.items() if not run.has_other_network}
+    rows = {name: read_metrics(run.folder / METRICS_NAME) for name, run in kept.items()}
     rows = {name: own for name, own in rows.items() if own}
     if not rows:
         return None

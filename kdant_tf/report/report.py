@@ -75,6 +75,11 @@ def _check_out(out: Path, *, overwrite: bool) -> None:
     if out.is_dir() or not out.parent.is_dir():
         what = "is a folder" if out.is_dir() else f"lies in {out.parent}, which is no folder"
         raise KdantError(f"--out should be a file such as report.html. {out} {what}.")
+    # A page takes minutes to make.
+    if not os.access(out.parent, os.W_OK | os.X_OK):
+        raise KdantError(
+            f"Folder {out.parent} of --out cannot be written. Choose another, or make it writable."
+        )
     if out.exists() and not overwrite:
         raise KdantError(f"File {out} is there already. Choose another, or add --overwrite to replace it.")
 

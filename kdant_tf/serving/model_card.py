@@ -106,7 +106,9 @@ def _data(runs: Sequence[Run]) -> str:
         for run in runs
     ]
     columns = ("run", "data set", "short side", "labels used", "manifest's sha256, first 16 digits")
-    return _table(columns, rows)
+    other = [run.folder.resolve().name for run in runs if run.has_other_network]
+    note = f"\n\nNot of the network exported, which was put into its run later: {', '.join(other)}."
+    return _table(columns, rows) + note * bool(other)
 
 
 def _evaluation(runs: Sequence[Run]) -> str:

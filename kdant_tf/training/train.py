@@ -26,6 +26,7 @@ from kdant_tf.runs import (
     best_epoch,
     load_run,
     read_metrics,
+    weights_sha256,
 )
 from kdant_tf.training.assembly import Assembly, assemble
 from kdant_tf.training.callbacks import best_network, plot_run, run_callbacks, save_result
@@ -196,14 +197,17 @@ def _train(
             remove_run(out)
         job.run.save()
     logs = _fit(job, assembly, strategy, saved=saved, cache=cache, callbacks=callbacks, report=report)
+    run = job.run
     if is_chief(strategy):
         _check_outputs(job, assembly)
         save_result(assembly, out)
+        run = dataclasses.replace(run, network_sha256=weights_sha256(run.model_path))
+        run.save()
         plot_run(out)
         remove_folder(out / TEACHER_CACHE_NAME)
     # The others end when all is written, so that they fail where that does.
     wait_for_all(strategy)
-    return _describe_result(job.run, strategy, logs)
+    return _describe_result(run, strategy, logs)
 
 
 def _fit(

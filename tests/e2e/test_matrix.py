@@ -17,20 +17,25 @@ import click
 import pytest
 from kdant_cli.main import main
 
+from kdant_tf.evaluation.evaluate import evaluate_run
+
 Paths = dict[str, Path]
+Protect = Callable[[Path], contextlib.AbstractContextManager[None]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
     """A command as users type it; `arguments` has {names} of paths, {out} is a place of its own.
 
-    What is slow is left out of environments that only tables on stdout depend on.
+    Some print what they found before they write. What is slow is left out of environments that only tables
+    on stdout depend on.
     """
 
     arguments: str
     writes: bool = False
     exit_code: int = 0
     slow: bool = False
+    prints: bool = False
 
     @property
     def title(self) -> str:
@@ -48,6 +53,7 @@ CASES = (
     ),
     Case("inspect {records} --json"),
     Case("inspect {records}"),
+    Case("inspect {records} --contact-sheet {out}.png --samples 1", True, prints=True),
     Case("extract-features {nothing} --init random --out {out}", exit_code=1),
     Case(f"train-teacher {TRAINING}", True, slow=True),
     Case(f"distill --teacher {{run}} {TRAINING} --feature-loss none", True, slow=True),
@@ -55,11 +61,13 @@ CASES = (
     Case("evaluate {run} --records {records} --per-class"),
     Case("visualize {run} --records {records} --out {out} --pictures confusion", True),
     Case("report {run} --records {records} --out {out}.html", True, slow=True),
+    Case("report {run} --out {out}.html", True),
     Case("runs {folder} --json"),
     Case("runs {folder}"),
     Case("export {run} --out {out} --json", True),
     Case("predict {video} --model {exported} --json-lines"),
     Case("predict {video} --model {exported}"),
+    Case("predict {video} --model {exported} --overlay {out}.mp4", True, prints=True),
     Case("benchmark {run} --repeats 1 --batch-sizes 1 --frame 64x48 --json"),
     Case("reproduce table1 --records {nothing} --out {out}", exit_code=1),
     Case("reproduce sweep --records {nothing} --out {out}", exit_code=1),
@@ -68,6 +76,18 @@ CASES = (
     Case("presets --json"),
     Case("presets jhmdb-small"),
 )
+
+
+WRITERS = [case for case in CASES if case.writes]
+# They take long; where nothing can be written, they should say so before they begin.
+LONG = [
+    Case("extract-features {records} --init random --out {out}", True),
+    Case("reproduce table1 --scale tiny --seeds 0 --records {records} --out {out}", True),
+    Case("reproduce drift --scale tiny --out {out}", True),
+    Case("demo --size tiny --out {out}", True),
+]
+# A report with samples takes its time, and is written like one without.
+SHORT = [case for case in CASES if not case.arguments.startswith("report {run} --records")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +100,7 @@ class Result:
 
 
 def lay_out(folder: Path, records: Path, run: Path, exported: Path, videos: Path) -> Paths:
-    """A folder of a user's: videos with a CSV, records, a run and its export."""
+    """A folder of a user's: videos with a CSV, records, an evaluated run and its export."""
     folder.mkdir(parents=True)
     video = Path(shutil.copy(min(videos.glob("*.mp4")), folder / "a video.mp4"))
     table = folder / "my actions.csv"
@@ -94,6 +114,7 @@ def lay_out(folder: Path, records: Path, run: Path, exported: Path, videos: Path
     paths = {"folder": folder, "video": video, "csv": table, "nothing": folder / "nothing here"}
     for name, source in (("records", records), ("run", run), ("exported", exported)):
         paths[name] = Path(shutil.copytree(source, folder / name))
+    evaluate_run(paths["run"], paths["records"])
     return paths
 
 
@@ -200,7 +221,7 @@ def test_on_paths_with_spaces_and_accents(
     check(case, run_case(case, odd, folder / "out put", monkeypatch))
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.writes], ids=lambda case: case.title)
+@pytest.mark.parametrize("case", WRITERS + LONG, ids=lambda case: case.title)
 def test_where_nothing_can_be_written(
     case: Case, plain: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,7 +229,7 @@ def test_where_nothing_can_be_written(
     (tmp_path / "file").write_text("mine")
     result = run_case(case, plain, tmp_path / "file" / "out", monkeypatch)
     assert result.exit_code in (1, 2)
-    assert result.stdout == b""
+    assert case.prints or result.stdout == b""
     lines = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1
     assert str(tmp_path / "file") in lines[0]
@@ -216,15 +237,91 @@ def test_where_nothing_can_be_written(
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_every_command_is_in_the_matrix() -> None:
-    def leaves(command: click.Command, before: str) -> Iterator[str]:
-        if isinstance(command, click.Group):
-            for name, each in command.commands.items():
-                yield from leaves(each, f"{before} {name}".strip())
-        else:
-            yield before
+def one_error(result: Result) -> str:
+    """The only line that begins with "Error: "."""
+    (line,) = [line for line in result.stderr.splitlines() if line.startswith("Error: ")]
+    return line
 
-    missing = [
-        name for name in leaves(main, "") if not any(case.arguments.startswith(name) for case in CASES)
+
+@pytest.mark.parametrize("there", [False, True], ids=["new", "there"])
+@pytest.mark.parametrize("case", WRITERS + LONG, ids=lambda case: case.title)
+def test_into_a_read_only_folder(
+    case: Case, there: bool, plain: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_only: Protect
+) -> None:
+    out = tmp_path / "out"
+    if there:
+        out.mkdir()
+    with read_only(tmp_path):
+        result = run_case(case, plain, out, monkeypatch)
+    assert result.exit_code == 1
+    assert case.prints or result.stdout == b""
+    assert str(tmp_path) in one_error(result)
+    assert list(tmp_path.rglob("*")) == [out] * there
+
+
+@pytest.mark.parametrize("case", SHORT, ids=lambda case: case.title)
+def test_of_a_read_only_folder(
+    case: Case, plain: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, read_only: Protect
+) -> None:
+    """What is computed is printed, or written elsewhere; what belongs into the folder is missed."""
+    with read_only(plain["folder"]):
+        result = run_case(case, plain, tmp_path / "out", monkeypatch)
+    if case.arguments.startswith("evaluate"):
+        assert f"cannot be kept in {plain['run']}: " in one_error(result)
+        assert result.stdout
+        result = dataclasses.replace(result, exit_code=0)
+    check(case, result)
+
+
+@pytest.mark.parametrize("case", [case for case in SHORT if case.writes], ids=lambda case: case.title)
+def test_onto_a_full_disk(
+    case: Case, plain: Paths, full_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result = run_case(case, plain, full_folder / "out", monkeypatch)
+    assert (result.exit_code, bool(result.stdout)) == (1, case.prints)
+    assert str(full_folder) in one_error(result)
+    assert "No space left on device" in one_error(result)
+    # No file is left half-written.
+    assert [path for path in full_folder.rglob("*") if path.is_file() and path.stat().st_size] == [
+        full_folder / ".filling"
     ]
+
+
+def leaves(command: click.Command, before: str = "") -> Iterator[str]:
+    """Names of all commands below one, such as "reproduce table1"."""
+    if isinstance(command, click.Group):
+        for name, each in command.commands.items():
+            yield from leaves(each, f"{before} {name}".strip())
+    else:
+        yield before
+
+
+COMMANDS = (*leaves(main), "reproduce", "")
+
+
+@pytest.mark.parametrize("environment", ENVIRONMENTS)
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_and_wrong_usage(
+    name: str, environment: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ENVIRONMENTS[environment](monkeypatch)
+    encoding, stderr = "ascii" if environment == "ascii" else "utf-8", environment != "no-stderr"
+    texts = run_case(Case(f"{name} --help"), {}, tmp_path, monkeypatch, encoding, stderr)
+    assert (texts.exit_code, texts.stderr) == (0, "")
+    lines = texts.stdout.decode().splitlines()
+    assert lines[0].startswith(f"Usage: kdant {name}".strip())
+    assert any(line.startswith("  -h, --help") for line in lines)
+    if environment == "40-columns":
+        assert max(map(len, lines)) <= 80
+    wrong = run_case(Case(f"{name} --no-such-option"), {}, tmp_path, monkeypatch, encoding, stderr)
+    assert (wrong.exit_code, wrong.stdout) == (2, b"")
+    if stderr:
+        assert "--no-such-option" in one_error(wrong)
+        assert wrong.stderr.startswith(f"Usage: kdant {name}".strip())
+    assert "\x1b" not in f"{texts.stdout!r}{wrong.stderr}"
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_command_is_in_the_matrix() -> None:
+    missing = [name for name in leaves(main) if not any(case.arguments.startswith(name) for case in CASES)]
     assert missing == ["reproduce table2", "reproduce table3", "reproduce figure4"]  # Options of table1.

@@ -1,5 +1,6 @@
 """`kdant runs`: what it says of finished, unfinished and broken run folders."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -11,7 +12,7 @@ from click.testing import CliRunner
 from kdant_cli.main import main
 
 from kdant_tf.config import TrainConfig
-from kdant_tf.runs import Run
+from kdant_tf.runs import Run, load_run, weights_sha256
 from tf_records.schema import ClipSpec
 
 HEADER = "epoch,learning_rate,loss,classification_loss,feature_loss,accuracy"
@@ -71,12 +72,25 @@ def test_runs_are_listed_with_what_tells_them_apart(folder, exported):
 
 
 def test_a_training_that_a_callback_ended_is_finished_until_it_goes_on(tmp_path):
-    run = write_run(tmp_path / "early", "1,0.1,2.0,2.0,0.0,0.25", finished=True)
-    for model_s, state in ((20, "finished"), (5, "in the middle")):
-        os.utime(run / "metrics.csv", (10, 10))
-        os.utime(run / "model.keras", (model_s, model_s))
-        (listed,) = json.loads(CliRunner().invoke(main, ["runs", str(run), "--json"]).stdout)["runs"]
-        assert listed["state"] == state
+    """Whatever the dates of its files, which copying changes."""
+    folder = write_run(tmp_path / "early", "1,0.1,2.0,2.0,0.0,0.25", finished=True)
+    run = load_run(folder)
+    ended = dataclasses.replace(run, network_sha256=weights_sha256(run.model_path))
+    for state, now in (("finished", ended), ("in the middle", run)):
+        now.save()
+        for seconds in (5, 20):
+            os.utime(folder / "metrics.csv", (10, 10))
+            os.utime(run.model_path, (seconds, seconds))
+            (listed,) = json.loads(CliRunner().invoke(main, ["runs", str(folder), "--json"]).stdout)["runs"]
+            assert listed["state"] == state
+
+
+def test_a_network_of_another_training_is_told(tmp_path):
+    folder = write_run(tmp_path / "run", "1,0.1,2.0,2.0,0.0,0.25", finished=True)
+    run = load_run(folder)
+    dataclasses.replace(run, network_sha256=weights_sha256(run.model_path)).save()
+    run.model_path.write_bytes(b"of another run")
+    assert "another network" in CliRunner().invoke(main, ["runs", str(folder)]).stdout
 
 
 def test_the_table_has_the_same(folder):

@@ -93,7 +93,7 @@ def test_records_of_another_offset_have_to_be_insisted_on(command, edit_manifest
     drawn = run(folder, *options, "--insist")
     assert drawn.exit_code == 0, drawn.stderr
     words = "their clips have offset 20, the run's offset 16"
-    assert drawn.stderr == f"{folder} was trained on other records: {words}.\n"
+    assert drawn.stderr == f"{folder} is not as it was trained: {words}.\n"
     printed = json.loads(run(folder, *options, "--insist", "--json", "--overwrite").stdout)
     assert printed["differences"] == {str(folder): [words]}
 

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import textwrap
+from functools import partial
 from pathlib import Path
 
 import keras
@@ -24,6 +25,7 @@ from kdant_tf.evaluation.evaluate import (
 from kdant_tf.evaluation.metrics import bootstrap_interval, mean_class_accuracy
 from kdant_tf.evaluation.predictions import (
     Predictions,
+    describe_differences,
     describe_stale,
     load_predictions,
     read_curves,
@@ -239,7 +241,8 @@ def test_results_of_an_earlier_network_are_not_those_of_the_run(folder):
     train_further(student)
     assert read_evaluated(load_run(student), "student") == []
     sentence = describe_stale(load_run(student))
-    assert f"Run {student} was trained further after its evaluation (future). Evaluate it again" in sentence
+    words = f"Run {student} has another network than when it was evaluated (future). Evaluate it again"
+    assert words in sentence
     evaluate_run(student, records)
     assert describe_stale(load_run(student)) is None
 
@@ -287,6 +290,24 @@ def test_records_of_another_offset_are_refused_unless_insisted_on(folder, other_
     name = f"observed, records {manifest_sha256(records)[:8]}"
     assert results[name]["differences"] == list(insisted.differences)
     assert "differences" not in evaluate_run(student, folder / "records").to_dict()
+
+
+def test_a_network_of_another_training_is_refused_unless_insisted_on(folder):
+    """A model.keras that was copied here, as far as its weights tell, not its date."""
+    student, records = folder / "student", folder / "records"
+    run = load_run(student)
+    dataclasses.replace(run, network_sha256=weights_sha256(run.model_path)).save()
+    keras.saving.load_model(run.model_path, compile=False).save(run.model_path)
+    assert evaluate_run(student, records).differences == ()
+    train_further(student)
+    for evaluate in (evaluate_run, partial(evaluate_streams, weights=[1.0])):
+        given = student if evaluate is evaluate_run else [student]
+        with pytest.raises(RunError, match=r"has another model\.keras than its training left.* --insist"):
+            evaluate(given, records)
+    insisted = evaluate_run(student, records, insist=True)
+    assert insisted.differences == ("its model.keras is not the network that its training left",)
+    (shown,) = read_evaluated(load_run(student), "student")
+    assert describe_differences(shown).startswith("not evaluated as it was trained: its model.keras is not")
 
 
 def test_an_offset_in_other_words_is_the_same(folder, other_records):

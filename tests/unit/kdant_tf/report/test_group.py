@@ -85,7 +85,7 @@ def test_predictions_of_records_with_another_manifest_are_refused(tmp_path, reco
 
 def test_what_an_earlier_network_gave_is_not_shown(folder):
     (folder / "a" / "model.keras").write_bytes(b"trained further")
-    with pytest.raises(RunError, match=r"was trained further after its evaluation \(observed\)"):
+    with pytest.raises(RunError, match=r"has another network than when it was evaluated \(observed\)"):
         load_reported_runs([folder / "a", folder / "b"])
 
 

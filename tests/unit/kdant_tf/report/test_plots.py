@@ -1,6 +1,7 @@
 """The pictures of a page that need no records: which are drawn, and the text in place of each."""
 
 import base64
+import dataclasses
 import io
 import json
 
@@ -40,6 +41,8 @@ def test_training_is_drawn_with_where_each_run_ended(group):
     picture = training_picture(group.runs)
     assert np.ptp(pixels_in(picture)) == 255
     assert "run1: accuracy 0.75, classification loss 1 after epoch 2" in picture.alt
+    other = dataclasses.replace(group.runs["run1"], network_sha256="0" * 64)
+    assert "run1" not in training_picture({**group.runs, "run1": other}).alt
     for each in group.networks:
         (each.run.folder / "metrics.csv").unlink()
     assert training_picture(group.runs) is None

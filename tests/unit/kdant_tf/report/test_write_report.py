@@ -49,7 +49,7 @@ def test_a_page_without_records_imports_no_tensorflow(run, tmp_path):
     assert done.stdout == "False False\n"
 
 
-def test_out_has_to_be_a_new_file_in_a_folder_that_is_there(run, tmp_path):
+def test_out_has_to_be_a_new_file_in_a_folder_that_is_there(run, tmp_path, read_only):
     out = tmp_path / "report.html"
     out.write_text("mine")
     with pytest.raises(KdantError, match="is there already"):
@@ -61,6 +61,11 @@ def test_out_has_to_be_a_new_file_in_a_folder_that_is_there(run, tmp_path):
         write_report([run], tmp_path)
     with pytest.raises(KdantError, match="which is no folder"):
         write_report([run], tmp_path / "absent" / "report.html")
+    with (
+        read_only(tmp_path),
+        pytest.raises(KdantError, match=rf"Folder {tmp_path} of --out cannot be written"),
+    ):
+        write_report([run], tmp_path / "other.html")
     make_run(tmp_path / "fresh")
     with pytest.raises(KdantError, match="was not evaluated yet"):
         write_report([tmp_path / "fresh"], tmp_path / "other.html")
@@ -73,7 +78,7 @@ def test_results_of_an_earlier_network_are_left_out_and_named(run, tmp_path):
     keep(load_run(run), make_predictions([0, 1], [0, 1]), view="future")
     write_report([run], tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text("utf-8")
-    assert f"Left out: Run {run} was trained further after its evaluation (observed)." in text
+    assert f"Left out: Run {run} has another network than when it was evaluated (observed)." in text
     assert "student, future clip" in text
     assert "student, observed clip" not in text
 
@@ -84,4 +89,4 @@ def test_records_that_were_insisted_on_are_said(run, tmp_path):
     (run / "evaluation.json").write_text(json.dumps(results))
     write_report([run], tmp_path / "report.html")
     text = (tmp_path / "report.html").read_text("utf-8")
-    assert "other records than it was trained on: their clips have offset 20, the run&#39;s offset 5." in text
+    assert "not evaluated as it was trained: their clips have offset 20, the run&#39;s offset 5." in text

@@ -117,6 +117,13 @@ def test_results_of_an_earlier_network_are_named_and_not_shown(run: Run) -> None
     assert "12.5 %" not in card
 
 
+def test_a_network_put_into_its_run_is_said(run: Run) -> None:
+    words = "Not of the network exported, which was put into its run later: student."
+    for digest, said in ((None, False), (weights_sha256(run.model_path), False), ("0" * 64, True)):
+        named = dataclasses.replace(run, network_sha256=digest)
+        assert (words in write_card([stream(named)], config_of(run))) is said
+
+
 def test_what_to_type_can_be_pasted(run: Run) -> None:
     """Where the folder's name has spaces, too."""
     named = run.folder.rename(run.folder.parent / "my student")
@@ -129,4 +136,4 @@ def test_records_that_were_insisted_on_are_said(run: Run) -> None:
     result = {"split": "test", "samples": 8, "top1": 0.5, "differences": differences}
     (run.folder / "evaluation.json").write_text(json.dumps({"observed": result}))
     card = write_card([stream(run)], config_of(run))
-    assert "student, observed clip: evaluated on other records than it was trained on: their clips" in card
+    assert "student, observed clip: not evaluated as it was trained: their clips" in card

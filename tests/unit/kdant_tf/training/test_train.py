@@ -1,6 +1,7 @@
 """`train` from Python: what it takes, what it gives, and what it refuses before it builds a network."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from keras import layers
 
 from kdant_tf.config import Execution, TrainConfig
-from kdant_tf.runs import Run, load_run, read_metrics
+from kdant_tf.runs import Run, list_runs, load_run, read_metrics, weights_sha256
 from kdant_tf.training.loop import NotFiniteError
 from kdant_tf.training.train import TrainResult, train
 from tf_records.errors import KdantError
@@ -40,6 +41,7 @@ def test_the_result_is_typed_and_names_the_run(teacher):
     assert isinstance(teacher.run, Run)
     assert teacher.run.folder.name == "teacher"
     assert teacher.run == load_run(teacher.run.folder)
+    assert teacher.run.network_sha256 == weights_sha256(teacher.run.model_path)
     assert (teacher.epochs, teacher.best_epoch, teacher.left_out) == (1, 1, ())
     assert teacher.final_loss > 0
     assert 0 <= teacher.validation_accuracy <= 1
@@ -156,6 +158,27 @@ def test_fewer_epochs_than_a_run_has_are_refused(record_folder, teacher, tmp_pat
     with pytest.raises(KdantError, match=r"has 2 epochs already, more than --epochs 1\. Nothing was changed"):
         train(record_folder, folder, TrainConfig(**settings), execution=CPU, resume=True)
     assert contents(folder) == before
+
+
+class StopAfterFirst(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        self.model.stop_training = True
+
+
+def test_a_training_that_a_callback_ends_is_finished_in_a_copy_too(record_folder, teacher, tmp_path):
+    config = TrainConfig(**{**SETTINGS, "epochs": 3})
+    result = train(record_folder, tmp_path / "run", config, execution=CPU, callbacks=[StopAfterFirst()])
+    assert result.epochs == 1
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for name in ("model.keras", "config.json", "metrics.csv"):  # each a moment later than the one before
+        shutil.copyfile(tmp_path / "run" / name, copy / name)
+        os.utime(copy / name, (len(list(copy.iterdir())),) * 2)
+    (summary,), _ = list_runs(copy)
+    assert summary.state == "finished"
+    shutil.copy(teacher.run.model_path, copy)
+    (summary,), _ = list_runs(copy)
+    assert summary.state == "another network"
 
 
 def test_a_finished_run_without_checkpoints_is_not_begun_anew(record_folder, teacher, tmp_path):
