@@ -86,8 +86,8 @@ LONG = [
     Case("reproduce drift --scale tiny --out {out}", True),
     Case("demo --size tiny --out {out}", True),
 ]
-# A report with samples takes its time, and is written like one without.
-SHORT = [case for case in CASES if not case.arguments.startswith("report {run} --records")]
+# Without what takes its time: a report with samples is written like one without, a teacher like a student.
+SHORT = [case for case in CASES if not case.arguments.startswith(("report {run} --records", "train-teacher"))]
 
 
 @dataclasses.dataclass(frozen=True)
