@@ -93,8 +93,8 @@ class TrainingProgress(keras.callbacks.Callback):
         left_s = self.clock.left_s(self.epochs * self._steps)
         return "" if left_s is None else f"{clock(left_s)} left"
 
-    def _describe(self, logs: dict[str, float]) -> tuple[str, str, str]:
-        """Three lines: what is learned, how it runs, what validation said last."""
+    def _describe(self, logs: dict[str, float]) -> tuple[str, str, str, str]:
+        """Lines: what is learned, what the feature loss sees, how it runs, what validation said last."""
         now = time.monotonic()
         if now - self.memory_read_s >= _MEMORY_EVERY_S:
             self.memory, self.memory_read_s = describe_memory(), now
@@ -102,6 +102,7 @@ class TrainingProgress(keras.callbacks.Callback):
         gradient = f", gradient norm {logs['gradient_norm']:.3g}" if "gradient_norm" in logs else ""
         return (
             _describe_learning(logs),
+            _describe_health(logs),
             f"{logs['clips_per_second']:.1f} clips/s, {waiting}, {self.memory}{gradient}",
             self.validated,
         )
@@ -160,6 +161,12 @@ def _describe_learning(logs: dict[str, float]) -> str:
     parts = f" (Lc {logs['classification_loss']:.3f}{features})" if "classification_loss" in logs else ""
     rate = f"learning rate {logs['learning_rate']:.3g}"
     return f"loss {logs['loss']:.3f}{parts}, top-1 {percent(logs['accuracy'])}, {rate}"
+
+
+def _describe_health(logs: dict[str, float]) -> str:
+    """Of the feature loss, see `kdant_tf.losses.pooling_health`."""
+    names = {"pooling_entropy": "pooling entropy", "map_variation": "map variation"}
+    return ", ".join(f"{words} {logs[name]:.3f}" for name, words in names.items() if name in logs)
 
 
 def _describe_validation(logs: dict[str, float]) -> str:

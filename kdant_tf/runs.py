@@ -48,6 +48,8 @@ TEACHER_CACHE_NAME = "teacher-cache"
 # In a version that `kdant export` wrote, which has a config.json too.
 EXPORT_NAME = "saved_model.pb"
 METRICS = ("learning_rate", "loss", "classification_loss", "feature_loss", "accuracy")
+# Columns more, with a feature loss: see `kdant_tf.losses.pooling_health`.
+HEALTH_METRICS = ("pooling_entropy", "map_variation")
 # Columns more, where an epoch is validated.
 VALIDATION_METRICS = ("validation_loss", "validation_accuracy", "validation_mean_class_accuracy")
 # Levels of folders that runs are looked for in.

@@ -22,6 +22,7 @@ from kdant_tf.models.networks import feature_map_name
 from kdant_tf.runs import (
     BEST_NAME,
     CURVES_NAME,
+    HEALTH_METRICS,
     METRICS,
     METRICS_NAME,
     MODEL_NAME,
@@ -33,6 +34,7 @@ from kdant_tf.runs import (
 )
 from kdant_tf.training.assembly import Assembly, plain_batch_norm
 from kdant_tf.training.job import Job
+from kdant_tf.training.pooling_warning import PoolingWarning
 from kdant_tf.visualization.curves import plot_curves
 from kdant_tf.visualization.heat_maps import first_clips, heat_map_pixels, heat_map_rows
 from tf_records.files import atomic_path, write_text_atomically
@@ -65,6 +67,8 @@ def run_callbacks(
     drawer = heat_map_drawer(job, assembly, None if validation is None else validation.data)
     events = TensorBoardEvents(out / TENSORBOARD_NAME, drawer, every=max(1, config.epochs // _PICTURES))
     written: list[keras.callbacks.Callback] = [MetricsFile(out / METRICS_NAME), events]
+    if assembly.distiller.maps is not None:
+        written.append(PoolingWarning(report))
     if validation is None:
         return written
     return [validation, BestNetwork(out, lambda folder: save_networks(assembly, folder)), *written]
@@ -215,7 +219,9 @@ def _epoch_folder(folder: Path, epoch: int) -> Path:
 
 
 class MetricsFile(keras.callbacks.Callback):
-    """Writes METRICS of every epoch, and what validation adds, but nothing that depends on the clock.
+    """Writes METRICS of every epoch, HEALTH_METRICS and what validation adds where those are known.
+
+    Nothing in it depends on the clock.
 
     Args:
         path: of the file; earlier rows there are replaced by those of the checkpoint.
@@ -231,7 +237,7 @@ class MetricsFile(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = logs or {}
-        names = (*METRICS, *(name for name in VALIDATION_METRICS if name in logs))
+        names = (*METRICS, *(name for name in (*HEALTH_METRICS, *VALIDATION_METRICS) if name in logs))
         self.rows = [*self.rows[:epoch], {"epoch": epoch + 1, **{name: logs[name] for name in names}}]
         self._write()
 

@@ -11,9 +11,10 @@ import tensorflow as tf
 from keras import ops
 
 from kdant_tf.layers.attention_pooling import compile_with_xla
-from kdant_tf.losses import DEFAULT_LOCALITY
+from kdant_tf.losses import ATTENTION_LOSS_NAMES, DEFAULT_LOCALITY
 from kdant_tf.losses import features as feature_losses
 from kdant_tf.losses.classification import classification_loss, soft_classification_loss
+from kdant_tf.losses.pooling_health import MAP_VARIATION, POOLING_ENTROPY, pooling_health
 from kdant_tf.models.networks import LOGITS, feature_map_name
 from kdant_tf.private_apis import layers_within
 from kdant_tf.training.optimizer import apply_summed, is_kernel, loss_scale
@@ -67,7 +68,8 @@ class Distiller(keras.Model):
 
     `fit` and `evaluate` take a dataset of batches as `tf_records.Records.dataset` gives them, dicts of
     "observed" and "future" clips and "label" int `(B,)`, -1 where there is none. The history has `loss`,
-    `classification_loss`, `feature_loss` and `accuracy`. The metrics of `compile` see the labels and
+    `classification_loss`, `feature_loss` and `accuracy`, and with a feature loss `map_variation` and
+    `pooling_entropy`, see `kdant_tf.losses.pooling_health`. The metrics of `compile` see the labels and
     logits of the labelled samples.
 
     Example:
@@ -85,7 +87,7 @@ class Distiller(keras.Model):
         >>> distiller.compile(optimizer="adam")
         >>> history = distiller.fit(data, epochs=2, shuffle=False, verbose=0).history
         >>> sorted(history)
-        ['accuracy', 'classification_loss', 'feature_loss', 'loss']
+        ['accuracy', 'classification_loss', 'feature_loss', 'loss', 'map_variation', 'pooling_entropy']
 
     Source: Tran et al. 2019, eq. 1-3. Deviations: none.
     """
@@ -138,8 +140,12 @@ class Distiller(keras.Model):
                 channels = teacher.output[self.maps[1]].shape[-1]
                 self.projection = keras.layers.Dense(channels, use_bias=False, name="projection")
                 self.projection.build(student.output[self.maps[0]].shape)
-        self._means = [keras.metrics.Mean(name=name) for name in (*_MEANS, "accuracy")]
+        measured = [] if self.maps is None else [MAP_VARIATION]
+        if measured and feature_loss in ATTENTION_LOSS_NAMES:
+            measured = [POOLING_ENTROPY, *measured]
+        self._means = [keras.metrics.Mean(name=name) for name in (*_MEANS, *measured, "accuracy")]
         self._compute_feature_loss = self._compile_feature_loss()
+        self._compute_health = self._compile_health()
         self._gradients_of = self._compile_gradients()
         self.built = True
         # XLA compiles what `xla` says, not what Keras thinks best.
@@ -159,9 +165,11 @@ class Distiller(keras.Model):
 
         Returns:
             dict: "loss" = "classification_loss" + lambda · "feature_loss", all means over the batch;
-            "correct" and "labeled", counts.
+            "correct" and "labeled", counts; with a feature loss what
+            `kdant_tf.losses.pooling_health` measures, which is no part of the loss.
         """
-        return self._compute(batch, training)[0]
+        losses, _, maps = self._compute(batch, training)
+        return {**losses, **self._measure(maps)}
 
     def update(self, batch: dict[str, Any]) -> dict[str, Any]:
         """One update from this replica's share of a batch.
@@ -179,7 +187,8 @@ class Distiller(keras.Model):
 
     def test_step(self, batch: dict[str, Any]) -> dict[str, Any]:
         """`compute_losses` for Keras' `evaluate`: returns the metrics so far."""
-        return self._update_metrics(batch, *self._compute(batch, training=False))
+        losses, logits, maps = self._compute(batch, training=False)
+        return self._update_metrics(batch, {**losses, **self._measure(maps)}, logits)
 
     def compute_metrics(
         self, x: dict[str, Any], y: Any, y_pred: dict[str, Any], sample_weight: Any = None
@@ -225,18 +234,21 @@ class Distiller(keras.Model):
         }
         return cls(**{**config, **networks})
 
-    def _compute(self, batch: dict[str, Any], training: bool) -> tuple[dict[str, Any], Any]:
-        """The losses and counts of `compute_losses`, and the student's logits."""
+    def _compute(
+        self, batch: dict[str, Any], training: bool
+    ) -> tuple[dict[str, Any], Any, tuple[Any, Any] | None]:
+        """Losses and counts of `compute_losses`, the student's logits, and the two maps, where compared."""
         outputs = self.student(batch[self.view], training=training)
         logits, label = outputs[LOGITS], batch["label"]
         taught = self._teach(batch)
         classification = self._classification_loss(logits, label, taught)
-        features = ops.zeros((), "float32")
+        features, maps = ops.zeros((), "float32"), None
         if taught is not None and self.maps is not None:
             student_map, teacher_map = outputs[self.maps[0]], taught[self.maps[1]]
             if self.projection is not None:
                 student_map = self.projection(student_map)
-            features = self._compute_feature_loss(student_map, teacher_map)
+            maps = (student_map, teacher_map)
+            features = self._compute_feature_loss(*maps)
         correct = ops.equal(ops.argmax(logits, axis=-1), ops.cast(label, "int64"))
         losses = {
             "loss": classification + self.feature_weight * features,
@@ -245,7 +257,11 @@ class Distiller(keras.Model):
             "correct": ops.sum(ops.cast(correct, "float32")),
             "labeled": ops.sum(ops.cast(label >= 0, "float32")),
         }
-        return losses, logits
+        return losses, logits, maps
+
+    def _measure(self, maps: tuple[Any, Any] | None) -> dict[str, Any]:
+        """What `pooling_health` says of the maps. Apart from the loss, whose rounding it must not change."""
+        return {} if maps is None else self._compute_health(*maps)
 
     def _classification_loss(self, logits: Any, label: Any, taught: dict[str, Any] | None) -> Any:
         if taught is None:
@@ -312,10 +328,10 @@ class Distiller(keras.Model):
         """Losses and logits of one micro-batch, and gradients of its share in the whole batch's loss."""
         shares = tf.distribute.get_strategy().num_replicas_in_sync * self.gradient_accumulation
         with tf.GradientTape() as tape:
-            losses, logits = self._compute(batch, training=True)
+            losses, logits, maps = self._compute(batch, training=True)
             scaled = self.optimizer.scale_loss(losses["loss"] / shares)
         gradients = tape.gradient(scaled, [variable.value for variable in self.trainable_variables])
-        return losses, logits, gradients
+        return {**losses, **self._measure(maps)}, logits, gradients
 
     def _compile_feature_loss(self) -> Callable[..., Any]:
         compute = functools.partial(
@@ -329,6 +345,16 @@ class Distiller(keras.Model):
             normalization=self.normalization,
         )
         return compile_with_xla(compute) if self.xla == POOLING else compute
+
+    def _compile_health(self) -> Callable[..., dict[str, Any]]:
+        measure = functools.partial(
+            pooling_health,
+            self.feature_loss,
+            alpha=self.alpha,
+            locality=self.locality,
+            normalization=self.normalization,
+        )
+        return compile_with_xla(measure) if self.xla == POOLING else measure
 
     def _compile_gradients(self) -> Callable[..., Any]:
         """`_compute_gradients`, as a function of its own where that pays; sums over replicas stay outside."""

@@ -192,3 +192,34 @@ def soft_classification_loss(
         softened = sum(t * math.log(t / p) for t, p in zip(soft_target, soft, strict=True))
         total += weight * temperature**2 * softened - (1 - weight) * math.log(plain[label])
     return total / len(labels)
+
+
+def pooling_entropy(
+    name: str,
+    student: np.ndarray,
+    teacher: np.ndarray,
+    alpha: float | None = None,
+    locality: float = 8.0,
+    normalization: str = "none",
+) -> float:
+    """Entropy of the weights of each teacher's vector over the student's map, over log N, averaged."""
+    a, r = (normalize(flatten(each.astype(np.float64)), normalization) for each in (student, teacher))
+    if normalization != "none":
+        alpha = (10.0 if alpha is None else alpha) / a.shape[-1]
+    elif alpha is None:
+        alpha = 1 / math.sqrt(a.shape[-1])
+    own, other = places(student), places(teacher)
+    shares = []
+    for b, j in np.ndindex(r.shape[:2]):
+        far = [sum((p - q) ** 2 for p, q in zip(other[j], place, strict=True)) for place in own]
+        prior = locality * np.array(far) if name == "local" else 0.0
+        weights = softmax(alpha * (a[b] @ r[b, j]) - prior)
+        entropy = -math.fsum(weight * math.log(weight) for weight in weights if weight > 0)
+        shares.append(entropy / math.log(len(weights)) if len(weights) > 1 else 1.0)
+    return float(np.mean(shares))
+
+
+def map_variation(student: np.ndarray, normalization: str = "none") -> float:
+    """How much of each sample's map, in squares, is around the mean of its vectors, averaged."""
+    a = normalize(flatten(student.astype(np.float64)), normalization)
+    return float(np.mean([((each - each.mean(axis=0)) ** 2).sum() / (each**2).sum() for each in a]))

@@ -20,6 +20,7 @@ from kdant_tf.layers.attention_pooling import (
 )
 from kdant_tf.losses import NORMALIZATIONS, PENALTIES, REDUCTIONS
 from kdant_tf.losses.features import FeatureLoss, feature_loss
+from kdant_tf.losses.pooling_health import pooling_health
 
 pytestmark = pytest.mark.slow
 
@@ -179,6 +180,28 @@ def test_local_loss_and_its_gradient_are_their_equation(locality, chunk):
     assert_close(value, expected(student))
     assert_close(to_student, reference.gradient(expected, student), 1e-4)
     assert not to_teacher.any()
+
+
+@pytest.mark.parametrize("chunk", [0, 4])
+@pytest.mark.parametrize("normalization", NORMALIZATIONS)
+@pytest.mark.parametrize("name", ["unidirectional", "local"])
+def test_entropy_and_variation_are_their_equations(name, normalization, chunk):
+    student, teacher = random_map(1, 2, 2, 1, 2, 4, scale=2), random_map(2, 2, 1, 2, 3, 4, scale=2)
+    settings = {"alpha": 0.7, "normalization": normalization}
+    health = pooling_health(name, student, teacher, chunk=chunk, **settings)
+    assert_close(
+        float(health["pooling_entropy"]), reference.pooling_entropy(name, student, teacher, **settings)
+    )
+    assert_close(float(health["map_variation"]), reference.map_variation(student, normalization))
+
+
+def test_no_gradient_flows_through_entropy_and_variation():
+    maps = random_map(1, 2, 3, 4), random_map(2, 2, 6, 4)
+    _, gradients = value_and_gradients(
+        lambda a, r: ops.sum(a) + sum(pooling_health("bidirectional", a, r).values()), *maps, compiled=True
+    )
+    np.testing.assert_array_equal(gradients[0], np.ones_like(maps[0]))
+    assert not gradients[1].any()
 
 
 @pytest.mark.parametrize("chunk", [0, 2])
