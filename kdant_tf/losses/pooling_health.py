@@ -31,7 +31,7 @@ _TINY = 1e-30
 
 
 def pooling_health(
-    name: str,
+    name: str | None,
     student: Any,
     teacher: Any,
     alpha: float | None = None,
@@ -51,7 +51,8 @@ def pooling_health(
     mean over the batch. Where it is 0 the map is the same everywhere. A map that is 0 everywhere has 0.
 
     Args:
-        name, student, teacher, alpha, chunk, locality, normalization: as for
+        name: of the loss; None for one that is not kdant's.
+        student, teacher, alpha, chunk, locality, normalization: as for
             `kdant_tf.losses.features.feature_loss`; the maps as it compares them. Where `chunk` asks for
             blocks, the weights of all queries never exist at once here either.
 

@@ -26,6 +26,8 @@ COUNTS = ("correct", "labeled")
 TEACHER_LOGITS = "teacher/logits"
 TEACHER_MAP = "teacher/map"
 _MEANS = ("loss", "classification_loss", "feature_loss")
+# Of the teacher's and the student's map, as `y_true` and `y_pred`; a Keras loss is one.
+FeatureLossFunction = Callable[[Any, Any], Any]
 
 
 @keras.saving.register_keras_serializable(package="kdant")
@@ -43,11 +45,13 @@ class Distiller(keras.Model):
         view: the clip `student` sees, "observed" or "future".
         soft_weight, temperature: of the teacher's probabilities on labelled samples, see
             `kdant_tf.losses.classification.soft_classification_loss`; 0 is the paper's eq. 2.
-        feature_loss: name of the feature loss, see `kdant_tf.losses.features`.
+        feature_loss: name of the feature loss, see `kdant_tf.losses.features`; or one of your own, as a Keras
+            loss or any function of the teacher's and the student's map, `(y_true, y_pred)`, whose mean is
+            taken. It is compiled by XLA only where the whole step is.
         feature_weight: float >= 0, paper symbol lambda.
         projection: learn a 1x1x1 convolution from the student's channels to the teacher's, through
             which the feature loss sees the student's map. The student itself is left as it is.
-        alpha, penalty, delta, reduction, locality, normalization: of the feature loss. `infonce` compares
+        alpha, penalty, delta, reduction, locality, normalization: of a named feature loss. `infonce` compares
             with the other samples of this replica's micro-batch.
         weight_decay: L2 factor on kernels, added to their gradients. A kernel is what inputs are multiplied
             by: any weight of two or more dimensions but biases, embeddings and the scales of normalisation.
@@ -100,7 +104,7 @@ class Distiller(keras.Model):
         view: str = "observed",
         soft_weight: float = 0.0,
         temperature: float = 1.0,
-        feature_loss: str = "none",
+        feature_loss: str | FeatureLossFunction = "none",
         feature_weight: float = 0.3,
         projection: bool = False,
         alpha: float | None = None,
@@ -210,7 +214,6 @@ class Distiller(keras.Model):
                 "view",
                 "soft_weight",
                 "temperature",
-                "feature_loss",
                 "feature_weight",
                 "alpha",
                 "penalty",
@@ -223,16 +226,16 @@ class Distiller(keras.Model):
             **super().get_config(),
             "student": keras.saving.serialize_keras_object(self.student),
             "teacher": keras.saving.serialize_keras_object(self.teacher),
+            "feature_loss": keras.saving.serialize_keras_object(self.feature_loss),
             "projection": self.projection is not None,
             **{name: getattr(self, name) for name in names},
         }
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Distiller:
-        networks = {
-            name: keras.saving.deserialize_keras_object(config[name]) for name in ("student", "teacher")
-        }
-        return cls(**{**config, **networks})
+        names = ("student", "teacher", "feature_loss")
+        objects = {name: keras.saving.deserialize_keras_object(config[name]) for name in names}
+        return cls(**{**config, **objects})
 
     def _compute(
         self, batch: dict[str, Any], training: bool
@@ -334,9 +337,12 @@ class Distiller(keras.Model):
         return {**losses, **self._measure(maps)}, logits, gradients
 
     def _compile_feature_loss(self) -> Callable[..., Any]:
+        own = self.feature_loss
+        if not isinstance(own, str):
+            return lambda student_map, teacher_map: ops.mean(own(teacher_map, student_map))
         compute = functools.partial(
             feature_losses.feature_loss,
-            self.feature_loss,
+            own,
             alpha=self.alpha,
             penalty=self.penalty,
             delta=self.delta,
@@ -349,10 +355,10 @@ class Distiller(keras.Model):
     def _compile_health(self) -> Callable[..., dict[str, Any]]:
         measure = functools.partial(
             pooling_health,
-            self.feature_loss,
+            self.feature_loss if isinstance(self.feature_loss, str) else None,
             alpha=self.alpha,
             locality=self.locality,
-            normalization=self.normalization,
+            normalization=self.normalization if isinstance(self.feature_loss, str) else "none",
         )
         return compile_with_xla(measure) if self.xla == POOLING else measure
 
@@ -389,7 +395,10 @@ def _split(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:
 
 
 def _check_networks(
-    student: keras.Model, teacher: keras.Model | None, feature_loss: str, projection: bool
+    student: keras.Model,
+    teacher: keras.Model | None,
+    feature_loss: str | FeatureLossFunction,
+    projection: bool,
 ) -> None:
     """Refuses networks that cannot be trained with `feature_loss`."""
     for role, network in (("student", student), ("teacher", teacher)):
@@ -403,6 +412,8 @@ def _check_networks(
         return
     if teacher is None:
         raise ValueError(f"`feature_loss` should be none without a teacher. Received: {feature_loss}.")
+    if not isinstance(feature_loss, str):
+        return  # What it can compare it knows itself.
     own, other = (network.output[feature_map_name(network)].shape for network in (student, teacher))
     if own[-1] != other[-1] and not projection:
         raise ValueError(

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from test_distiller import random_batch, tiny_network, weights_of
 
+from kdant_tf.losses.features import FeatureLoss
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.strategy import NOTHING, POOLING, make_strategy
 from tf_records.records import Records
@@ -42,7 +43,7 @@ def test_fit_reports_accuracy_and_both_parts_of_the_loss(optimizer):
     teacher = weights_of(model.teacher)
     data = dataset(*BATCHES)
     history = model.fit(data, validation_data=data, epochs=2, shuffle=False, verbose=0).history
-    names = LOSSES | {"accuracy"}
+    names = LOSSES | {"accuracy", "pooling_entropy", "map_variation"}
     assert set(history) == names | {f"val_{name}" for name in names}
     assert all(len(values) == 2 and np.isfinite(values).all() for values in history.values())
     assert history["loss"][1] < history["loss"][0]
@@ -135,6 +136,35 @@ def test_saving_and_loading_gives_the_same_distiller(options, tmp_path: Path):
         each.fit(data, epochs=1, shuffle=False, verbose=0)
     for one, other in zip(model.trainable_variables, loaded.trainable_variables, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6, err_msg=one.path)
+
+
+@keras.saving.register_keras_serializable(package="test_distiller_in_keras")
+def difference_of_means(teacher_map, student_map):
+    """One value a sample."""
+    own, other = (keras.ops.mean(each, axis=(1, 2, 3)) for each in (student_map, teacher_map))
+    return keras.ops.sum(keras.ops.square(own - other), axis=-1)
+
+
+@pytest.mark.parametrize(
+    "loss", [difference_of_means, keras.losses.MeanAbsoluteError(), FeatureLoss("local")]
+)
+def test_a_feature_loss_may_be_a_function_or_a_loss_of_keras(loss, tmp_path: Path):
+    model, batch = distiller(feature_loss=loss), BATCHES[0]
+    teacher_map, student_map = model.teacher(batch["future"]), model.student(batch["observed"])
+    losses = model.compute_losses(batch)
+    expected = np.mean(loss(teacher_map["Mixed_4f"], student_map["Mixed_4f"]))
+    np.testing.assert_allclose(losses["feature_loss"], expected, rtol=1e-5)
+    parts = float(losses["classification_loss"]) + 2.0 * expected
+    np.testing.assert_allclose(losses["loss"], parts, rtol=1e-5)
+    assert {"map_variation"} <= set(losses)
+    assert "pooling_entropy" not in losses
+    before = weights_of(model.student)
+    model.compile(optimizer=keras.optimizers.SGD(0.05))
+    history = model.fit(dataset(*BATCHES[:2]), epochs=8, shuffle=False, verbose=0).history
+    assert history["feature_loss"][-1] < history["feature_loss"][0]
+    assert not np.array_equal(weights_of(model.student)["conv/kernel"], before["conv/kernel"])
+    model.save(tmp_path / "distiller.keras")
+    assert evaluate(keras.saving.load_model(tmp_path / "distiller.keras")) == evaluate(model)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
