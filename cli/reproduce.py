@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdant_tf.losses import FEATURE_LOSS_NAMES
+from kdant_tf.losses import FEATURE_LOSS_NAMES, NORMALIZATIONS
 from tf_records.errors import KdantError
 from tf_records.remote_path import RecordPath
 
@@ -319,7 +319,7 @@ def _parse_alpha(part: str) -> float | None:
 
 
 @reproduce.command(
-    "sweep", cls=KdantCommand, short_help="Feature weights and alphas, tried on training videos alone."
+    "sweep", cls=KdantCommand, short_help="Settings of the losses, tried on training videos alone."
 )
 @_input_options
 @click.option(
@@ -345,6 +345,31 @@ def _parse_alpha(part: str) -> float | None:
     help="To sweep, such as direct,bidirectional.",
 )
 @click.option(
+    "--feature-normalizations",
+    "normalizations",
+    type=NameList(NORMALIZATIONS),
+    default=(),
+    help="Of each position's vector, such as none,l2. Default: as the settings have it.",
+)
+@click.option(
+    "--localities",
+    type=NUMBERS,
+    default=(),
+    help="Of the loss local, such as 2,8. Default: as the settings have it.",
+)
+@click.option(
+    "--soft-weights",
+    type=NUMBERS,
+    default=(),
+    help="Of the teacher's probabilities on labelled pairs, such as 0,0.5. Default: as the settings have it.",
+)
+@click.option(
+    "--temperatures",
+    type=NUMBERS,
+    default=(),
+    help="Of these probabilities, such as 1,4. Default: as the settings have it.",
+)
+@click.option(
     "--validation-fraction",
     default=0.25,
     show_default=True,
@@ -356,15 +381,19 @@ def sweep(
     weights: Sequence[float],
     alphas: Sequence[float | None],
     feature_losses: Sequence[str],
+    normalizations: Sequence[str],
+    localities: Sequence[float],
+    soft_weights: Sequence[float],
+    temperatures: Sequence[float],
     validation_fraction: float,
     out: Path,
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Try feature weights and alphas on training videos alone; the test split is never looked at.
+    """Try settings of feature loss and soft labels on training videos; the test split is never looked at.
 
-    Settings are judged by the accuracy on held-out training videos over the last quarter of the epochs,
-    averaged over seeds. `none`, which has neither, is tried too.
+    They are judged by the accuracy on held-out training videos over the last quarter of the epochs,
+    averaged over seeds. Every combination is tried, and `none`, which has no feature loss.
     """
     from kdant_tf.studies.paper_tables import TABLE1_PRESETS
     from kdant_tf.studies.sweep import make_grid, plan_sweep, summarize_sweep, write_sweep
@@ -374,7 +403,15 @@ def sweep(
             f"--validation-fraction should lie between 0 and 1. Received: {validation_fraction}."
         )
     sources, settings, run_options = plan_inputs(TABLE1_PRESETS, out, **options)
-    grid = make_grid(feature_losses, weights, alphas)
+    grid = make_grid(
+        feature_losses,
+        weights,
+        alphas,
+        normalizations=normalizations,
+        localities=localities,
+        soft_weights=soft_weights,
+        temperatures=temperatures,
+    )
     study = plan_sweep(sources, settings, grid, validation_fraction)
 
     def conclude() -> Write:

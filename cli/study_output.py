@@ -107,11 +107,15 @@ def print_sweep(study: Study, swept: Sequence[SweptSetting], as_json: bool) -> N
         if each.accuracy is not None and each.best_accuracy is not None:
             best = f"{100 * each.best_accuracy:.1f}"
             numbers = (each.accuracy.places, describe_average(each.accuracy), f"{each.loss:.3f}", best)
-        lines.append((setting.feature_loss, *point, *numbers))
-    head = ("feature loss", "weight", "alpha", "runs", "top-1, %", "loss", "best epoch")
+        further = (", ".join(setting.further),) if any(one.setting.further for one in swept) else ()
+        lines.append((setting.feature_loss, *point, *further, *numbers))
+    further = ("further",) if any(one.setting.further for one in swept) else ()
+    head = ("feature loss", "weight", "alpha", *further, "runs", "top-1, %", "loss", "best epoch")
     print_table(f"{study.title}\nScale {study.scale}", head, lines)
     for loss, setting in pick_best(swept).items():
-        click.echo(f"Best for {loss}: feature weight {setting.feature_weight:g}, alpha {setting.alpha_words}")
+        weight = setting.feature_weight
+        points = [] if weight is None else [f"feature weight {weight:g}, alpha {setting.alpha_words}"]
+        click.echo(f"Best for {loss}: {', '.join([*points, *setting.further])}")
 
 
 class StudyProgress:

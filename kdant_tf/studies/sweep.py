@@ -1,4 +1,4 @@
-"""A sweep of the feature loss's weight and alpha, judged on training videos only. No TensorFlow here.
+"""A sweep of the losses' settings, judged on training videos only. No TensorFlow here.
 
 The test split is neither read nor evaluated on: each seed keeps other training videos out, for the teacher
 and all students alike, and a setting is judged by these.
@@ -35,24 +35,45 @@ from tf_records.files import json_text, write_text_atomically
 
 # Of a run's epochs, the last ones, over which validation is averaged: one epoch's is noisier.
 _LAST_SHARE = 0.25
-_NONE = "none"
+_NONE, _LOCAL = "none", "local"
 _WITH_ALPHA = (*ATTENTION_LOSS_NAMES, "infonce")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
-    """One point of the grid; weight and alpha are None where the loss has none, alpha also for 1/sqrt(d)."""
+    """One point of the grid: settings of TrainConfig.
+
+    Weight and alpha are None where the loss has none, alpha also for its default; the others are None where
+    they mean nothing to the loss, or are left as the settings have them.
+    """
 
     feature_loss: str
-    feature_weight: float | None
-    alpha: float | None
+    feature_weight: float | None = None
+    alpha: float | None = None
+    feature_normalization: str | None = None
+    locality: float | None = None
+    soft_weight: float | None = None
+    temperature: float | None = None
 
     @property
     def network(self) -> str:
         """Name of its student."""
-        if self.feature_weight is None:
-            return self.feature_loss
-        return f"{self.feature_loss}-weight{self.feature_weight:g}-alpha{self.alpha_words}"
+        names = [self.feature_loss]
+        if self.feature_weight is not None:
+            names += [f"weight{self.feature_weight:g}", f"alpha{self.alpha_words}"]
+        return "-".join([*names, *(words.replace(" ", "") for words in self.further)])
+
+    @property
+    def further(self) -> list[str]:
+        """What is swept beside weight and alpha: "l2", "locality 8", "soft 0.5", "temperature 4"."""
+        normalization = self.feature_normalization
+        words = [] if normalization is None else ["plain" if normalization == "none" else normalization]
+        numbers = {
+            "locality": self.locality,
+            "soft": self.soft_weight,
+            "temperature": self.temperature,
+        }
+        return [*words, *(f"{name} {value:g}" for name, value in numbers.items() if value is not None)]
 
     @property
     def alpha_words(self) -> str:
@@ -78,17 +99,48 @@ class SweptSetting:
 
 
 def make_grid(
-    feature_losses: Sequence[str], weights: Sequence[float], alphas: Sequence[float | None]
+    feature_losses: Sequence[str],
+    weights: Sequence[float],
+    alphas: Sequence[float | None],
+    *,
+    normalizations: Sequence[str] = (),
+    localities: Sequence[float] = (),
+    soft_weights: Sequence[float] = (),
+    temperatures: Sequence[float] = (),
 ) -> tuple[Setting, ...]:
-    """`none`, to compare with, and every loss with every weight and, where it has one, every alpha."""
-    grid = [Setting(feature_loss=_NONE, feature_weight=None, alpha=None)]
-    for loss, weight, alpha in itertools.product(feature_losses, weights, alphas):
+    """`none`, to compare with, and every loss with every value of all that means something to it.
+
+    Args:
+        feature_losses, weights, alphas: of the feature loss; an alpha of None is the default.
+        normalizations, localities: likewise; empty for what the settings have.
+        soft_weights, temperatures: of the teacher's probabilities on labelled samples, which `none` has too;
+            empty for what the settings have.
+    """
+    soft = dict.fromkeys(
+        (weight, None if weight == 0 else temperature)
+        for weight, temperature in itertools.product(soft_weights or (None,), temperatures or (None,))
+    )
+    of_features = itertools.product(
+        feature_losses, weights, alphas, normalizations or (None,), localities or (None,)
+    )
+    settings = [Setting(feature_loss=_NONE)]
+    for loss, weight, alpha, normalization, locality in of_features:
         setting = Setting(
-            feature_loss=loss, feature_weight=weight, alpha=alpha if loss in _WITH_ALPHA else None
+            feature_loss=loss,
+            feature_weight=weight,
+            alpha=alpha if loss in _WITH_ALPHA else None,
+            feature_normalization=normalization,
+            locality=locality if loss == _LOCAL else None,
         )
-        if loss != _NONE and setting not in grid:
-            grid.append(setting)
-    return tuple(grid)
+        if loss != _NONE:
+            settings.append(setting)
+    return tuple(
+        dict.fromkeys(
+            dataclasses.replace(setting, soft_weight=weight, temperature=temperature)
+            for setting in settings
+            for weight, temperature in soft
+        )
+    )
 
 
 def plan_sweep(
@@ -167,7 +219,7 @@ def pick_best(swept: Sequence[SweptSetting]) -> dict[str, Setting]:
     """Feature loss → its setting of the highest accuracy; ties: lower loss, then the grid's order."""
     best: dict[str, SweptSetting] = {}
     for each in swept:
-        if each.setting.feature_loss == _NONE or each.accuracy is None:
+        if each.setting == Setting(feature_loss=_NONE) or each.accuracy is None:
             continue
         before = best.get(each.setting.feature_loss)
         if before is None or _merit(each) > _merit(before):
@@ -199,7 +251,7 @@ def write_sweep(
     """Writes `sweep.csv` and `sweep.json`; returns their paths."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    names = ("feature_loss", "feature_weight", "alpha")
+    names = [field.name for field in dataclasses.fields(Setting)]
     writer.writerow(("scale", *names, "runs", "accuracy", "sd", "loss", "best_accuracy"))
     for each in swept:
         point, seen = [getattr(each.setting, name) for name in names], each.accuracy

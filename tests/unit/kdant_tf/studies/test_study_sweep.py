@@ -29,6 +29,32 @@ def test_the_grid_has_none_once_and_direct_without_alpha() -> None:
     ]
 
 
+def test_the_grid_varies_what_means_something_to_a_loss() -> None:
+    grid = make_grid(*(["local", "mmd"], [1.0], [None]), normalizations=["none", "l2"], localities=[2.0, 8.0])
+    assert [setting.network for setting in grid] == [
+        *("none", "local-weight1-alphadefault-plain-locality2", "local-weight1-alphadefault-plain-locality8"),
+        *("local-weight1-alphadefault-l2-locality2", "local-weight1-alphadefault-l2-locality8"),
+        *("mmd-weight1-alphadefault-plain", "mmd-weight1-alphadefault-l2"),
+    ]
+    soft = make_grid(["direct"], [1.0], [None], soft_weights=[0.0, 0.5], temperatures=[1.0, 4.0])
+    assert [setting.network for setting in soft] == [
+        *("none-soft0", "none-soft0.5-temperature1", "none-soft0.5-temperature4"),
+        *("direct-weight1-alphadefault-soft0", "direct-weight1-alphadefault-soft0.5-temperature1"),
+        "direct-weight1-alphadefault-soft0.5-temperature4",
+    ]
+
+
+def test_swept_settings_are_those_of_the_students(record_folder: Path) -> None:
+    source = RecordSource(split="1", records={"rgb": record_folder}, seeds=(0,))
+    grid = make_grid(["local"], [1.0], [None], normalizations=["l2"], localities=[2.0], soft_weights=[0.5])
+    study = plan_sweep([source], StudySettings(scale="tiny"), grid, 0.25)
+    configs = {spec.name.removeprefix("rgb-split1-seed0-"): spec.config for spec in study.runs}
+    local = configs["local-weight1-alphadefault-l2-locality2-soft0.5"]
+    assert (local.feature_loss, local.feature_weight, local.feature_normalization) == ("local", 1.0, "l2")
+    assert (local.locality, local.soft_weight) == (2.0, 0.5)
+    assert (configs["none-soft0.5"].feature_loss, configs["none-soft0.5"].soft_weight) == ("none", 0.5)
+
+
 def test_the_last_quarter_of_the_epochs_is_averaged() -> None:
     rows = [{"m": float(value)} for value in range(8)]
     assert last_mean(rows, "m") == 6.5
@@ -102,10 +128,10 @@ def test_the_best_setting_is_the_most_accurate_over_seeds(
     assert pick_best(swept) == {"bidirectional": grid[2]}
     paths = write_sweep(tmp_path, study, swept, {"versions": {}})
     kept = json.loads(paths[1].read_text())
-    assert kept["best"]["bidirectional"] == {
+    best = kept["best"]["bidirectional"]
+    assert {name: value for name, value in best.items() if value is not None} == {
         "feature_loss": "bidirectional",
         "feature_weight": 3.0,
-        "alpha": None,
     }
     rows = list(csv.DictReader(paths[0].read_text().splitlines()))
     assert [row["scale"] for row in rows] == [study.scale] * 3

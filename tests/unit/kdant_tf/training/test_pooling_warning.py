@@ -15,30 +15,13 @@ from kdant_tf.training.pooling_warning import PoolingWarning
 from kdant_tf.training.strategy import NOTHING, POOLING, STEP
 from kdant_tf.training.train import train
 
-NETWORK = """
-import keras
-from keras import layers
-
-
-def build(num_classes, input_shape):
-    clip = layers.Input(input_shape)
-    maps = layers.Conv3D(4, 3, strides=4, padding="same", activation="relu")(clip)
-    logits = layers.Dense(num_classes, name="Logits")(layers.GlobalAveragePooling3D()(maps))
-    return keras.Model(clip, {"logits": logits, "maps": maps})
-"""
+SETTINGS = {"model": "test_train:build", "crop": 32, "batch_size": 8, "epochs": 4}
 CPU = Execution(devices="cpu", deterministic=True, checkpoint_minutes=1e-9)
 
 
 @pytest.fixture(scope="module")
-def settings(tmp_path_factory):
-    path = tmp_path_factory.mktemp("network") / "small.py"
-    path.write_text(NETWORK)
-    return {"model": f"{path}:build", "crop": 16, "batch_size": 8, "epochs": 4}
-
-
-@pytest.fixture(scope="module")
-def teacher(record_folder, settings, tmp_path_factory):
-    config = TrainConfig(**{**settings, "epochs": 1})
+def teacher(record_folder, tmp_path_factory):
+    config = TrainConfig(**{**SETTINGS, "epochs": 1})
     return train(record_folder, tmp_path_factory.mktemp("teacher"), config, execution=CPU).run
 
 
@@ -58,10 +41,10 @@ class KillerAfter(keras.callbacks.Callback):
 
 @pytest.mark.parametrize("killed_after", [5, 9, 15])
 def test_a_killed_training_warns_once_and_writes_the_same_bytes(
-    record_folder, teacher, settings, tmp_path, killed_after
+    record_folder, teacher, tmp_path, killed_after
 ):
     # With alpha 0 every weight is the same.
-    config = TrainConfig(**settings, feature_loss="bidirectional", alpha=0.0)
+    config = TrainConfig(**SETTINGS, feature_loss="bidirectional", alpha=0.0)
     lines: list[str] = []
     whole, out = tmp_path / "whole", tmp_path / "killed"
     train(record_folder, whole, config, teacher=teacher, execution=CPU)
@@ -85,10 +68,8 @@ def test_a_killed_training_warns_once_and_writes_the_same_bytes(
     ("feature_loss", "columns"),
     [("none", set()), ("jaccard", {"map_variation"}), ("local", set(HEALTH_METRICS))],
 )
-def test_columns_are_those_that_the_loss_has(
-    record_folder, teacher, settings, tmp_path, feature_loss, columns
-):
-    config = TrainConfig(**{**settings, "epochs": 1}, feature_loss=feature_loss)
+def test_columns_are_those_that_the_loss_has(record_folder, teacher, tmp_path, feature_loss, columns):
+    config = TrainConfig(**{**SETTINGS, "epochs": 1}, feature_loss=feature_loss)
     train(record_folder, tmp_path, config, teacher=teacher, execution=CPU)
     (row,) = read_metrics(tmp_path / "metrics.csv")
     assert set(HEALTH_METRICS) & set(row) == columns
