@@ -54,8 +54,10 @@ def jaccard_distance(student: Any, teacher: Any) -> Any:
     Returns:
         float32 `(B,)`. A common factor of both maps leaves it as it is. Two silent maps have 0.
 
-    Source: Fernando and Herath 2021, the Jaccard vector similarity. Deviations: 1 − J of mean vectors; of
-    their three measures the one on vectors alone; the teacher is frozen.
+    Source: Fernando and Herath 2021, the Jaccard vector similarity, one of their three measures; the others
+    compare matrices, and are not here. Deviations: 1 − J, of mean vectors, the teacher frozen. Programs of
+    others that name the measure compute D = 2·a·r / (|a|² + |r|²), which is Dice's; J = D / (2 − D), so that
+    both rank pairs alike and agree at 0 and 1, but J falls twice as fast near 1.
     """
     a, r = ops.mean(student, axis=1), ops.mean(teacher, axis=1)
     # |a|² + |r|² − a·r − a·r is |a − r|², which cannot come out below 0.
@@ -69,8 +71,10 @@ def second_moments(feature_map: Any) -> Any:
     The squared distance of two such matrices is the maximum mean discrepancy of the two maps' vectors under
     the kernel (x·y)².
 
-    Source: Wang et al. 2019 (progressive teacher-student learning), its MMD on features. Deviations: of a
-    map's positions, not of steps of a sequence; no linear term; Huber's penalty by default.
+    Source: after Wang et al. 2019 (progressive teacher-student learning), whose students match a teacher's
+    features by a mean squared error and a maximum mean discrepancy. Deviations: the discrepancy alone, under
+    this kernel, whatever theirs is; of the vectors of one map, not of the steps of a sequence; Huber's
+    penalty by default.
     """
     positions = ops.cast(ops.shape(feature_map)[1], "float32")
     return ops.matmul(ops.transpose(feature_map, (0, 2, 1)), feature_map) / positions

@@ -144,10 +144,8 @@ class Distiller(keras.Model):
                 channels = teacher.output[self.maps[1]].shape[-1]
                 self.projection = keras.layers.Dense(channels, use_bias=False, name="projection")
                 self.projection.build(student.output[self.maps[0]].shape)
-        measured = [] if self.maps is None else [MAP_VARIATION]
-        if measured and feature_loss in ATTENTION_LOSS_NAMES:
-            measured = [POOLING_ENTROPY, *measured]
-        self._means = [keras.metrics.Mean(name=name) for name in (*_MEANS, *measured, "accuracy")]
+        self._measured = self._name_measured()
+        self._means = [keras.metrics.Mean(name=name) for name in (*_MEANS, *self._measured, "accuracy")]
         self._compute_feature_loss = self._compile_feature_loss()
         self._compute_health = self._compile_health()
         self._gradients_of = self._compile_gradients()
@@ -264,7 +262,13 @@ class Distiller(keras.Model):
 
     def _measure(self, maps: tuple[Any, Any] | None) -> dict[str, Any]:
         """What `pooling_health` says of the maps. Apart from the loss, whose rounding it must not change."""
-        return {} if maps is None else self._compute_health(*maps)
+        return self._compute_health(*maps) if maps is not None and self._measured else {}
+
+    def _name_measured(self) -> tuple[str, ...]:
+        if self.maps is None or len(self.student.output[self.maps[0]].shape) not in (3, 5):
+            return ()  # A loss of one's own may compare maps of other ranks.
+        by_attention = self.feature_loss in ATTENTION_LOSS_NAMES
+        return (POOLING_ENTROPY, MAP_VARIATION) if by_attention else (MAP_VARIATION,)
 
     def _classification_loss(self, logits: Any, label: Any, taught: dict[str, Any] | None) -> Any:
         if taught is None:
@@ -413,6 +417,8 @@ def _check_networks(
     if teacher is None:
         raise ValueError(f"`feature_loss` should be none without a teacher. Received: {feature_loss}.")
     if not isinstance(feature_loss, str):
+        if not callable(feature_loss):
+            raise ValueError(f"`feature_loss` should be a name or a function. Received: {feature_loss!r}.")
         return  # What it can compare it knows itself.
     own, other = (network.output[feature_map_name(network)].shape for network in (student, teacher))
     if own[-1] != other[-1] and not projection:

@@ -167,6 +167,11 @@ def test_a_feature_loss_may_be_a_function_or_a_loss_of_keras(loss, tmp_path: Pat
     assert evaluate(keras.saving.load_model(tmp_path / "distiller.keras")) == evaluate(model)
 
 
+def test_a_feature_loss_that_is_neither_name_nor_function_is_refused():
+    with pytest.raises(ValueError, match=r"`feature_loss` should be a name or a function\. Received: 0\.3"):
+        distiller(feature_loss=0.3)
+
+
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
 def test_fit_on_two_devices_gives_the_weights_and_numbers_of_one(optimizer):
     def fit() -> tuple[Distiller, dict[str, list[float]]]:
