@@ -85,3 +85,16 @@ def test_a_teacher_has_no_feature_loss_and_unvalidated_epochs_say_nothing_of_it(
     pipe = io.StringIO()
     train(Console(file=pipe, force_terminal=False), epochs=1, logs={**LOGS, "feature_loss": 0.0})
     assert "(Lc 11.235), top-1" in pipe.getvalue()
+
+
+def test_what_a_feature_loss_still_sees_has_a_line_of_its_own():
+    logs = {**LOGS, "pooling_entropy": 0.9876, "map_variation": 0.4321}
+    pipe, screen = io.StringIO(), io.StringIO()
+    train(Console(file=pipe, force_terminal=False, width=80), logs=logs)
+    assert "learning rate 0.001, pooling entropy 0.988, map variation 0.432, " in pipe.getvalue()
+    train(
+        Console(file=screen, force_terminal=True, width=80, height=30, color_system=None), steps=2, logs=logs
+    )
+    assert re.search(r"^pooling entropy 0\.988, map variation 0\.432\s*$", screen.getvalue(), re.MULTILINE)
+    train(Console(file=pipe, force_terminal=False, width=80), logs={**LOGS, "map_variation": 0.4321})
+    assert "learning rate 0.001, map variation 0.432, " in pipe.getvalue()
