@@ -92,7 +92,8 @@ def describe_trouble(epochs: Sequence[dict[str, float]]) -> str | None:
     last = epochs[-EPOCHS_IN_A_ROW:]
     if len(last) < EPOCHS_IN_A_ROW:
         return None
-    advice = "Give --feature-normalization l2, a larger --alpha or a smaller --feature-weight."
+    sharper = ", a larger --alpha" if POOLING_ENTROPY in last[-1] else ""
+    advice = f"Give --feature-normalization l2{sharper} or a smaller --feature-weight."
     if all(each.get(MAP_VARIATION, 1.0) < LOST_VARIATION for each in last):
         return (
             f"The student's map is nearly the same everywhere: {last[-1][MAP_VARIATION]:.2g} of it varies "
