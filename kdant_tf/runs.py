@@ -324,6 +324,8 @@ def manifest_sha256(records: str | RecordPath) -> str:
 def read_metrics(path: str | Path) -> list[dict[str, float]]:
     """Rows of a metrics.csv, one an epoch; empty where there is no file.
 
+    Epochs of before HEALTH_METRICS were measured, of a run that an earlier version began, lack these.
+
     Raises:
         RunError: the file cannot be read.
     """
@@ -336,7 +338,11 @@ def read_metrics(path: str | Path) -> list[dict[str, float]]:
             if missing := {"epoch", *METRICS} - set(rows.fieldnames or ()):
                 raise ValueError(f"it has no column {min(missing)}")
             return [
-                {name: int(value) if name == "epoch" else float(value) for name, value in row.items()}
+                {
+                    name: int(value) if name == "epoch" else float(value)
+                    for name, value in row.items()
+                    if value != "" or name not in HEALTH_METRICS
+                }
                 for row in rows
             ]
     except (OSError, ValueError, TypeError, csv.Error) as error:

@@ -285,6 +285,18 @@ def test_metrics_are_numbers_and_without_a_file_none(tmp_path):
     ]
 
 
+def test_epochs_of_an_earlier_version_lack_what_was_not_measured(tmp_path):
+    columns = ",".join((*METRICS, "pooling_entropy", "map_variation"))
+    path = tmp_path / "metrics.csv"
+    path.write_text(f"epoch,{columns}\n1,0.1,2,1.5,0.5,0.25,,\n2,0.1,2,1.5,0.5,0.25,0.75,0.5\n")
+    first, second = read_metrics(path)
+    assert set(first) == {"epoch", *METRICS}
+    assert (second["pooling_entropy"], second["map_variation"]) == (0.75, 0.5)
+    path.write_text(f"epoch,{columns}\n1,0.1,2,,0.5,0.25,,\n")
+    with pytest.raises(RunError, match="could not convert string to float"):
+        read_metrics(path)
+
+
 def test_runs_cannot_be_changed(run):
     with pytest.raises(dataclasses.FrozenInstanceError):
         run.role = "teacher"
