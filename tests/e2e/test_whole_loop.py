@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import tensorflow as tf
 from click.testing import CliRunner, Result
 from kdant_cli.main import main
+from tiny_network import OPTION as TINY
 
 SMALL = ("--width", "0.0625", "--crop", "32", "--batch-size", "8")
 FAST_STATISTICS = "batch_norm_momentum = 0.5\nfeature_weight = 1.0\n"
@@ -141,14 +143,14 @@ def test_the_exported_model_says_what_evaluation_says(tmp_path: Path, records: P
 
 
 def test_a_resumed_training_ends_like_one_that_was_not_interrupted(
-    records: Path, teacher: Path, small: tuple[str, ...]
+    records: Path, teacher: Path, small: tuple[str, ...], stopped_after_first_epoch: Callable[..., Path]
 ) -> None:
-    out = records.parent / "teacher-resumed"
-    common = ("train-teacher", "--records", records, "--out", out, *small)
-    kdant_json(*common, "--epochs", 1)
-    (out / "model.keras").unlink()
-    kdant_json(*common, "--epochs", 2, "--resume")
+    out = stopped_after_first_epoch(teacher, records.parent / "teacher-resumed")
+    (out / "metrics.csv").unlink()  # which the checkpoint brings
+    training = ("train-teacher", "--records", records, "--out", out, "--epochs", 2, *small)
+    kdant_json(*training, "--resume")
     assert (out / "metrics.csv").read_text() == (teacher / "metrics.csv").read_text()
+    assert (out / "model.keras").is_file()
 
 
 def test_resume_refuses_other_settings(records: Path, teacher: Path, small: tuple[str, ...]) -> None:
@@ -157,11 +159,11 @@ def test_resume_refuses_other_settings(records: Path, teacher: Path, small: tupl
     assert "seed 0 → 5" in result.stderr
 
 
-def test_two_logical_cpu_devices_train(records: Path, teacher: Path) -> None:
+def test_two_logical_cpu_devices_train(records: Path, tiny_run: Path) -> None:
     out = records.parent / "two-devices"
     loss = ("--feature-loss", "direct", "--feature-weight", 0.1)
-    options = ("--devices", "cpu:2", "--epochs", 1, "--batch-size", 8, *loss)
-    printed = kdant_json("distill", "--records", records, "--teacher", teacher, "--out", out, *options)
+    options = (*TINY, "--devices", "cpu:2", "--epochs", 1, "--batch-size", 8, *loss)
+    printed = kdant_json("distill", "--records", records, "--teacher", tiny_run, "--out", out, *options)
     assert np.isfinite(printed["final_loss"])
 
 
@@ -170,7 +172,7 @@ def test_jhmdb_runs_through_with_real_video(tmp_path: Path, jhmdb: Path) -> None
     source = ("--source", "jhmdb", "--input", jhmdb, "--classes", "golf,walk", "--short-side", "64")
     summary = kdant_json("build-records", *source, "--out", records)
     assert summary["splits"]["train"]["labeled"] == 59
-    kdant_json("train-teacher", "--records", records, "--out", run, "--epochs", 1, *SMALL)
+    kdant_json("train-teacher", "--records", records, "--out", run, "--epochs", 1, *TINY, *SMALL[2:])
     printed = kdant_json("evaluate", run, "--records", records)
     assert printed["samples"] == summary["splits"]["test"]["labeled"]
 

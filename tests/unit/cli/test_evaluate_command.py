@@ -27,6 +27,7 @@ def command(
     return folder, "--records", record_folder
 
 
+@pytest.mark.slow
 def test_json_has_one_object_with_the_numbers_of_the_table(command):
     result = run(*command, "--json")
     assert (result.exit_code, result.stderr) == (0, "")
@@ -48,6 +49,7 @@ def test_json_has_one_object_with_the_numbers_of_the_table(command):
         assert f"│ {entry['name']} " in table.stdout
 
 
+@pytest.mark.slow
 def test_a_student_is_added_to_itself_and_another_view_is_kept_beside(command):
     printed = json.loads(run(*command, "--with", command[0], "--view", "observed", "--json").stdout)
     alone = json.loads(run(*command, "--view", "observed", "--json").stdout)
@@ -86,6 +88,7 @@ def test_what_a_user_can_mend_is_one_line(command, tmp_path):
         assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_records_of_another_offset_have_to_be_insisted_on(command, edit_manifest, tmp_path):
     run_folder, _, records = command
     student = shutil.copytree(run_folder, tmp_path / "student")
@@ -103,6 +106,7 @@ def test_records_of_another_offset_have_to_be_insisted_on(command, edit_manifest
     assert printed["differences"] == ["their clips have offset 20, the run's offset 16"]
 
 
+@pytest.mark.slow
 def test_what_was_computed_is_printed_also_where_it_cannot_be_kept(command, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -29,6 +29,7 @@ def refuse(*args: object) -> str:
     return result.stderr
 
 
+@pytest.mark.slow
 def test_evaluate_and_visualize_name_how_many_and_which(diverged, record_folder, tiny_run, tmp_path):
     message = f"The network of run {diverged} gives outputs that are not finite for 8 of 8 samples: "
     assert message in refuse("evaluate", diverged, "--records", record_folder)

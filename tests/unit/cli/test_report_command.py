@@ -30,6 +30,7 @@ def evaluated(tiny_run: Path, tmp_path: Path) -> Path:
     return run.folder
 
 
+@pytest.mark.slow
 def test_the_page_is_written_and_its_size_is_said(evaluated, tmp_path):
     out = tmp_path / "report.html"
     result = run(evaluated, "--out", out, "--json")

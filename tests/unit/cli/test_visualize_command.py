@@ -25,6 +25,7 @@ def command(tiny_run: Path, record_folder: Path, tmp_path: Path) -> tuple[Path, 
     return folder, "--records", record_folder, "--out", tmp_path / "out"
 
 
+@pytest.mark.slow
 def test_all_that_can_be_drawn_is_drawn_and_the_rest_is_said(command):
     result = run(*command, "--samples", 1, "--json")
     assert result.exit_code == 0, result.stderr
@@ -38,6 +39,7 @@ def test_all_that_can_be_drawn_is_drawn_and_the_rest_is_said(command):
     assert {Path(file["path"]) for file in printed["files"]} == set(command[-1].iterdir())
 
 
+@pytest.mark.slow
 def test_the_table_names_each_file_and_what_is_there_is_kept_unless_told_otherwise(command):
     only = (*command, "--pictures", "confusion,reliability")
     result = run(*only)
@@ -74,6 +76,7 @@ def test_what_was_asked_for_and_cannot_be_drawn_is_one_line(command):
         assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_records_of_another_offset_have_to_be_insisted_on(command, edit_manifest, tmp_path):
     """Also where they were evaluated before: what is kept of them is not drawn unasked."""
     folder, _, records, *_ = command

@@ -80,6 +80,7 @@ def lines_of(stdout: str) -> list[dict[str, Any]]:
     return [{**json.loads(line), "source": ""} for line in stdout.splitlines()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["concatenated_clock_restarts.ts", "ts_b_frames.ts"])
 def test_a_stream_says_what_its_file_says(field: Path, exported: Path, name: str) -> None:
     args = ["--model", str(exported), "--json-lines", "--stride-s", "0.5"]

@@ -158,6 +158,7 @@ def test_layer_runs_in_a_function_of_unknown_sizes(pooling_model):
         np.testing.assert_allclose(values.numpy(), eager[name].numpy(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_layer_runs_on_two_devices():
     layer = BidirectionalAttentionPooling()
     observed, future = random_map(1, 2, 3, 4), random_map(2, 2, 5, 4)

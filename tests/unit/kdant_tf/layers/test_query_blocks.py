@@ -49,6 +49,7 @@ def test_blocks_cover_every_query_once(positions, limit):
     assert float(fold_blocks(step, tf.zeros(()), values, limit)) == positions * (positions + 1) / 2
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32 - 1),
     queries=st.integers(1, 7),
@@ -124,6 +125,7 @@ def test_blocks_of_maps_whose_sizes_are_unknown(chunk, compiled):
     assert_same(gradient.numpy(), whole.numpy())
 
 
+@pytest.mark.slow
 def test_blocks_run_on_two_devices():
     strategy = make_strategy("cpu:2")
     maps = [tf.constant(random_map(seed, 2, positions, 4)) for seed, positions in ((1, 5), (2, 7))]
