@@ -44,6 +44,8 @@ FRAME_STEMS = {
 SMALLEST_CROP = 32
 # Where weights may come from by name, and the models they are for.
 INITS = {"random": MODELS, "kinetics": ("i3d",), "imagenet": ("tsn", "frame-mlp")}
+# Values of `class_balance` that the numbers of pairs are counted for.
+COUNTED_BALANCES = ("inverse", "effective")
 # Largest norm of the gradient of a network that begins with trained weights.
 _SAFE_NORM = 2.0
 _OWN_MODEL = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
@@ -257,6 +259,27 @@ class TrainConfig:
         "Largest norm of a batch's gradient, over all variables; 0 for any.",
         range=AT_LEAST_0,
         unset=f"{_SAFE_NORM:g} where --init gives trained weights to layers that learn, else 0",
+    )
+    ema_decay: float = setting(
+        0.0,
+        "Optimisation",
+        "Of an exponential moving average of the weights over updates, which is validated and saved in their "
+        "place; 0 for none.",
+        range=SHARE_BELOW_1,
+    )
+    label_smoothing: float = setting(
+        0.0,
+        "Optimisation",
+        "Share of a label that is spread evenly over all classes.",
+        unit="share",
+        range=SHARE_BELOW_1,
+    )
+    class_balance: str = setting(
+        "none",
+        "Optimisation",
+        "Weights of labelled pairs, for classes of unequal size: inverse, by the class's number of pairs; "
+        "effective, likewise up to about a thousand; focal, by how unsure of the label the network is.",
+        choices=("none", *COUNTED_BALANCES, "focal"),
     )
     precision: str = setting(
         "float32",

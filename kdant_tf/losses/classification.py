@@ -1,17 +1,30 @@
 """Classification loss: KL from the label where there is one, from the teacher where there is none."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from keras import ops
 
+# Of the effective number of samples; Cui et al. tried 0.9 to 0.9999.
+_EFFECTIVE_BETA = 0.999
 
-def classification_loss(logits: Any, labels: Any, teacher_probabilities: Any | None = None) -> Any:
+
+def classification_loss(
+    logits: Any,
+    labels: Any,
+    teacher_probabilities: Any | None = None,
+    label_smoothing: float = 0.0,
+    label_weights: Any = 1.0,
+) -> Any:
     """The classification part of eq. 2 for a batch that may mix labelled and unlabelled samples.
 
     Args:
         logits: float `(B, classes)`, of the network that learns.
         labels: int `(B,)`, -1 for unlabelled.
-        teacher_probabilities: float `(B, classes)`; None where every sample has a label.
+        teacher_probabilities: float `(B, classes)`; None where every sample has a label, or where those
+            without one add nothing.
+        label_smoothing: see `smooth_labels`.
+        label_weights: float `(B,)`, of each sample's loss, see `balance_labels`.
 
     Returns:
         float32 scalar, the mean over the batch.
@@ -26,14 +39,20 @@ def classification_loss(logits: Any, labels: Any, teacher_probabilities: Any | N
     Source: Tran et al. 2019, eq. 1, 2. Deviations: none.
     """
     if teacher_probabilities is None:
-        targets = ops.one_hot(labels, logits.shape[-1], dtype="float32")
+        targets = smooth_labels(labels, logits.shape[-1], label_smoothing)
     else:
-        targets = classification_targets(labels, teacher_probabilities)
-    return kl_divergence(targets, logits)
+        targets = classification_targets(labels, teacher_probabilities, label_smoothing)
+    return ops.mean(label_weights * kl_of_samples(targets, logits))
 
 
 def soft_classification_loss(
-    logits: Any, labels: Any, teacher_logits: Any, soft_weight: float, temperature: float
+    logits: Any,
+    labels: Any,
+    teacher_logits: Any,
+    soft_weight: float,
+    temperature: float,
+    label_smoothing: float = 0.0,
+    label_weights: Any = 1.0,
 ) -> Any:
     """As `classification_loss`, but labelled samples learn from the teacher too.
 
@@ -46,6 +65,8 @@ def soft_classification_loss(
         teacher_logits: float `(B, classes)`; no gradient reaches them.
         soft_weight: from 0 to 1, beta; 0 is eq. 2.
         temperature: float > 0, T.
+        label_smoothing, label_weights: of what comes from the labels, not from the teacher; see
+            `smooth_labels` and `balance_labels`.
 
     Returns:
         float32 scalar, the mean over the batch.
@@ -61,7 +82,8 @@ def soft_classification_loss(
     have neither beta nor T.
     """
     logits, teacher_logits = (ops.cast(each, "float32") for each in (logits, teacher_logits))
-    by_target = kl_of_samples(classification_targets(labels, ops.softmax(teacher_logits)), logits)
+    targets = classification_targets(labels, ops.softmax(teacher_logits), label_smoothing)
+    by_target = label_weights * kl_of_samples(targets, logits)
     soft = ops.stop_gradient(ops.softmax(teacher_logits / temperature))
     by_teacher = temperature**2 * kl_of_samples(soft, logits / temperature)
     share = ops.where(ops.convert_to_tensor(labels) >= 0, soft_weight, 0.0)
@@ -69,12 +91,85 @@ def soft_classification_loss(
     return ops.mean((1.0 - share) * by_target + share * by_teacher)
 
 
-def classification_targets(labels: Any, teacher_probabilities: Any) -> Any:
-    """One-hot rows where the label is >= 0, the teacher's probabilities where it is -1 (paper eq. 2).
+def class_weights(counts: Sequence[int], balance: str) -> tuple[float, ...]:
+    """Weights w_c of classes that have n_c samples each, n in all: proportional to those below.
+
+    - "inverse": 1 / n_c, so that all classes weigh as much.
+    - "effective": (1 − beta) / (1 − beta^n_c) with beta = 0.999, the inverse of the effective number of
+      samples (Cui et al. 2019, eq. 4): as "inverse" for small classes, alike for those beyond a thousand.
+
+    Scaled so that sum_c n_c·w_c = n, which leaves the size of the loss as it is; 0 for classes without a
+    sample.
+
+    Args:
+        counts: n_c.
+        balance: "inverse" or "effective".
+
+    Example:
+        >>> class_weights((30, 10, 0), "inverse")
+        (0.6666666666666666, 2.0, 0.0)
+    """
+    numbers = {"inverse": float, "effective": lambda count: 1 - _EFFECTIVE_BETA**count}
+    raw = [1 / numbers[balance](count) if count else 0.0 for count in counts]
+    scale = sum(counts) / sum(count * weight for count, weight in zip(counts, raw, strict=True))
+    return tuple(scale * weight for weight in raw)
+
+
+def balance_labels(
+    logits: Any, labels: Any, weights: Sequence[float] | None = None, focusing: float = 0.0
+) -> Any:
+    """Weights of labelled samples' losses: w_y·(1 − p_y)^gamma, y the label, p_y its probability.
+
+    Args:
+        logits: float `(B, classes)`.
+        labels: int `(B,)`, -1 for unlabelled.
+        weights: w, one a class; None for 1.
+        focusing: float >= 0, gamma; gradients go through p_y too.
+
+    Returns:
+        float32 `(B,)`, 1 where there is no label.
+
+    Source: Lin et al. 2017, eq. 5; Cui et al. 2019, eq. 8. Deviations: none.
+    """
+    labels = ops.convert_to_tensor(labels)
+    known = labels >= 0
+    one_hot = ops.one_hot(ops.maximum(labels, 0), logits.shape[-1], dtype="float32")
+    factor = ops.ones_like(one_hot[:, 0])
+    if weights is not None:
+        factor = ops.sum(one_hot * ops.convert_to_tensor(weights, "float32"), axis=-1)
+    if focusing > 0:
+        # The sum of the others' probabilities, which keeps its digits, and its gradient, near 0.
+        others = ops.sum((1.0 - one_hot) * ops.softmax(ops.cast(logits, "float32")), axis=-1)
+        factor = factor * others**focusing
+    return ops.where(known, factor, 1.0)
+
+
+def smooth_labels(labels: Any, classes: int, label_smoothing: float = 0.0) -> Any:
+    """Rows (1 − epsilon)·one-hot + epsilon / K, K the number of classes; zeros where there is no label.
+
+    Args:
+        labels: int `(B,)`, -1 for unlabelled.
+        classes: K.
+        label_smoothing: epsilon, from 0 to below 1.
+
+    Returns:
+        float32 `(B, K)`.
+
+    Source: Szegedy et al. 2016, section 7. Deviations: none.
+    """
+    labels = ops.convert_to_tensor(labels)
+    one_hot = ops.one_hot(ops.maximum(labels, 0), classes, dtype="float32")
+    known = ops.cast(ops.expand_dims(labels >= 0, -1), "float32")
+    return known * ((1.0 - label_smoothing) * one_hot + label_smoothing / classes)
+
+
+def classification_targets(labels: Any, teacher_probabilities: Any, label_smoothing: float = 0.0) -> Any:
+    """Rows of `smooth_labels` where the label is >= 0, the teacher's probabilities where it is -1 (eq. 2).
 
     Args:
         labels: int `(B,)`, -1 for unlabelled.
         teacher_probabilities: float `(B, classes)`, R(x_t).
+        label_smoothing: 0 is the paper's, one-hot rows.
 
     Returns:
         float32 `(B, classes)`, rows that sum to 1; no gradient reaches the teacher.
@@ -83,8 +178,8 @@ def classification_targets(labels: Any, teacher_probabilities: Any) -> Any:
     """
     probabilities = ops.stop_gradient(ops.cast(teacher_probabilities, "float32"))
     labels = ops.convert_to_tensor(labels)
-    one_hot = ops.one_hot(ops.maximum(labels, 0), probabilities.shape[-1], dtype="float32")
-    return ops.where(ops.expand_dims(labels >= 0, -1), one_hot, probabilities)
+    rows = smooth_labels(labels, probabilities.shape[-1], label_smoothing)
+    return ops.where(ops.expand_dims(labels >= 0, -1), rows, probabilities)
 
 
 def kl_divergence(targets: Any, logits: Any) -> Any:

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterable, Iterator
 import keras
 import tensorflow as tf
 
-from kdant_tf.config import TrainConfig
+from kdant_tf.config import COUNTED_BALANCES, TrainConfig
+from kdant_tf.losses.classification import class_weights
 from kdant_tf.models.baselines import HEAD, STEM
 from kdant_tf.models.i3d_stem import build_head
 from kdant_tf.models.networks import build_network, load_teacher, set_precision
@@ -21,12 +22,15 @@ from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.job import Job
 from kdant_tf.training.optimizer import l2_factor, make_optimizer
 from kdant_tf.training.strategy import chief_first, choose_xla
+from kdant_tf.training.weight_average import WeightAverage
 from tf_records.errors import RunError
 from tf_records.features import write_feature_records
 from tf_records.records import Records
 from tf_records.remote_path import RemotePath
 from tf_records.schema import FEATURES_FOLDER, FeatureInfo
 
+# Of the focal loss; Lin et al. 2017 found 2 best.
+_FOCUSING = 2.0
 BatchNorms = tuple[keras.layers.BatchNormalization, ...]
 
 
@@ -39,12 +43,14 @@ class Assembly:
         distiller: trains `network`, or the part of it that learns.
         records: what the distiller's networks see: the job's, or features of their frames.
         batch_norms: of `network`, those that are synchronised or frozen while it is trained.
+        average: of what learns, where `ema_decay` asks for it.
     """
 
     network: keras.Model
     distiller: Distiller
     records: Records
     batch_norms: BatchNorms = ()
+    average: WeightAverage | None = None
 
 
 def assemble(job: Job, *, load_weights: bool, report: Callable[[str], None]) -> Assembly:
@@ -75,7 +81,13 @@ def assemble(job: Job, *, load_weights: bool, report: Callable[[str], None]) -> 
         set_precision(each, config.precision)
     batch_norms = prepare_batch_norm(networks[0], config)
     distiller = _build_distiller(job, *networks, pretrained=pretrained_variables(network, config.init))
-    return Assembly(network=network, distiller=distiller, records=records, batch_norms=batch_norms)
+    average = None
+    if config.ema_decay > 0:
+        learning = [*distiller.trainable_variables, *_find_statistics(distiller.student)]
+        average = WeightAverage(learning, config.ema_decay)
+    return Assembly(
+        network=network, distiller=distiller, records=records, batch_norms=batch_norms, average=average
+    )
 
 
 def _build_network(job: Job, load_weights: bool) -> keras.Model:
@@ -112,6 +124,9 @@ def _build_distiller(
             penalty=config.penalty,
             delta=config.huber_delta,
             reduction=config.reduction,
+            label_smoothing=config.label_smoothing,
+            class_weights=_class_weights(job),
+            focusing=_FOCUSING if config.class_balance == "focal" else 0.0,
             weight_decay=l2_factor(config),
             clip_norm=config.largest_gradient_norm,
             gradient_accumulation=config.gradient_accumulation,
@@ -122,6 +137,13 @@ def _build_distiller(
     distiller.compile(optimizer=make_optimizer(config, pretrained))
     distiller.optimizer.build(distiller.trainable_variables)
     return distiller
+
+
+def _class_weights(job: Job) -> tuple[float, ...] | None:
+    balance = job.run.config.class_balance
+    if balance not in COUNTED_BALANCES or job.class_counts is None or not any(job.class_counts):
+        return None
+    return class_weights(job.class_counts, balance)
 
 
 def _share_frozen_stem(networks: list[keras.Model]) -> bool:
@@ -223,15 +245,18 @@ def plain_batch_norm(changed: BatchNorms) -> Iterator[None]:
             layer.synchronized, layer.trainable = synchronized, trainable
 
 
-def agree_on_statistics(network: keras.Model, strategy: tf.distribute.Strategy) -> None:
+def agree_on_statistics(
+    network: keras.Model, strategy: tf.distribute.Strategy, average: WeightAverage | None = None
+) -> None:
     """Gives every device the mean over devices of moving statistics; to be called on all workers.
 
     Each device keeps those of its own share of the batches. A moving average of means is the mean of moving
-    averages, so that it makes no difference when, or how often, this is done during a training.
+    averages, so that it makes no difference when, or how often, this is done during a training. So are their
+    averages in `average`.
     """
     if strategy.num_replicas_in_sync == 1:
         return
-    statistics = _find_statistics(network)
+    statistics = [*_find_statistics(network), *([] if average is None else average.of_statistics)]
     if not statistics:
         return
 

@@ -33,6 +33,7 @@ from kdant_tf.runs import (
     read_metrics,
 )
 from kdant_tf.training.assembly import Assembly, plain_batch_norm
+from kdant_tf.training.chance_watch import ChanceWatch
 from kdant_tf.training.job import Job
 from kdant_tf.training.pooling_warning import PoolingWarning
 from kdant_tf.visualization.curves import plot_curves
@@ -66,7 +67,8 @@ def run_callbacks(
         report(_describe_data(validation.data))
     drawer = heat_map_drawer(job, assembly, None if validation is None else validation.data)
     events = TensorBoardEvents(out / TENSORBOARD_NAME, drawer, every=max(1, config.epochs // _PICTURES))
-    written: list[keras.callbacks.Callback] = [MetricsFile(out / METRICS_NAME), events]
+    watch = ChanceWatch(report, epochs=config.epochs, warmup_epochs=config.warmup_epochs)
+    written: list[keras.callbacks.Callback] = [MetricsFile(out / METRICS_NAME), events, watch]
     if assembly.distiller.maps is not None:
         written.append(PoolingWarning(report))
     if validation is None:

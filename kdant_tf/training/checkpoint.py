@@ -19,6 +19,7 @@ from kdant_tf.training.assembly import agree_on_statistics
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.loop import Position
 from kdant_tf.training.strategy import any_worker, is_chief
+from kdant_tf.training.weight_average import WeightAverage
 from tf_records.errors import RunError, StoppedError
 from tf_records.files import fsync_path, hash_file, is_sealed, json_text, parse_json_text, seal
 
@@ -45,6 +46,7 @@ class RunCheckpoints(keras.callbacks.Callback):
         network: the whole network that is trained, or has a part that is.
         distiller: whose optimizer and projection are saved.
         position: that the loop moves on.
+        average: of the weights, saved beside them.
         others: callbacks whose state is kept.
         minutes: save within an epoch once so many have passed since the last time; 0 never does.
         stop_requested: gives what asked for an end, such as "SIGTERM", or None.
@@ -59,6 +61,7 @@ class RunCheckpoints(keras.callbacks.Callback):
         distiller: Distiller,
         position: Position,
         *,
+        average: WeightAverage | None = None,
         others: Sequence[keras.callbacks.Callback] = (),
         minutes: float = 0.0,
         stop_requested: Callable[[], str | None] = lambda: None,
@@ -70,6 +73,7 @@ class RunCheckpoints(keras.callbacks.Callback):
         self.minutes = minutes
         self.stop_requested = stop_requested
         self.network = network
+        self.average = average
         self.strategy = distiller.distribute_strategy
         self._keras_states: list[tuple[keras.callbacks.Callback, dict[str, Any]]] = []
         # TensorFlow's checkpoints do not see the state of Keras' dropout seeds by themselves.
@@ -80,6 +84,7 @@ class RunCheckpoints(keras.callbacks.Callback):
             optimizer=distiller.optimizer,
             seeds=seeds,
             **({} if distiller.projection is None else {"projection": distiller.projection}),
+            **({} if average is None else {"average": average.state}),
         )
 
     def restore(self, saved: SavedCheckpoint) -> None:
@@ -109,7 +114,7 @@ class RunCheckpoints(keras.callbacks.Callback):
         due = self.minutes > 0 and time.monotonic() - self._saved_s >= 60 * self.minutes
         stop, due = any_worker(self.strategy, self.stop_requested() is not None, due)
         if stop or due:
-            agree_on_statistics(self.network, self.strategy)
+            agree_on_statistics(self.network, self.strategy, self.average)
             self.save()
         if stop:
             raise self._stopped(f"step {batch + 1} of epoch {self.position.epoch + 1}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -13,7 +13,7 @@ from keras import ops
 from kdant_tf.layers.attention_pooling import compile_with_xla
 from kdant_tf.losses import ATTENTION_LOSS_NAMES, DEFAULT_LOCALITY
 from kdant_tf.losses import features as feature_losses
-from kdant_tf.losses.classification import classification_loss, soft_classification_loss
+from kdant_tf.losses.classification import balance_labels, classification_loss, soft_classification_loss
 from kdant_tf.losses.pooling_health import MAP_VARIATION, POOLING_ENTROPY, pooling_health
 from kdant_tf.models.networks import LOGITS, feature_map_name
 from kdant_tf.private_apis import layers_within
@@ -53,6 +53,9 @@ class Distiller(keras.Model):
             which the feature loss sees the student's map. The student itself is left as it is.
         alpha, penalty, delta, reduction, locality, normalization: of a named feature loss. `infonce` compares
             with the other samples of this replica's micro-batch.
+        label_smoothing: share of a label that is spread evenly over all classes.
+        class_weights, focusing: of labelled samples' losses, see
+            `kdant_tf.losses.classification.balance_labels`.
         weight_decay: L2 factor on kernels, added to their gradients. A kernel is what inputs are multiplied
             by: any weight of two or more dimensions but biases, embeddings and the scales of normalisation.
         clip_norm: largest norm of the whole batch's gradient, over all variables; None for any.
@@ -113,6 +116,9 @@ class Distiller(keras.Model):
         reduction: str = "mean",
         locality: float = DEFAULT_LOCALITY,
         normalization: str = "none",
+        label_smoothing: float = 0.0,
+        class_weights: Sequence[float] | None = None,
+        focusing: float = 0.0,
         weight_decay: float = 0.0,
         clip_norm: float | None = None,
         gradient_accumulation: int = 1,
@@ -131,6 +137,9 @@ class Distiller(keras.Model):
         self.feature_weight = feature_weight
         self.alpha, self.penalty, self.delta, self.reduction = alpha, penalty, delta, reduction
         self.locality, self.normalization = locality, normalization
+        self.label_smoothing = label_smoothing
+        self.class_weights = None if class_weights is None else tuple(class_weights)
+        self.focusing = focusing
         self.weight_decay = weight_decay
         self.clip_norm = clip_norm
         self.gradient_accumulation = gradient_accumulation
@@ -218,7 +227,17 @@ class Distiller(keras.Model):
                 "delta",
                 "reduction",
             ),
-            *("locality", "normalization", "weight_decay", "clip_norm", "gradient_accumulation", "xla"),
+            *(
+                "locality",
+                "normalization",
+                "label_smoothing",
+                "class_weights",
+                "focusing",
+                "weight_decay",
+                "clip_norm",
+                "gradient_accumulation",
+                "xla",
+            ),
         )
         return {
             **super().get_config(),
@@ -271,11 +290,15 @@ class Distiller(keras.Model):
         return (POOLING_ENTROPY, MAP_VARIATION) if by_attention else (MAP_VARIATION,)
 
     def _classification_loss(self, logits: Any, label: Any, taught: dict[str, Any] | None) -> Any:
+        weights = balance_labels(logits, label, self.class_weights, self.focusing)
+        smoothing = self.label_smoothing
         if taught is None:
-            return classification_loss(logits, label)
+            return classification_loss(logits, label, None, smoothing, weights)
         if self.soft_weight > 0:
-            return soft_classification_loss(logits, label, taught[LOGITS], self.soft_weight, self.temperature)
-        return classification_loss(logits, label, ops.softmax(ops.cast(taught[LOGITS], "float32")))
+            soft = (taught[LOGITS], self.soft_weight, self.temperature)
+            return soft_classification_loss(logits, label, *soft, smoothing, weights)
+        probabilities = ops.softmax(ops.cast(taught[LOGITS], "float32"))
+        return classification_loss(logits, label, probabilities, smoothing, weights)
 
     def _teach(self, batch: dict[str, Any]) -> dict[str, Any] | None:
         """The teacher's outputs for the future clips, if there is a teacher."""

@@ -8,7 +8,15 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from kdant_tf.config import DEFAULT_EXECUTION, STUDENT, TEACHER, ConfigError, Execution, TrainConfig
+from kdant_tf.config import (
+    COUNTED_BALANCES,
+    DEFAULT_EXECUTION,
+    STUDENT,
+    TEACHER,
+    ConfigError,
+    Execution,
+    TrainConfig,
+)
 from kdant_tf.models.i3d import ENDPOINTS, endpoint_channels
 from kdant_tf.models.i3d_stem import ENDPOINT
 from kdant_tf.models.networks import check_network_settings
@@ -49,6 +57,7 @@ class Job:
         held_out: marks the training records that are validated on instead, where there are any.
         samples: training pairs an epoch.
         teacher: finished, for students.
+        class_counts: labelled training pairs of each class, where `class_balance` asks for them.
     """
 
     run: Run
@@ -57,6 +66,7 @@ class Job:
     held_out: np.ndarray | None
     samples: int
     teacher: Run | None
+    class_counts: tuple[int, ...] | None = None
 
     @property
     def views(self) -> tuple[str, ...]:
@@ -153,6 +163,7 @@ def prepare_job(
         held_out=chosen.held_out,
         samples=samples,
         teacher=teacher,
+        class_counts=chosen.count_classes(len(manifest.classes)),
     )
 
 
@@ -164,24 +175,33 @@ class TrainingLabels:
         labels: int64 `(records,)` in place of the recorded ones, or None for these.
         held_out: bool `(records,)`, samples to validate on, or None.
         samples, labeled: that are left to train on, and those of them with a label.
+        trained: int64 `(labeled,)`, the labels that are left, where records were read for them.
     """
 
     labels: np.ndarray | None
     held_out: np.ndarray | None
     samples: int
     labeled: int
+    trained: np.ndarray | None = None
+
+    def count_classes(self, classes: int) -> tuple[int, ...] | None:
+        """Labels that are left of each of so many classes, if that is known."""
+        if self.trained is None:
+            return None
+        return tuple(map(int, np.bincount(self.trained, minlength=classes)))
 
 
 def choose_labels(records: Records, config: TrainConfig) -> TrainingLabels:
     """Holds videos out, and of the labels that remain drops all but `label_fraction` (§4.4).
 
-    Records are read only where one of both is asked for.
+    Records are read only where one of both is asked for, or the numbers of the classes' labels.
 
     Raises:
         RecordError: too few videos to hold any out.
     """
     split = records.split("train")
-    if config.label_fraction == 1 and config.validation_fraction == 0:
+    counted = config.class_balance in COUNTED_BALANCES
+    if config.label_fraction == 1 and config.validation_fraction == 0 and not counted:
         return TrainingLabels(labels=None, held_out=None, samples=split.records, labeled=split.labeled)
     labels, videos = records.labels_and_videos("train")
     held_out = None
@@ -196,6 +216,7 @@ def choose_labels(records: Records, config: TrainConfig) -> TrainingLabels:
         held_out=held_out,
         samples=int(np.sum(kept)),
         labeled=int(np.sum(kept & (labels >= 0))),
+        trained=labels[kept & (labels >= 0)],
     )
 
 

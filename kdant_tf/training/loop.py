@@ -8,7 +8,7 @@ import dataclasses
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -17,6 +17,7 @@ import tensorflow as tf
 from kdant_tf.training.assembly import agree_on_statistics
 from kdant_tf.training.distiller import COUNTS, Distiller
 from kdant_tf.training.strategy import STEP, count_workers
+from kdant_tf.training.weight_average import WeightAverage
 from tf_records.errors import KdantError
 from tf_records.records import Records, iterate_batches
 
@@ -36,6 +37,7 @@ def fit(
     callbacks: keras.callbacks.CallbackList,
     position: Position | None = None,
     records: Records | None = None,
+    average: WeightAverage | None = None,
 ) -> dict[str, float]:
     """Trains up to `epochs`; returns the last epoch's logs.
 
@@ -53,9 +55,10 @@ def fit(
             `stop_training` ends the training after the epoch.
         position: where to begin, by default at the start; it is kept up to date.
         records: where the batches come from, so that an error can name the damaged shard.
+        average: of the weights, kept up to date.
     """
     position = Position() if position is None else position
-    step = _compile_step(distiller, strategy)
+    step = _compile_step(distiller, strategy, average)
     logs: dict[str, float] = {}
     prefetcher = EpochPrefetcher(
         lambda epoch: iter(_distribute(strategy, batches(epoch))),
@@ -79,11 +82,12 @@ def fit(
                 callbacks.on_train_batch_begin(number)
                 losses = {name: float(value) for name, value in step(batch).items()}
                 check_finite(losses, epoch, number)
-                position.add(losses, _batch_size(strategy, batch))
+                labels = _local_labels(strategy, batch)
+                position.add(losses, len(labels) * count_workers(strategy), labels)
                 callbacks.on_train_batch_end(number, {**position.meter.logs(), "learning_rate": rate})
             logs = {**position.meter.logs(), "learning_rate": rate}
             position.begin_next_epoch()
-            agree_on_statistics(distiller.student, strategy)
+            agree_on_statistics(distiller.student, strategy, average)
             callbacks.on_epoch_end(epoch, logs)
     callbacks.on_train_end(logs)
     return logs
@@ -96,6 +100,7 @@ class EpochMeter:
         self.sums: dict[str, float] = {}
         self.steps = 0
         self.clips = 0
+        self.labels: dict[str, int] = {}  # samples of each; JSON has no other keys
         self.waited_s = 0.0
         self.spent_s = 0.0  # before a resumed epoch was resumed
         self.began_s = time.perf_counter()
@@ -111,28 +116,34 @@ class EpochMeter:
                 return
             yield batch
 
-    def add(self, values: dict[str, float], clips: int) -> None:
+    def add(self, values: dict[str, float], clips: int, labels: Iterable[int] = ()) -> None:
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.steps += 1
         self.clips += clips
+        for label in labels:
+            if label >= 0:
+                self.labels[str(label)] = self.labels.get(str(label), 0) + 1
 
     def logs(self) -> dict[str, float]:
         """Means of the losses over steps, accuracy over labelled samples, speed, share of time waiting.
 
-        Without a labelled sample the accuracy is NaN.
+        "chance" is the share of the most frequent label among this worker's. Without a labelled sample it is
+        NaN, as is the accuracy.
         """
         means = {name: total / self.steps for name, total in self.sums.items() if name not in COUNTS}
         correct, labeled = self.sums["correct"], self.sums["labeled"]
         return {
             **means,
             "accuracy": correct / labeled if labeled else math.nan,
+            "labeled": labeled,
+            "chance": max(self.labels.values()) / sum(self.labels.values()) if self.labels else math.nan,
             "clips_per_second": self.clips / self._elapsed_s(),
             "data_wait_share": self.waited_s / self._elapsed_s(),
         }
 
     def get_state(self) -> dict[str, Any]:
-        names = ("sums", "steps", "clips", "waited_s")
+        names = ("sums", "steps", "clips", "labels", "waited_s")
         return {**{name: getattr(self, name) for name in names}, "spent_s": self._elapsed_s()}
 
     def set_state(self, state: dict[str, Any]) -> None:
@@ -164,9 +175,9 @@ class Position:
         """Steps done in `epoch`."""
         return self.meter.steps
 
-    def add(self, values: dict[str, float], clips: int) -> None:
+    def add(self, values: dict[str, float], clips: int, labels: Iterable[int] = ()) -> None:
         """Counts one step, with its losses and counts."""
-        self.meter.add(values, clips)
+        self.meter.add(values, clips, labels)
         self.global_step += 1
 
     def begin_next_epoch(self) -> None:
@@ -279,12 +290,20 @@ class EpochPrefetcher:
         del self._pipelines[epoch]
 
 
-def _compile_step(distiller: Distiller, strategy: tf.distribute.Strategy) -> Callable[[Any], dict[str, Any]]:
+def _compile_step(
+    distiller: Distiller, strategy: tf.distribute.Strategy, average: WeightAverage | None = None
+) -> Callable[[Any], dict[str, Any]]:
     # XLA compiles no collective of several devices: there the distiller has each device's part compiled.
     whole = distiller.xla == STEP and strategy.num_replicas_in_sync == 1
 
+    def update(batch: Any) -> dict[str, Any]:
+        losses = distiller.update(batch)
+        if average is not None:
+            average.update()
+        return losses
+
     def step(batch: Any) -> dict[str, Any]:
-        losses = strategy.run(distiller.update, args=(batch,))
+        losses = strategy.run(update, args=(batch,))
         return {
             name: strategy.reduce("SUM" if name in COUNTS else "MEAN", value, axis=None)
             for name, value in losses.items()
@@ -296,9 +315,10 @@ def _compile_step(distiller: Distiller, strategy: tf.distribute.Strategy) -> Cal
     return compiled
 
 
-def _batch_size(strategy: tf.distribute.Strategy, batch: dict[str, Any]) -> int:
-    local = sum(int(labels.shape[0]) for labels in strategy.experimental_local_results(batch["label"]))
-    return local * count_workers(strategy)
+def _local_labels(strategy: tf.distribute.Strategy, batch: dict[str, Any]) -> list[int]:
+    """Those of this worker's samples, which are as many as any other's."""
+    parts = strategy.experimental_local_results(batch["label"])
+    return [int(label) for part in parts for label in part.numpy()]
 
 
 def _distribute(strategy: tf.distribute.Strategy, batches: tf.data.Dataset) -> Any:

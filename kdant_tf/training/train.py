@@ -53,6 +53,7 @@ from kdant_tf.training.strategy import (
     worker_number,
 )
 from kdant_tf.training.teacher_cache import TeacherCache, check_views_are_fixed
+from kdant_tf.training.weight_average import SwapWeights
 from tf_records.errors import KdantError, RunError, StoppedError
 from tf_records.files import StopSignals, check_apart, claim_folder, lock_folder, remove_folder
 from tf_records.reader import clips_in_order, training_batches
@@ -198,6 +199,8 @@ def _train(
         job.run.save()
     logs = _fit(job, assembly, strategy, saved=saved, cache=cache, callbacks=callbacks, report=report)
     run = job.run
+    if assembly.average is not None:
+        assembly.average.swap()
     if is_chief(strategy):
         _check_outputs(job, assembly)
         save_result(assembly, out)
@@ -242,6 +245,7 @@ def _fit(
         assembly.network,
         assembly.distiller,
         position,
+        average=assembly.average,
         others=chiefs,
         minutes=job.run.execution.checkpoint_minutes,
         stop_requested=lambda: stop.received,
@@ -250,7 +254,11 @@ def _fit(
         checkpoints.restore(saved)
         done = f"epochs done: {position.epoch}, and steps: {position.step}"
         report(f"Going on from {saved.path.name} ({done}).")
-    callback_list = keras.callbacks.CallbackList([*chiefs, checkpoints], model=assembly.distiller)
+    # The chief's see the average of the weights, where there is one; checkpoints hold both.
+    swaps = [] if assembly.average is None else [SwapWeights(assembly.average)]
+    callback_list = keras.callbacks.CallbackList(
+        [*swaps, *chiefs, *swaps, checkpoints], model=assembly.distiller
+    )
     steps = job.samples // config.batch_size
     callback_list.set_params({"epochs": config.epochs, "steps": steps})
     with _explaining_early_end(out, writes=is_chief(strategy)), stop:
@@ -266,6 +274,7 @@ def _fit(
             callbacks=callback_list,
             position=position,
             records=assembly.records,
+            average=assembly.average,
         )
 
 

@@ -19,6 +19,15 @@ from kdant_tf.runs import Run, load_run
 from kdant_tf.training.train import train
 
 SETTINGS: dict[str, Any] = {"model": "killed_training:build", "crop": 32, "batch_size": 4, "epochs": 3}
+# What else has a state, or depends on how far a training has come.
+RECIPE: dict[str, Any] = {
+    "optimizer": "adamw",
+    "learning_rate": 0.003,
+    "warmup_epochs": 0.5,
+    "schedule": "cosine",
+    "ema_decay": 0.9,
+    "label_smoothing": 0.1,
+}
 TEACHER_STEPS, STUDENT_STEPS = 12, 15
 
 
@@ -57,7 +66,8 @@ def run(records: Path, out: Path, teacher: Run | None, killer: Killer, minutes: 
     execution = Execution(devices="cpu", deterministic=True, checkpoint_minutes=minutes)
     options: dict[str, Any] = {"execution": execution, "resume": out.exists(), "callbacks": [killer]}
     try:
-        train(records, out, TrainConfig(**SETTINGS), teacher=teacher, **options)
+        settings = SETTINGS if teacher is None else {**SETTINGS, **RECIPE}
+        train(records, out, TrainConfig(**settings), teacher=teacher, **options)
     except Killed:
         return None
     return load_run(out)

@@ -94,7 +94,9 @@ def run_workers(
 def session(tmp_path_factory, record_folder: Path) -> Session:
     folder = tmp_path_factory.mktemp("workers")
     (folder / "tiny.py").write_text(NETWORK)
-    (folder / "rate.toml").write_text("weight_decay = 0.0\nlearning_rate = 0.1\n")
+    (folder / "rate.toml").write_text(
+        "weight_decay = 0.0\nlearning_rate = 0.1\nwarmup_epochs = 0.5\nema_decay = 0.5\n"
+    )
     options = ("--records", record_folder, "--model", "tiny:build", "--config", "rate.toml", "--crop", 32)
     options += ("--batch-size", 8, "--epochs", EPOCHS, "--sync-batch-norm", "--devices", "cpu")
     died = run_workers(folder, ["run", "elsewhere"], *options, die_after_step=(0, STEPS + 1))

@@ -162,15 +162,37 @@ def softmax(row: np.ndarray) -> list[float]:
     return [value / sum(exponentials) for value in exponentials]
 
 
-def classification_loss(logits: np.ndarray, labels: np.ndarray, teacher: np.ndarray | None) -> float:
+def label_weight(
+    label: int, probabilities: list[float], weights: list[float] | None, focusing: float
+) -> float:
+    """w_y·(1 − p_y)^gamma where there is a label."""
+    if label < 0:
+        return 1.0
+    weight = 1.0 if weights is None else weights[label]
+    return weight * (1 - probabilities[label]) ** focusing
+
+
+def kl_from_label(label: int, probabilities: list[float], smoothing: float) -> float:
+    """KL from the label, of which a share is spread over all classes."""
+    count, total = len(probabilities), 0.0
+    for k, probability in enumerate(probabilities):
+        target = smoothing / count + (1 - smoothing if k == label else 0)
+        total += target * math.log(target / probability) if target > 0 else 0
+    return total
+
+
+def classification_loss(
+    logits: np.ndarray, labels: np.ndarray, teacher: np.ndarray | None, smoothing: float = 0.0
+) -> float:
     """eq. 2: KL from the label where there is one, from the teacher's probabilities elsewhere."""
     total = 0.0
     for b, label in enumerate(labels):
         probabilities = softmax(logits[b])
         if label >= 0:
-            total -= math.log(probabilities[label])
+            total += kl_from_label(label, probabilities, smoothing)
             continue
-        assert teacher is not None
+        if teacher is None:
+            continue
         for target, probability in zip(teacher[b], probabilities, strict=True):
             if target > 0:
                 total += float(target) * (math.log(float(target)) - math.log(probability))
@@ -178,7 +200,12 @@ def classification_loss(logits: np.ndarray, labels: np.ndarray, teacher: np.ndar
 
 
 def soft_classification_loss(
-    logits: np.ndarray, labels: list[int], teacher: np.ndarray, weight: float, temperature: float
+    logits: np.ndarray,
+    labels: list[int],
+    teacher: np.ndarray,
+    weight: float,
+    temperature: float,
+    smoothing: float = 0.0,
 ) -> float:
     """(1 − weight) of eq. 2, and weight·T² of KL between softened probabilities, where there is a label."""
     total = 0.0
@@ -190,7 +217,8 @@ def soft_classification_loss(
             continue
         soft, soft_target = softmax(student_row / temperature), softmax(teacher_row / temperature)
         softened = sum(t * math.log(t / p) for t, p in zip(soft_target, soft, strict=True))
-        total += weight * temperature**2 * softened - (1 - weight) * math.log(plain[label])
+        by_label = kl_from_label(label, plain, smoothing)
+        total += weight * temperature**2 * softened + (1 - weight) * by_label
     return total / len(labels)
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kdant_tf.losses import FEATURE_LOSS_NAMES, PENALTIES, REDUCTIONS
-from kdant_tf.losses.classification import classification_loss, soft_classification_loss
+from kdant_tf.losses.classification import balance_labels, classification_loss, soft_classification_loss
 from kdant_tf.losses.features import feature_loss
 
 
@@ -98,14 +98,19 @@ def test_compiled_loss_of_large_maps_keeps_its_digits(reduction):
     np.testing.assert_allclose(float(compiled(student, teacher)), expected, rtol=1e-6)
 
 
-@given(seed=st.integers(0, 2**32 - 1), labels=st.lists(st.integers(-1, 4), min_size=1, max_size=6))
-def test_classification_loss_of_mixed_labels_is_equation_2(seed, labels):
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    labels=st.lists(st.integers(-1, 4), min_size=1, max_size=6),
+    smoothing=st.just(0.0) | st.floats(0.01, 0.9),
+)
+def test_classification_loss_of_mixed_labels_is_equation_2(seed, labels, smoothing):
     logits = (3 * np.random.default_rng(seed).standard_normal((len(labels), 5))).astype(np.float32)
     teacher = random_probabilities(seed + 1, len(labels), 5)
-    loss = classification_loss(logits, np.array(labels), teacher)
-    assert loss.dtype == tf.float32
-    expected = reference.classification_loss(logits, np.array(labels), teacher)
-    np.testing.assert_allclose(float(loss), expected, rtol=1e-4, atol=1e-5)
+    for probabilities in (teacher, None):
+        loss = classification_loss(logits, np.array(labels), probabilities, smoothing)
+        assert loss.dtype == tf.float32
+        expected = reference.classification_loss(logits, np.array(labels), probabilities, smoothing)
+        np.testing.assert_allclose(float(loss), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_gradient_of_mixed_labels_is_probabilities_minus_targets():
@@ -123,16 +128,19 @@ def test_gradient_of_mixed_labels_is_probabilities_minus_targets():
     labels=st.lists(st.integers(-1, 4), min_size=1, max_size=6),
     weight=st.floats(0, 1),
     temperature=st.floats(0.5, 5),
+    smoothing=st.just(0.0) | st.floats(0.01, 0.9),
 )
-def test_soft_classification_loss_is_hintons_on_labelled_samples(seed, labels, weight, temperature):
+def test_soft_classification_loss_is_hintons_on_labelled_samples(
+    seed, labels, weight, temperature, smoothing
+):
     random = np.random.default_rng(seed)
     logits, teacher = (2 * random.standard_normal((2, len(labels), 5))).astype(np.float32)
     variable = tf.Variable(logits)
     with tf.GradientTape() as tape:
-        loss = soft_classification_loss(variable, np.array(labels), teacher, weight, temperature)
+        loss = soft_classification_loss(variable, np.array(labels), teacher, weight, temperature, smoothing)
 
     def expected(point):
-        return reference.soft_classification_loss(point, labels, teacher, weight, temperature)
+        return reference.soft_classification_loss(point, labels, teacher, weight, temperature, smoothing)
 
     np.testing.assert_allclose(float(loss), expected(logits), rtol=1e-4, atol=1e-5)
     gradient = reference.gradient(expected, logits)
@@ -145,3 +153,30 @@ def test_a_soft_weight_of_0_is_equation_2():
     expected = classification_loss(logits, labels, tf.nn.softmax(teacher))
     received = soft_classification_loss(logits, labels, teacher, 0.0, 3.0)
     np.testing.assert_allclose(float(received), float(expected), rtol=1e-6)
+
+
+@pytest.mark.parametrize("weights", [None, [0.5, 2.0, 1.0, 0.25]])
+@pytest.mark.parametrize("focusing", [0.0, 2.0])
+def test_balanced_labels_weigh_as_they_should_and_so_do_their_gradients(weights, focusing):
+    logits, labels = random_map(1, 5, 4), [0, -1, 3, 1, -1]
+    teacher = random_probabilities(2, 5, 4)
+    variable = tf.Variable(logits)
+    with tf.GradientTape() as tape:
+        factors = balance_labels(variable, np.array(labels), weights, focusing)
+        loss = classification_loss(variable, np.array(labels), teacher, 0.1, factors)
+
+    def expected(point):
+        total = 0.0
+        for row, label, target in zip(point, labels, teacher, strict=True):
+            factor = reference.label_weight(label, reference.softmax(row), weights, focusing)
+            total += factor * reference.classification_loss(row[None], np.array([label]), target[None], 0.1)
+        return total / len(labels)
+
+    np.testing.assert_allclose(float(loss), expected(logits), rtol=1e-5)
+    gradient = reference.gradient(expected, logits)
+    np.testing.assert_allclose(tape.gradient(loss, variable).numpy(), gradient, rtol=1e-4, atol=1e-5)
+    soft = soft_classification_loss(variable, np.array(labels), np.log(teacher), 0.0, 2.0, 0.1, factors)
+    np.testing.assert_allclose(float(soft), float(loss), rtol=1e-5)
+    half = soft_classification_loss(variable, np.array(labels), np.log(teacher), 1.0, 2.0, 0.1, factors)
+    plain = soft_classification_loss(variable, np.array(labels), np.log(teacher), 1.0, 2.0)
+    np.testing.assert_allclose(float(half), float(plain), rtol=1e-6)  # from the teacher alone

@@ -7,7 +7,13 @@ import tensorflow as tf
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kdant_tf.losses.classification import classification_loss, classification_targets, kl_divergence
+from kdant_tf.losses.classification import (
+    balance_labels,
+    class_weights,
+    classification_loss,
+    classification_targets,
+    kl_divergence,
+)
 
 
 def random_logits(seed: int, samples: int = 4, classes: int = 5) -> np.ndarray:
@@ -99,3 +105,25 @@ def test_other_classes_are_refused_with_both_shapes():
 def test_another_batch_is_refused_with_both_shapes():
     with pytest.raises(ValueError, match=r"\(1, 5\) and \(4, 5\)"):
         kl_divergence(tf.nn.softmax(random_logits(1, 1, 5)), random_logits(2, 4, 5))
+
+
+@given(
+    counts=st.lists(st.integers(0, 5000), min_size=2, max_size=9).filter(any),
+    balance=st.sampled_from(["inverse", "effective"]),
+)
+def test_weights_of_classes_leave_the_size_of_the_loss(counts, balance):
+    weights = class_weights(counts, balance)
+    np.testing.assert_allclose(np.dot(counts, weights), sum(counts), rtol=1e-9)
+    numbers = [n if balance == "inverse" else (1 - 0.999**n) / (1 - 0.999) for n in counts]
+    shares = [weight * number for weight, number in zip(weights, numbers, strict=True) if number]
+    np.testing.assert_allclose(shares, shares[0], rtol=1e-9)
+    assert all(weight == 0 for weight, count in zip(weights, counts, strict=True) if count == 0)
+
+
+def test_a_sure_and_right_network_has_finite_focal_gradients():
+    logits = tf.Variable([[80.0, -80.0], [-80.0, 80.0]])
+    with tf.GradientTape() as tape:
+        weights = balance_labels(logits, np.array([0, 0]), None, 2.0)
+        loss = classification_loss(logits, np.array([0, 0]), None, 0.0, weights)
+    np.testing.assert_allclose(float(loss), 80.0, rtol=1e-5)  # of the second alone
+    assert np.isfinite(tape.gradient(loss, logits).numpy()).all()

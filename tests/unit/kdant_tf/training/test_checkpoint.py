@@ -16,6 +16,7 @@ from kdant_tf.training.checkpoint import RunCheckpoints, checkpoint_names, find_
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.loop import Position, fit
 from kdant_tf.training.strategy import make_strategy
+from kdant_tf.training.weight_average import SwapWeights, WeightAverage
 from tf_records.errors import RunError, StoppedError
 
 pytestmark = pytest.mark.slow
@@ -55,9 +56,11 @@ class Training:
             self.distiller = Distiller(student)
             self.distiller.compile(optimizer=keras.optimizers.SGD(0.1, momentum=0.9))
             self.distiller.optimizer.build(student.trainable_variables)
+            ema = options.pop("ema", False)
+            self.average = WeightAverage(student.weights[:-1], 0.9) if ema else None
         self.position = Position()
         self.others = [MetricsFile(folder / "metrics.csv"), *options.pop("others", ())]
-        options = {"others": self.others, **options}
+        options = {"others": self.others, "average": self.average, **options}
         self.checkpoints = RunCheckpoints(folder, student, self.distiller, self.position, **options)
         self.reports: list[str] = []
         saved = find_checkpoint(folder / "checkpoints", self.reports.append)
@@ -66,7 +69,8 @@ class Training:
 
     def run(self, killer: Killer | None = None, epochs: int = EPOCHS) -> "Training":
         first, done = self.position.epoch, self.position.step
-        callbacks = [*self.others, *([] if killer is None else [killer]), self.checkpoints]
+        swaps = [] if self.average is None else [SwapWeights(self.average)]
+        callbacks = [*swaps, *self.others, *swaps, *([] if killer is None else [killer]), self.checkpoints]
         callback_list = keras.callbacks.CallbackList(callbacks, model=self.distiller)
         callback_list.set_params({"epochs": epochs, "steps": STEPS})
         fit(
@@ -77,6 +81,7 @@ class Training:
             learning_rate=lambda epoch, step: 0.1 / (1 + epoch),
             callbacks=callback_list,
             position=self.position,
+            average=self.average,
         )
         return self
 
@@ -123,6 +128,19 @@ def test_a_killed_training_ends_like_one_that_was_not(whole, tmp_path, step, min
     with pytest.raises(Killed):
         Training(tmp_path, minutes=minutes).run(Killer(step))
     assert_equal(Training(tmp_path, minutes=minutes).run(), whole)
+
+
+@pytest.mark.parametrize("step", [2, 5])
+def test_so_does_the_average_of_its_weights(whole, tmp_path, step):
+    averaged = Training(tmp_path / "whole", ema=True, minutes=EVERY_STEP).run()
+    assert_equal(averaged, whole)  # which learns as it does without
+    with pytest.raises(Killed):
+        Training(tmp_path / "killed", ema=True, minutes=EVERY_STEP).run(Killer(step))
+    resumed = Training(tmp_path / "killed", ema=True, minutes=EVERY_STEP).run()
+    assert_equal(resumed, whole)
+    for average, expected in zip(resumed.average.averages, averaged.average.averages, strict=True):
+        np.testing.assert_array_equal(average.numpy(), expected.numpy())
+    assert np.abs(averaged.average.averages[0].numpy() - averaged.weights[0]).max() > 1e-4
 
 
 def test_a_finished_training_is_gone_on_with_for_more_epochs(whole, folder, tmp_path):

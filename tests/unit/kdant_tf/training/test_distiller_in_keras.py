@@ -113,6 +113,7 @@ def test_without_a_teacher_it_learns_from_labels():
     [
         {"alpha": 0.5, "penalty": "squared", "reduction": "sum", "weight_decay": 0.1, "xla": POOLING},
         {"projection": True, "feature_loss": "unidirectional", "gradient_accumulation": 2},
+        {"label_smoothing": 0.1, "class_weights": (0.5, 1.0, 2.0), "focusing": 2.0},
     ],
 )
 def test_saving_and_loading_gives_the_same_distiller(options, tmp_path: Path):

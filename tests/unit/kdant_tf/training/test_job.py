@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import keras
+import numpy as np
 import pytest
 
 from kdant_tf.config import TrainConfig
@@ -44,6 +45,18 @@ def test_networks_see_clips_or_the_maps_of_features(record_folder, tmp_path):
     job = dataclasses.replace(job, run=dataclasses.replace(job.run, features=features))
     assert job.clip_shape == (8, 32, 32, 3)
     assert job.input_shape == (2, 2, 2, 192)
+
+
+@pytest.mark.parametrize("settings", [{}, {"label_fraction": 0.5}, {"validation_fraction": 0.3}])
+def test_classes_are_counted_among_the_labels_that_are_trained_on(record_folder, tmp_path, settings):
+    job = prepare(record_folder, tmp_path, class_balance="inverse", batch_size=4, **settings)
+    labels = job.records.labels_and_videos("train")[0] if job.labels is None else job.labels
+    kept = labels[~job.held_out] if job.held_out is not None else labels
+    expected = [int(np.sum(kept == label)) for label in range(len(job.run.classes))]
+    assert list(job.class_counts) == expected
+    assert sum(expected) == job.samples
+    if not settings:
+        assert prepare(record_folder, tmp_path).class_counts is None
 
 
 def test_a_teacher_of_other_clips_is_refused(record_folder, tmp_path, finished_run):
