@@ -251,7 +251,7 @@ def build_records(ctx: click.Context, /, **options: Any) -> None:
     _report_missing([*faults, *summary["skipped"][:early]], annotations.absent)
     for note in annotations.notes:
         click.echo(printable(note), err=True)
-    _report_doubts(summary["damaged_frames"], summary["guessed_fps"])
+    _report_doubts(summary["damaged_frames"], summary["guessed_fps"], summary["open_ended"])
     _print(summary, None if options["dry_run"] else options["out"], options["as_json"])
     if options["strict"] and (faults or summary["damaged_frames"]):
         wrong = f"{len(faults)} inputs were skipped"
@@ -381,8 +381,10 @@ def _report_missing(skipped: list[dict[str, str]], absent: dict[str, list[str]])
             click.echo(f"Absent {what}, {len(names)}: {printable(_list_names(names))}", err=True)
 
 
-def _report_doubts(damaged_frames: dict[str, int], guessed_fps: dict[str, float]) -> None:
-    """On stderr, which videos have damaged frames, and which state no rate, or the first of them."""
+def _report_doubts(
+    damaged_frames: dict[str, int], guessed_fps: dict[str, float], open_ended: list[str]
+) -> None:
+    """On stderr, which videos have damaged frames, state no rate or no end, or the first of them."""
     for video, count in [*damaged_frames.items()][:_LINES]:
         line = f"Damaged {video}: {count} of its frames in the records are corrupt or predicted from such."
         click.echo(printable(line), err=True)
@@ -391,6 +393,9 @@ def _report_doubts(damaged_frames: dict[str, int], guessed_fps: dict[str, float]
     if guessed_fps:
         names = _list_names([f"{video} ({fps:.4g})" for video, fps in guessed_fps.items()])
         click.echo(f"No frame rate is stated, so that FFmpeg's guess is taken: {printable(names)}", err=True)
+    if open_ended:
+        names = _list_names(open_ended)
+        click.echo(f"No end is stated, so that a cut copy looks whole: {printable(names)}", err=True)
 
 
 def _list_names(names: list[str]) -> str:
@@ -413,6 +418,7 @@ def _build(annotations: Annotations, build_options: BuildOptions, options: dict[
         if options["features"] is None:
             from tf_records.writer import build_records as build
 
+            arguments["report"] = progress.say
             manifest = build(annotations, options["out"], build_options, **arguments)
         else:
             say_if_random(options["features"])

@@ -120,6 +120,7 @@ def _print(records: RecordPath, manifest: Manifest, verified: bool) -> None:
             **({} if manifest.flow is None else {"flow": str(manifest.flow)}),
             **_describe_features(manifest.features),
             "skipped": ", ".join(dict.fromkeys(item.video for item in manifest.skipped)) or "none",
+            **({"no end stated": ", ".join(manifest.open_ended)} if manifest.open_ended else {}),
             "checked": "every byte and record"
             if verified
             else "the manifest alone; --verify checks every byte",

@@ -113,6 +113,10 @@ class CountProgress:
         """Counts so many more."""
         self.progress.advance(self.task, count)
 
+    def say(self, line: str) -> None:
+        """Writes a line above the bar, or alone."""
+        self.console.out(printable(line), highlight=False)
+
 
 class BuildProgress(CountProgress):
     """Samples done, videos a second, time left, samples skipped; some twenty lines when piped.

@@ -149,8 +149,55 @@ class TrainConfig:
     views: int = setting(
         0,
         "Data",
-        "Starts, crops and flips that are drawn of each pair, once, and gone through in turn, an epoch "
-        "each; 0 draws anew in every epoch.",
+        "Starts, crops, flips and colours that are drawn of each pair, once, and gone through in turn, an "
+        "epoch each; 0 draws anew in every epoch.",
+        range=AT_LEAST_0,
+    )
+    jitter_brightness: float = setting(
+        0.0,
+        "Data",
+        "Multiplies the values of both clips of a pair, where black is 0, by 1 - it to 1 + it, drawn.",
+        range=SHARE,
+    )
+    jitter_contrast: float = setting(
+        0.0,
+        "Data",
+        "Likewise their distance from middle grey.",
+        range=SHARE,
+    )
+    jitter_saturation: float = setting(
+        0.0,
+        "Data",
+        "Likewise their distance from the grey of the same luma.",
+        range=SHARE,
+    )
+    jitter_hue: float = setting(
+        0.0,
+        "Data",
+        "Turns the colours of both clips of a pair by -it to it, drawn.",
+        unit="turns",
+        range=Range("from 0 to 0.5 turns", lambda turns: 0 <= turns <= 0.5),
+    )
+    observed_share: str | None = setting(
+        None,
+        "Data",
+        "random draws for each pair and epoch 0.1, 0.2 … or 1 of the video, and the observed clip from its "
+        "first so much: one network for every share seen. For records of JHMDB.",
+        choices=("random",),
+        unset="what the records observe",
+    )
+    mixup: float = setting(
+        0.0,
+        "Data",
+        "Mixes each pair with another of the batch, both clips and the label in one share, which is drawn "
+        "from Beta(it, it); 0 does not.",
+        range=AT_LEAST_0,
+    )
+    cutmix: float = setting(
+        0.0,
+        "Data",
+        "Likewise puts a box of the other pair's clips in their place, whose share is drawn so; with both, "
+        "either is drawn for each pair.",
         range=AT_LEAST_0,
     )
     windows: int = setting(
@@ -390,6 +437,8 @@ class TrainConfig:
         warmup = self.warmup_epochs == 0 or self.warmup_epochs < self.epochs
         self._require("warmup_epochs", warmup, f"below the {self.epochs} epochs")
         both = self.validation_fraction > 0 and self.validation_split is not None
+        balanced = self.class_balance != "none"
+        self._require("class_balance", not (balanced and self.mixes), "none beside mixup and cutmix")
         self._require("validation_split", not both, "left out beside `validation_fraction`")
 
     def _check_network(self) -> None:
@@ -446,6 +495,11 @@ class TrainConfig:
             passed = sum(epoch >= decay_epoch for decay_epoch in self.decay_epochs)
             rate = self.learning_rate * self.decay_factor**passed
         return rate * min(1.0, (done + 1 / steps) / warmup) if warmup else rate
+
+    @property
+    def mixes(self) -> bool:
+        """Whether samples are mixed with others."""
+        return self.mixup > 0 or self.cutmix > 0
 
     def draw_at(self, epoch: int) -> int:
         """Number of the starts, crops and flips that `epoch`, counted from 0, sees the pairs in."""

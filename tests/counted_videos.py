@@ -1,13 +1,27 @@
 """Videos whose frames tell their number, in every container and with every oddity of it that is tested."""
 
+import io
 from collections.abc import Iterable
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+from kdant_tf.anticipation.anticipate import Resampler
+from kdant_tf.anticipation.sources import open_source
+from tf_records import schema
+from tf_records.manifest import Manifest, load_manifest
+from tf_records.plan import BuildOptions
+from tf_records.schema import ClipSpec
+from tf_records.sources.sample import Annotations, Sample
+from tf_records.tfrecord import read_records
+from tf_records.writer import build_records
 
 WIDTH, HEIGHT, RATE = 128, 96, 25
+_PIXELS = {"mjpeg": "yuvj420p", "prores_ks": "yuv422p10le"}
 
 
 def draw_number(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
@@ -70,7 +84,7 @@ def add_video(
     own = {"preset": "veryfast", "bf": str(b_frames), "b_strategy": "0"} if codec == "libx264" else {}
     stream = container.add_stream(codec, rate=rate, options={**own, **(options or {})})
     stream.width, stream.height = size
-    stream.pix_fmt = "yuv420p"
+    stream.pix_fmt = _PIXELS.get(codec, "yuv420p")
     stream.codec_context.thread_count = 1
     stream.gop_size = gop
     if codec != "libx264":
@@ -140,3 +154,43 @@ def pack(path: Path, numbers: Iterable[int]) -> Path:
                 packet.is_keyframe = chunk.startswith(b"\0\0\1\xb0")
                 container.mux(packet)
     return packed
+
+
+def numbers_of(serialized: bytes, view: str) -> list[int]:
+    """The numbers of a record's frames."""
+    lists = tf.train.SequenceExample.FromString(serialized).feature_lists.feature_list
+    jpegs = [each.bytes_list.value[0] for each in lists[schema.VIEW_IMAGES[view]].feature]
+    return [read_number(np.asarray(Image.open(io.BytesIO(jpeg)))) for jpeg in jpegs]
+
+
+def build(
+    folder: Path, video: Path, times: Iterable[tuple[float, float] | None], **options: object
+) -> tuple[list[list[int]], Manifest]:
+    """What the records hold of each action, None being the whole video, and their manifest."""
+    samples = [
+        Sample(
+            id=f"{number}",
+            video=video.name,
+            path=str(video),
+            split="test",
+            label="wave",
+            start_s=None if each is None else each[0],
+            end_s=None if each is None else each[1],
+        )
+        for number, each in enumerate(times)
+    ]
+    annotations = Annotations(dataset="made", samples=tuple(samples), classes=("wave",))
+    settings = {"clip": ClipSpec(clip_frames=4, offset_frames=4), "short_side": 48, "jpeg_quality": 90}
+    build_records(annotations, folder, BuildOptions(**{**settings, **options}))
+    (shard,) = folder.glob("test-*.tfrecord")
+    return [numbers_of(record, schema.FUTURE) for record in read_records(shard)], load_manifest(folder)
+
+
+def predicted(path: Path, fps: float | None) -> list[tuple[int, int]]:
+    """Each tick for which predict is given a frame, and the frame's number."""
+    source = open_source(str(path))
+    resampler = Resampler(source.rate or 0.0, fps)
+    shown = [pair for timed in source.frames() for pair in resampler.push(timed)]
+    shown += resampler.finish()
+    assert source.problems() == []
+    return [(tick, read_number(frame.to_ndarray(format="rgb24"))) for tick, frame in shown]

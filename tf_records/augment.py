@@ -7,35 +7,157 @@ optical flow (u, v) in the 8 bits of `schema.FLOW_ZERO`; flow stays in pixels of
 its crop is scaled.
 """
 
+import dataclasses
+import math
 from fractions import Fraction
 from typing import NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
 from tf_records.schema import CHANNELS, FLOW, FLOW_STEPS, FLOW_ZERO
 
 CROP_FRACTION = Fraction(7, 8)
+# Of NTSC (ITU-R BT.470): luma, and the two axes of colour.
+_YIQ = np.array([[0.299, 0.587, 0.114], [0.596, -0.274, -0.322], [0.211, -0.523, 0.312]])
+_GREY = np.tile(_YIQ[0], (3, 1))
+# The turn by a right angle about the axis of greys.
+_TURN = np.linalg.inv(_YIQ) @ [[0, 0, 0], [0, 0, -1], [0, 1, 0]] @ _YIQ
+# What keeps a draw independent of the others that one key has.
+_COLOUR_DRAW, _SHARE_DRAW = 1, 2
+# Shares of a video are drawn from 1/10, 2/10 … 10/10.
+SHARES = 10
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """What is drawn for a pair beside its start, crop and flip; all off by default.
+
+    Args:
+        brightness, contrast, saturation: from 0 to 1; the factor of each is drawn from 1 - it to 1 + it.
+        hue: from 0 to 0.5 of a turn; the turn is drawn from -hue to hue.
+        observed_share: draw the observed clip from the first s of the video, s from 0.1, 0.2 … 1.
+    """
+
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+    hue: float = 0.0
+    observed_share: bool = False
+
+    @property
+    def changes_colours(self) -> bool:
+        return max(self.brightness, self.contrast, self.saturation, self.hue) > 0
+
+
+NO_AUGMENTATION = Augmentation()
 
 
 class Decision(NamedTuple):
-    """Random numbers of one sample: `start`, `top`, `left` float32 in [0, 1), `flip` bool."""
+    """Random numbers of one sample: `start`, `top`, `left` float32 in [0, 1), `flip` bool.
+
+    `colours`: float32 `(3, 4)`, where colours change, see `colour_matrix`. `tenths`: int32, where only so
+    many of the video are observed.
+    """
 
     start: tf.Tensor
     top: tf.Tensor
     left: tf.Tensor
     flip: tf.Tensor
+    colours: tf.Tensor | None = None
+    tenths: tf.Tensor | None = None
 
 
-def draw_decision(seed: int, epoch: int | tf.Tensor, index: tf.Tensor) -> Decision:
+def draw_decision(
+    seed: int, epoch: int | tf.Tensor, index: tf.Tensor, augmentation: Augmentation = NO_AUGMENTATION
+) -> Decision:
     """The decision of record `index` in `epoch`: a function of its arguments and of nothing else."""
     key = tf.random.fold_in(tf.stack([tf.cast(seed, tf.int64), tf.cast(epoch, tf.int64)]), index)
     start, top, left, flip = tf.unstack(tf.random.stateless_uniform((4,), seed=key))
-    return Decision(start, top, left, flip < 0.5)
+    colours = None
+    if augmentation.changes_colours:
+        drawn = tf.random.stateless_uniform((4,), tf.random.fold_in(key, _COLOUR_DRAW), -1.0, 1.0)
+        brightness, contrast, saturation, hue = tf.unstack(drawn)
+        colours = colour_matrix(
+            1.0 + augmentation.brightness * brightness,
+            1.0 + augmentation.contrast * contrast,
+            1.0 + augmentation.saturation * saturation,
+            augmentation.hue * hue,
+        )
+    tenths = None
+    if augmentation.observed_share:
+        share_key = tf.random.fold_in(key, _SHARE_DRAW)
+        tenths = tf.random.stateless_uniform((), share_key, 1, SHARES + 1, tf.int32)
+    return Decision(start, top, left, flip < 0.5, colours, tenths)
+
+
+def colour_matrix(
+    brightness: tf.Tensor, contrast: tf.Tensor, saturation: tf.Tensor, hue: tf.Tensor
+) -> tf.Tensor:
+    """The change of colours that `change_colours` makes: matrix and offset, float32 `(3, 4)`.
+
+    Of a pixel p with values in [0, 1], in this order: b·p; c·p + (1 - c)/2; s·p + (1 - s)·luma(p); a turn of
+    p's colour about the axis of greys. Each is affine in p, and so is the whole. None looks at other pixels,
+    so that what has one colour in both clips of a pair has one colour afterwards.
+
+    Args:
+        brightness, contrast, saturation: float32 scalars >= 0, b, c and s; 1 changes nothing.
+        hue: float32 scalar, in turns.
+
+    Source: Filter Effects Module Level 1 (W3C), feColorMatrix, saturate and hueRotate. Deviations: luma and
+    axes are those of YIQ.
+    """
+    angle = 2 * math.pi * hue
+    colour = tf.cos(angle) * (np.eye(3) - _GREY).astype(np.float32) + tf.sin(angle) * _TURN.astype(np.float32)
+    matrix = brightness * contrast * (_GREY.astype(np.float32) + saturation * colour)
+    # Rows of both parts sum to 1 and 0, so that grey stays grey; the offset is that of values in [-1, 1].
+    offset = tf.fill((3, 1), contrast * (brightness - 1.0))
+    return tf.concat([matrix, offset], axis=1)
+
+
+def change_colours(clip: tf.Tensor, colours: tf.Tensor) -> tf.Tensor:
+    """float32 `(T, H, W, 3)` in [-1, 1] → the same with every pixel changed by `colour_matrix`."""
+    # (T, H, W, 3) → (T · H · W, 3)
+    pixels = tf.reshape(clip, (-1, 3)) @ tf.transpose(colours[:, :3]) + colours[:, 3]
+    return tf.reshape(tf.clip_by_value(pixels, -1.0, 1.0), clip.shape)
 
 
 def clip_indices(num_frames: tf.Tensor, start: tf.Tensor, clip_frames: int) -> tf.Tensor:
     """Frame numbers of a clip: int32 `(clip_frames,)`; a shorter segment repeats in time order."""
     return (start + tf.range(clip_frames)) % num_frames
+
+
+def clip_of_share(
+    decision: Decision, observed: tf.Tensor, future: tf.Tensor, offset: tf.Tensor, clip_frames: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """A clip of the first tenths of a video, of which a record holds the frames of two segments.
+
+    Every start at which the record holds the whole clip is as likely as any other. A share shorter than a
+    clip repeats in time order, as in evaluation.
+
+    Args:
+        decision: of the pair, with `tenths`.
+        observed, future: strings `(N, …)` of the segments [0, N) and [offset, offset + M) of the video, which
+            ends with the latter.
+        offset: int32, in frames.
+        clip_frames: int >= 1.
+
+    Returns:
+        The clip's strings `(clip_frames, …)`, and int32, the number of its first frame.
+    """
+    assert decision.tenths is not None
+    early, late = tf.shape(observed)[0], tf.shape(future)[0]
+    seen = -(-decision.tenths * (offset + late) // SHARES)  # rounded up
+    last = tf.maximum(seen - clip_frames, 0)
+    # Where frames between the segments are not held, starts are those of either.
+    split = early < offset
+    before = tf.where(split, tf.minimum(last, tf.maximum(early - clip_frames, 0)), last) + 1
+    after = tf.where(split, tf.maximum(last - offset + 1, 0), 0)
+    drawn = tf.cast(decision.start * tf.cast(before + after, tf.float32), tf.int32)
+    start = tf.where(drawn < before, drawn, offset + drawn - before)
+    numbers = clip_indices(seen, start, clip_frames)
+    held = tf.where(numbers < early, numbers, early + numbers - offset)
+    return tf.gather(tf.concat([observed, future], axis=0), held), start
 
 
 def window_starts(num_frames: tf.Tensor, clip_frames: int, windows: int) -> tf.Tensor:
@@ -88,13 +210,13 @@ def crop_map(features: tf.Tensor, decision: Decision | None, side: int) -> tf.Te
 
 
 def crop_randomly(frames: tf.Tensor, decision: Decision, crop: int) -> tf.Tensor:
-    """uint8 `(T, H, W, C)` → float32 `(T, crop, crop, C)` in [-1, 1], cut and flipped as decided.
+    """uint8 `(T, H, W, C)` → float32 `(T, crop, crop, C)` in [-1, 1], cut, flipped and coloured as decided.
 
     In a mirror, what moved to the right moves to the left: u changes its sign.
     """
     cut = _cut_square(frames, decision.top, decision.left, crop, decision.flip)
     if not _is_flow(frames):
-        return cut
+        return cut if decision.colours is None else change_colours(cut, decision.colours)
     return tf.where(decision.flip, cut * (-1.0, 1.0), cut)
 
 

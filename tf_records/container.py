@@ -1,8 +1,9 @@
 """What a video's container says: which stream is the video, its rate and length, when its frames are shown.
 
-Time stamps are not what they seem in three kinds of file. In an AVI, and in files copied out of one, frames
+Time stamps are not what they seem in four kinds of file. In an AVI, and in files copied out of one, frames
 that are stored out of order have the stamps of the order in which they are stored. In MPEG streams that were
-joined the clock begins again. And the first frame need not be shown at 0: sound may come before it. So frames
+joined the clock begins again. Raw streams have none, nor have the first frames of a Matroska file that begins
+before 0. And the first frame need not be shown at 0: sound may come before it. So frames
 get their times from a `StreamClock`: seconds of the player's clock, 0 at the container's start. Nothing is
 decoded here.
 """
@@ -22,9 +23,16 @@ import av
 
 from tf_records.errors import RecordError, VideoError
 from tf_records.schema import MAX_FPS
+from tf_records.truncation import is_tiny_transport_stream, is_whole
 
 # MPEG streams, which may be joined as they are; they state no length and have no index.
 JOINABLE = {"mpegts", "mpeg"}
+# Whose header states other times than those of its frames.
+_NUT = "nut"
+# FFmpeg's mark of raw streams, AVFMT_NOTIMESTAMPS: the stamps that it makes up for them are not the frames'.
+_NO_STAMPS = 0x80
+# Codecs whose headers state the rate of the frames. Of few frames in an MPEG stream FFmpeg guesses twice it.
+_RATED_CODECS = {"mpeg1video", "mpeg2video", "h264", "hevc"}
 # How far the clock of these goes back or leaps, by FFmpeg's own tools, when it has begun again.
 _BACK_S, _LEAP_S = Fraction(1, 10), Fraction(10)
 # Packets among which one is out of order, if stamps tell of the order in which frames are shown.
@@ -45,10 +53,6 @@ _TEXT = {"tty"}
 MAX_SIDE = 65_500
 # How long before the end of all streams to look for that of the video.
 _TAIL_S = 20.0
-# How much of a file's end to look at.
-_TAIL_BYTES = 2**17
-# Where an MPEG-TS packet may begin, and how far the next one is.
-_TS_PACKETS = ((0, 188), (4, 192), (0, 204))
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,8 +99,9 @@ def open_container(path: str) -> av.container.InputContainer:
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise VideoError(f"{path} cannot be opened as a video: it is no regular file.")
     try:
+        format_name = "mpegts" if is_tiny_transport_stream(path) else None
         # Titles and the like, which nobody reads here, need not be UTF-8.
-        return av.open(os.path.abspath(path), metadata_errors="replace")
+        return av.open(os.path.abspath(path), format=format_name, metadata_errors="replace")
     except (av.FFmpegError, OSError) as error:
         raise VideoError(f"{path} cannot be opened as a video: {reason_of(error)}.") from error
 
@@ -136,8 +141,7 @@ def find_rate(stream: av.VideoStream) -> tuple[Fraction | None, bool]:
     """Frames a second, None where nobody knows, and whether FFmpeg guesses them: the stream states none."""
     if stream.average_rate:
         return Fraction(stream.average_rate), False
-    if stream.codec_context.name == "mpeg1video" and stream.codec_context.framerate:
-        # In MPEG-TS FFmpeg guesses twice as many; each sequence header of MPEG-1 states the rate.
+    if stream.codec_context.name in _RATED_CODECS and stream.codec_context.framerate:
         return Fraction(stream.codec_context.framerate), False
     return (Fraction(stream.guessed_rate), True) if stream.guessed_rate else (None, False)
 
@@ -189,16 +193,25 @@ def find_length(
         # Of a file cut off before its index FFmpeg guesses the duration from the size; the header knows.
         end_s = float(stream.frames / rate) + clock.start_s
         return Length(end_s, end_s)
-    stated = stream.duration or container.duration
-    if name in JOINABLE or not stated:
+    if clock.counts or not states_length(container, stream):
         status = os.stat(path)
         scanned = _scan(path, (status.st_size, status.st_mtime_ns), limits)
         seekable = name == "mpegts" and bool(scanned.keys)
         return scanned._replace(seekable=seekable, keys=scanned.keys if seekable else ())
     if stream.duration:
-        end_s = float(stream.duration * Fraction(stream.time_base or 1)) + clock.start_s
-        return Length(end_s, end_s, cut_short=name == "ogg" and not _is_whole(path, name))
+        stated_s = float(stream.duration * Fraction(stream.time_base or 1)) + clock.start_s
+        end_s = stated_s
+        if stream.codec_context.has_b_frames and stream.base_rate != stream.average_rate:
+            # MP4 counts to the end of the frame stored last, at an uneven rate maybe not the one shown last.
+            end_s = max(end_s, _measure_tail(path, clock, stated_s, limits)[0])
+        return Length(end_s, stated_s, cut_short=name == "ogg" and not is_whole(path, name))
     return _length_by_container(path, container, stream, clock, limits)
+
+
+def states_length(container: av.container.InputContainer, stream: av.VideoStream) -> bool:
+    """Whether a header says how long the video is; of MPEG streams it is a guess, of NUT the last stamp."""
+    by_packets = container.format.name in JOINABLE | {_NUT} or container.format.flags & _NO_STAMPS
+    return not by_packets and bool(stream.duration or container.duration)
 
 
 def _length_by_container(
@@ -260,7 +273,7 @@ def _scan(path: str, status: tuple[int, int], limits: Limits) -> Length:
     FFmpeg finds its way in MPEG streams by their stamps, and misses where these begin again, or the first
     group of frames.
     """
-    end_s, count, keys = 0.0, 0, []
+    end_s, last_s, count, keys = 0.0, 0.0, 0, []
     with open_container(path) as container:
         stream = choose_stream(container, path, limits)
         rate = find_rate(stream)[0] or Fraction(1)
@@ -269,8 +282,11 @@ def _scan(path: str, status: tuple[int, int], limits: Limits) -> Length:
             for packet in itertools.chain(clock.peeked, container.demux(stream)):
                 clock.take(packet)
                 count += packet.size > 0
-                end_s = max(end_s, float(count / rate)) if packet.pts is None else end_s
                 if packet.pts is not None:
+                    last_s = float((packet.pts + (packet.duration or 0)) * packet.time_base)
+                if packet.pts is None or clock.counts:
+                    end_s = max(end_s, float(count / rate))
+                else:
                     end_s = max(end_s, clock.time_s(packet.pts + (packet.duration or 0)))
                     if packet.is_keyframe and packet.pos is not None and packet.dts is not None:
                         keys.append(KeyPacket(packet.pts, packet.pos, clock.offset))
@@ -279,8 +295,9 @@ def _scan(path: str, status: tuple[int, int], limits: Limits) -> Length:
             raise undecodable(path, error) from error
         if end_s == 0.0:
             raise VideoError(f"{path} holds no frame that can be decoded.")
-        cut_short = container.format.name in JOINABLE and not _is_whole(path, container.format.name)
-    return Length(end_s, cut_short=cut_short, keys=tuple(keys))
+        promised_s = (_tagged_s(stream) if clock.counts else None) or 0.0
+        cut_short = not is_whole(path, container.format.name) or last_s < promised_s - END_TOLERANCE_S
+    return Length(end_s, end_s if promised_s else None, cut_short=cut_short, keys=tuple(keys))
 
 
 class StreamClock:
@@ -294,9 +311,9 @@ class StreamClock:
         peek: read the first packets, to find out whether stamps lie; without that they are believed.
 
     `start_s` is when the first frame is shown. Where stamps lie, `by_order` is true: frames are shown in the
-    order in which they are decoded, so that their times are known from the first one on alone. `peeked` are
-    the packets that were read to find that out, the first ones; `placed` counts the frames since the last
-    restart.
+    order in which they are decoded, so that their times are known from the first one on alone; where there
+    are none, `counts` is too, and the rate alone tells them. `peeked` are the packets that were read to find
+    that out, the first ones; `placed` counts the frames since the last restart.
     """
 
     def __init__(
@@ -309,18 +326,23 @@ class StreamClock:
     ) -> None:
         base = Fraction(stream.time_base or 1)
         self.peeked, self.by_order = _peek(container, stream) if peek else ([], False)
+        joinable = container.format.name in JOINABLE
+        self.counts = bool(container.format.flags & _NO_STAMPS) or (
+            bool(self.peeked) and not joinable and self.peeked[0].pts is self.peeked[0].dts is None
+        )
+        self.by_order |= self.counts
         self._frame_s = 1 / float(rate) if rate else 0.0
         self._ticks, self._per = base.as_integer_ratio()
         self._first = stream.start_time or 0
         self._is_avi = container.format.name == "avi"
-        if self.peeked and (self.by_order or self._is_avi):  # whose stated start may lie too
+        unsure = self.by_order or self._is_avi or container.format.name == _NUT  # the stated start may lie
+        if self.peeked and unsure:
             self._first = self._order(self.peeked[0]) or 0
         start_s = float(self._first * base - Fraction(container.start_time or 0, av.time_base))
         lies = self.by_order or self._is_avi
         small = (_SMALL_LYING_START if lies else _SMALL_START) * self._frame_s
-        known = stream.start_time is not None and container.start_time is not None
+        known = stream.start_time is not None and container.start_time is not None and not self.counts
         self.start_s = start_s if known and start_s > small else 0.0
-        joinable = container.format.name in JOINABLE
         # On a pipe FFmpeg gives the first frames of a program stream stamps that fall: that is no restart.
         back_s = Fraction(_RESTART_S) if container.format.name == "mpeg" and not peek else _BACK_S
         self._bounds = (-back_s / base, _LEAP_S / base) if joinable else None
@@ -388,6 +410,8 @@ class StreamClock:
 
     def _order(self, packet: av.Packet[Any]) -> int | None:
         """A stamp that counts packets: of AVI that of decoding, as FFmpeg makes up the other one."""
+        if self.counts:
+            return None
         return packet.dts if self._is_avi and self.by_order else packet.pts
 
     def _best_stamp(self, frame: av.VideoFrame) -> int | None:
@@ -405,7 +429,7 @@ class StreamClock:
 def _peek(
     container: av.container.InputContainer, stream: av.VideoStream
 ) -> tuple[list[av.Packet[Any]], bool]:
-    """The first packets, as far as need be, and whether frames are stored out of order and no stamp says so.
+    """The first packets, at least one, and whether frames are stored out of order and no stamp says so.
 
     AVI stores none. Elsewhere some stamp falls, soon, if they are true.
     """
@@ -413,14 +437,12 @@ def _peek(
     context, is_avi = stream.codec_context, container.format.name == "avi"
     # Of MPEG-4 that is unknown before a frame was decoded, but its packets say whether they reorder.
     reorders, is_mpeg4 = bool(context.has_b_frames), context.name == "mpeg4"
-    if not (reorders or is_avi or is_mpeg4):
-        return packets, False
     latest: int | None = None
     for packet in container.demux(stream):
         if packet.size == 0:  # the end, which comes again to who reads on
             break
         packets.append(packet)
-        if is_avi or packet.pts is None:  # of a raw stream
+        if is_avi or packet.pts is None or not (reorders or is_mpeg4):
             return packets, is_avi and reorders
         falls = latest is not None and packet.pts < latest
         if falls or (is_mpeg4 and _B_FRAME.search(bytes(packet))):
@@ -429,41 +451,6 @@ def _peek(
         if len(packets) == (_PEEKED_OF_MPEG4 if is_mpeg4 else _PEEKED):
             break
     return packets, reorders and latest is not None and not is_mpeg4
-
-
-def _is_whole(path: str, format_name: str) -> bool:
-    """Whether a file of format "mpegts", "mpeg" or "ogg" ends where a packet, or its stream, does."""
-    with open(path, "rb") as file:
-        head = file.read(512)
-        size = file.seek(0, os.SEEK_END)
-        file.seek(max(0, size - _TAIL_BYTES))
-        tail = file.read()
-    if format_name == "mpegts":
-        steps = [step for first, step in _TS_PACKETS if head[first::step][:2] == b"GG"]
-        return not steps or size % steps[0] == 0
-    if format_name == "ogg":
-        return _ends_ogg(tail)
-    start = tail.rfind(b"\0\0\1\xba")
-    return start < 0 or _ends_program_stream(tail[start:])
-
-
-def _ends_ogg(tail: bytes) -> bool:
-    """Whether the last page is whole, and marked as its stream's last."""
-    page = tail[max(0, tail.rfind(b"OggS")) :]
-    if len(page) < 27 or len(page) < 27 + page[26]:
-        return False
-    body = sum(page[27 : 27 + page[26]])
-    return bool(page[5] & 4) and len(page) >= 27 + page[26] + body
-
-
-def _ends_program_stream(pack: bytes) -> bool:
-    """Whether the packets of an MPEG program stream's last pack are all whole."""
-    if len(pack) < 14:
-        return False
-    place = 14 + (pack[13] & 7) if pack[4] >> 6 == 1 else 12
-    while place + 6 <= len(pack) and pack[place : place + 3] == b"\0\0\1" and pack[place + 3] != 0xB9:
-        place += 6 + int.from_bytes(pack[place + 4 : place + 6], "big")
-    return place <= len(pack)
 
 
 def undecodable(path: str, error: BaseException) -> VideoError:

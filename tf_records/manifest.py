@@ -110,6 +110,7 @@ class Manifest:
         damaged_frames: video → frames in the records that FFmpeg flags as corrupt, and those after such a
             frame up to the next key frame, which are predicted from it.
         guessed_fps: video → frames per second, where it states none.
+        open_ended: videos that do not say where they end, so that a cut copy would not be noticed.
         absent: names listed by the annotations without a file, such as {"classes": [...]}.
         modality: one of MODALITIES.
         flow: how the flow was computed, where there is any.
@@ -130,6 +131,7 @@ class Manifest:
     skipped: tuple[Skipped, ...] = ()
     damaged_frames: dict[str, int] = dataclasses.field(default_factory=dict)
     guessed_fps: dict[str, float] = dataclasses.field(default_factory=dict)
+    open_ended: tuple[str, ...] = ()
     absent: dict[str, list[str]] = dataclasses.field(default_factory=dict)
     resize: str = "pillow bilinear"
     modality: str = RGB
@@ -181,6 +183,7 @@ class Manifest:
                 "classes": tuple(fields["classes"]),
                 "splits": splits,
                 "skipped": tuple(Skipped(**skipped) for skipped in fields["skipped"]),
+                "open_ended": tuple(fields.get("open_ended", ())),
             }
         )
 
@@ -212,6 +215,7 @@ class Manifest:
             "skipped": [dataclasses.asdict(skipped) for skipped in self.skipped],
             "damaged_frames": self.damaged_frames,
             "guessed_fps": self.guessed_fps,
+            "open_ended": list(self.open_ended),
         }
 
 

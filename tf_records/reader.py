@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from tf_records import augment, schema
+from tf_records.augment import NO_AUGMENTATION, Augmentation
 from tf_records.errors import RecordError
 from tf_records.manifest import SplitInfo
 from tf_records.schema import EITHER, FLOW, FUTURE, OBSERVED
@@ -63,6 +64,7 @@ def training_batches(
     held_out: np.ndarray | None = None,
     skip_batches: int = 0,
     share: tuple[int, int] = (0, 1),
+    augmentation: Augmentation = NO_AUGMENTATION,
 ) -> tf.data.Dataset:
     """One epoch of training batches; the last, incomplete batch is dropped.
 
@@ -79,6 +81,7 @@ def training_batches(
         skip_batches: leave out the first so many batches of the epoch, without decoding them.
         share: (i, n) gives the i-th of n equal parts of each batch, and decodes no other; n divides
             `batch_size`.
+        augmentation: what else is drawn, as starts, crops and flips are.
 
     Returns:
         Dataset of dicts: each view float32 `(batch, T, crop, crop, C)` in [-1, 1] with C 3 for RGB, 2
@@ -98,7 +101,7 @@ def training_batches(
 
     @plain
     def decode(index: tf.Tensor, serialized: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
-        decision = augment.draw_decision(seed, epoch if draw is None else draw, index)
+        decision = augment.draw_decision(seed, epoch if draw is None else draw, index, augmentation)
         return _training_example(records, serialized, decision, views, crop, index, label)
 
     dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -175,7 +178,15 @@ def _count_batches(records: Records, batch_size: int, labeled_only: bool) -> int
 
 
 def clips_in_order(
-    records: Records, *, view: str, batch_size: int, crop: int, seed: int, draw: int, first: int = 0
+    records: Records,
+    *,
+    view: str,
+    batch_size: int,
+    crop: int,
+    seed: int,
+    draw: int,
+    first: int = 0,
+    augmentation: Augmentation = NO_AUGMENTATION,
 ) -> tf.data.Dataset:
     """The clips that `training_batches` gives of a view with this `draw`, in record order.
 
@@ -185,7 +196,7 @@ def clips_in_order(
 
     @plain
     def decode(index: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
-        decision = augment.draw_decision(seed, draw, index)
+        decision = augment.draw_decision(seed, draw, index, augmentation)
         return _pair_of_clips(records, serialized, decision, (view,), crop)[view]
 
     dataset = tf.data.TFRecordDataset(records.paths("train")).enumerate().skip(first)
@@ -411,10 +422,18 @@ def _keep(numbered: tf.data.Dataset, chosen: np.ndarray) -> tf.data.Dataset:
 def _pair_of_clips(
     records: Records, serialized: tf.Tensor, decision: augment.Decision, views: tuple[str, ...], crop: int
 ) -> dict[str, tf.Tensor]:
-    """Clips of the views, cut with the same start, square and flip."""
+    """Clips of the views, cut with the same start, square, flip and colours."""
     context, segments = parse(records, serialized, (OBSERVED, FUTURE))
     observed, future = segments[OBSERVED], segments[FUTURE]
     entries = records.clip_entries
+    if decision.tenths is not None:
+        times, _ = tf.io.parse_single_sequence_example(serialized, context_features=_TIMES)
+        offset = tf.cast(times[schema.CLIP_OFFSET_FRAMES], tf.int32)
+        seen, first = augment.clip_of_share(decision, observed, future, offset, entries)
+        # The future clip is as much later, as far as the video goes.
+        later = tf.minimum(first, tf.maximum(tf.shape(future)[0] - entries, 0))
+        drawn = {OBSERVED: (seen, tf.constant(0)), FUTURE: (future, later)}
+        return {view: cut_clip(records, context, *drawn[view], crop, decision) for view in views}
     starts = [tf.maximum(tf.shape(encoded)[0] - entries + 1, 1) for encoded in (observed, future)]
     shared = _draw_start(decision, tf.minimum(*starts))
     drawn = _draw_start(decision, starts[0] + starts[1])

@@ -31,6 +31,7 @@ from tf_records.container import (
 )
 from tf_records.errors import VideoError
 from tf_records.schema import MAX_FPS
+from tf_records.truncation import has_end
 
 # For the manifest: numbers do not reproduce across resizes.
 RESIZE = "swscale bilinear"
@@ -78,12 +79,14 @@ class VideoInfo:
         fps: frames a second; `rate_is_guessed` where the container does not say, and FFmpeg guesses.
         duration_s: when the last frame ends; by the container, or by its packets where it states no length.
         start_s: when the first frame is shown, such as after the beginning of sound.
+        end_is_stated: whether the file says where it ends, so that a copy that was cut is noticed.
     """
 
     fps: float
     duration_s: float
     start_s: float = 0.0
     rate_is_guessed: bool = False
+    end_is_stated: bool = True
 
     @property
     def frames(self) -> int:
@@ -150,7 +153,11 @@ class VideoFile:
         self._end_s = 0.0
         self._fed = -(2**63)
         self.info = VideoInfo(
-            fps=float(rate), duration_s=length.end_s, start_s=self._clock.start_s, rate_is_guessed=guessed
+            fps=float(rate),
+            duration_s=length.end_s,
+            start_s=self._clock.start_s,
+            rate_is_guessed=guessed,
+            end_is_stated=length.promised_s is not None or has_end(self._container.format.name),
         )
 
     def close(self) -> None:

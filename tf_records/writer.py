@@ -65,6 +65,7 @@ def build_records(
     resume: bool = False,
     overwrite: bool = False,
     on_shard: Callable[[ShardResult], None] = lambda result: None,
+    report: Callable[[str], None] = lambda line: None,
 ) -> Manifest:
     """Writes the record folder `out` and returns its manifest.
 
@@ -78,6 +79,7 @@ def build_records(
             write those again whose bytes have changed since.
         overwrite: replace the records in `out`; other files there stay.
         on_shard: called after each finished shard.
+        report: called with a sentence where shards of an interrupted build cannot be kept.
 
     Raises:
         RecordError: nothing could be decoded, `out` holds a data set built otherwise, or a damaged shard of
@@ -96,6 +98,12 @@ def build_records(
                 manifest = finished_manifest(out, annotations, options)
                 _mend(manifest, plan_shards(annotations, options), out, write_shards, on_shard)
                 return manifest
+            lost = _count_outdated(plan_shards(annotations, options), out)
+            if lost:
+                report(
+                    f"{lost} finished shards in {out} are of another build: its options or samples were "
+                    f"others, or kdant was of another version. They are built anew."
+                )
             return _build(annotations, out, options, write_shards, on_shard)
     except OSError as error:
         raise KdantError(
@@ -175,7 +183,16 @@ def _assemble(annotations: Annotations, options: BuildOptions, results: list[Sha
         skipped=(*annotations.skipped, *skipped),
         damaged_frames={video: len(times_s) for video, times_s in sorted(damaged.items())},
         guessed_fps=dict(sorted(guessed_fps.items())),
+        open_ended=tuple(sorted({video for result in results for video in result.open_ended})),
     )
+
+
+def _count_outdated(tasks: tuple[ShardTask, ...], out: RecordPath) -> int:
+    """Finished shards of an interrupted build that are not those planned now."""
+    planned = {task.file: task.digest() for task in tasks}
+    notes = (out / PROGRESS_FOLDER).glob("*.tfrecord.json")
+    noted = {note.name: json.loads(note.read_text(encoding="utf-8")) for note in notes}
+    return sum(planned.get(name.removesuffix(".json")) != note["task"] for name, note in noted.items())
 
 
 def finished_manifest(out: RecordPath, annotations: Annotations, options: BuildOptions) -> Manifest:
@@ -289,6 +306,7 @@ class ShardResult:
     skipped: tuple[Skipped, ...]
     damaged: dict[str, list[float]]
     guessed_fps: dict[str, float]
+    open_ended: tuple[str, ...]
     videos: int
     frames_decoded: int
 
@@ -329,6 +347,7 @@ def read_note(task: ShardTask, out: RecordPath) -> ShardResult | None:
             **fields,
             "shard": ShardInfo(**fields["shard"]),
             "fps": tuple(fields["fps"]),
+            "open_ended": tuple(fields.get("open_ended", ())),
             "skipped": tuple(Skipped(**skipped) for skipped in fields["skipped"]),
         }
     )
@@ -350,6 +369,7 @@ class _ShardWriting:
         self._skipped: dict[int, Skipped] = {}
         self._damaged: dict[str, list[float]] = {}
         self._guessed_fps: dict[str, float] = {}
+        self._open_ended: set[str] = set()
         self._frames_decoded = 0
 
     def add_video(self, samples: list[Sample]) -> None:
@@ -366,6 +386,8 @@ class _ShardWriting:
                     self._damaged[samples[0].video] = sorted(video.damaged_s)
                 if video.info.rate_is_guessed:
                     self._guessed_fps[samples[0].video] = video.info.fps
+                if not video.info.end_is_stated:
+                    self._open_ended.add(samples[0].video)
         except VideoError as error:  # it does not open
             for sample in samples:
                 self._add(sample, error)
@@ -404,6 +426,7 @@ class _ShardWriting:
             skipped=tuple(skipped for _, skipped in sorted(self._skipped.items())),
             damaged=self._damaged,
             guessed_fps=self._guessed_fps,
+            open_ended=tuple(sorted(self._open_ended)),
             videos=len(_group_by_video(self._task.samples)),
             frames_decoded=self._frames_decoded,
         )

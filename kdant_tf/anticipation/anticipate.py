@@ -359,7 +359,7 @@ class Resampler:
         """The ticks that are certain now that this frame has come."""
         if self._current is None:
             # Nothing is shown before, such as while there is sound alone.
-            self._tick = round(timed.time_s * (self._fps or self._info.fps))
+            self._tick = dataclasses.replace(self._info, start_s=timed.time_s).first_tick(self._fps)
         else:
             yield from self._until(timed.time_s)
         pause_s = timed.time_s - self._info.shown_s(self._tick, self._fps)

@@ -19,7 +19,6 @@ import numpy as np
 
 from tf_records.container import (
     END_TOLERANCE_S,
-    JOINABLE,
     Limits,
     StreamClock,
     choose_stream,
@@ -27,6 +26,7 @@ from tf_records.container import (
     find_rate,
     open_container,
     reason_of,
+    states_length,
 )
 from tf_records.errors import VideoError
 from tf_records.video import FrameFolder, holds_frames
@@ -284,7 +284,7 @@ def _read_header(path: str) -> tuple[StreamClock, float]:
         rate, _ = find_rate(stream)
         clock = StreamClock(container, stream, rate)
         clock.peeked.clear()
-        if rate is None or container.format.name in JOINABLE or not (stream.duration or container.duration):
+        if rate is None or clock.counts or not states_length(container, stream):
             return clock, 0.0
         return clock, find_length(path, container, stream, clock, rate, _LIMITS).promised_s or 0.0
 

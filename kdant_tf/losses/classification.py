@@ -15,6 +15,7 @@ def classification_loss(
     teacher_probabilities: Any | None = None,
     label_smoothing: float = 0.0,
     label_weights: Any = 1.0,
+    partners: tuple[Any, Any] | None = None,
 ) -> Any:
     """The classification part of eq. 2 for a batch that may mix labelled and unlabelled samples.
 
@@ -23,7 +24,7 @@ def classification_loss(
         labels: int `(B,)`, -1 for unlabelled.
         teacher_probabilities: float `(B, classes)`; None where every sample has a label, or where those
             without one add nothing.
-        label_smoothing: see `smooth_labels`.
+        label_smoothing, partners: see `label_targets`.
         label_weights: float `(B,)`, of each sample's loss, see `balance_labels`.
 
     Returns:
@@ -39,9 +40,9 @@ def classification_loss(
     Source: Tran et al. 2019, eq. 1, 2. Deviations: none.
     """
     if teacher_probabilities is None:
-        targets = smooth_labels(labels, logits.shape[-1], label_smoothing)
+        targets = label_targets(labels, logits.shape[-1], label_smoothing, partners)
     else:
-        targets = classification_targets(labels, teacher_probabilities, label_smoothing)
+        targets = classification_targets(labels, teacher_probabilities, label_smoothing, partners)
     return ops.mean(label_weights * kl_of_samples(targets, logits))
 
 
@@ -53,6 +54,7 @@ def soft_classification_loss(
     temperature: float,
     label_smoothing: float = 0.0,
     label_weights: Any = 1.0,
+    partners: tuple[Any, Any] | None = None,
 ) -> Any:
     """As `classification_loss`, but labelled samples learn from the teacher too.
 
@@ -65,8 +67,8 @@ def soft_classification_loss(
         teacher_logits: float `(B, classes)`; no gradient reaches them.
         soft_weight: from 0 to 1, beta; 0 is eq. 2.
         temperature: float > 0, T.
-        label_smoothing, label_weights: of what comes from the labels, not from the teacher; see
-            `smooth_labels` and `balance_labels`.
+        label_smoothing, label_weights, partners: of what comes from the labels, not from the teacher; see
+            `label_targets` and `balance_labels`.
 
     Returns:
         float32 scalar, the mean over the batch.
@@ -82,7 +84,7 @@ def soft_classification_loss(
     have neither beta nor T.
     """
     logits, teacher_logits = (ops.cast(each, "float32") for each in (logits, teacher_logits))
-    targets = classification_targets(labels, ops.softmax(teacher_logits), label_smoothing)
+    targets = classification_targets(labels, ops.softmax(teacher_logits), label_smoothing, partners)
     by_target = label_weights * kl_of_samples(targets, logits)
     soft = ops.stop_gradient(ops.softmax(teacher_logits / temperature))
     by_teacher = temperature**2 * kl_of_samples(soft, logits / temperature)
@@ -133,7 +135,7 @@ def balance_labels(
     """
     labels = ops.convert_to_tensor(labels)
     known = labels >= 0
-    one_hot = ops.one_hot(ops.maximum(labels, 0), logits.shape[-1], dtype="float32")
+    one_hot = _one_hot(labels, logits.shape[-1])
     factor = ops.ones_like(one_hot[:, 0])
     if weights is not None:
         factor = ops.sum(one_hot * ops.convert_to_tensor(weights, "float32"), axis=-1)
@@ -144,32 +146,51 @@ def balance_labels(
     return ops.where(known, factor, 1.0)
 
 
-def smooth_labels(labels: Any, classes: int, label_smoothing: float = 0.0) -> Any:
+def label_targets(
+    labels: Any, classes: int, label_smoothing: float = 0.0, partners: tuple[Any, Any] | None = None
+) -> Any:
     """Rows (1 − epsilon)·one-hot + epsilon / K, K the number of classes; zeros where there is no label.
+
+    Of mixed samples, the rows of both labels in their shares.
 
     Args:
         labels: int `(B,)`, -1 for unlabelled.
         classes: K.
         label_smoothing: epsilon, from 0 to below 1.
+        partners: labels of the samples mixed in, int `(B,)`, -1 where `labels` has it, and the share of the
+            sample's own, float32 `(B,)` from 0 to 1; None where none are.
 
     Returns:
-        float32 `(B, K)`.
+        float32 `(B, K)`, rows that sum to 1 where there is a label.
 
-    Source: Szegedy et al. 2016, section 7. Deviations: none.
+    Source: Szegedy et al. 2016, section 7; Zhang et al. 2018, mixup, eq. 1. Deviations: none.
     """
     labels = ops.convert_to_tensor(labels)
-    one_hot = ops.one_hot(ops.maximum(labels, 0), classes, dtype="float32")
+    rows = _one_hot(labels, classes)
+    if partners is not None:
+        share = ops.expand_dims(partners[1], -1)
+        rows = share * rows + (1.0 - share) * _one_hot(partners[0], classes)
     known = ops.cast(ops.expand_dims(labels >= 0, -1), "float32")
-    return known * ((1.0 - label_smoothing) * one_hot + label_smoothing / classes)
+    return known * ((1.0 - label_smoothing) * rows + label_smoothing / classes)
 
 
-def classification_targets(labels: Any, teacher_probabilities: Any, label_smoothing: float = 0.0) -> Any:
-    """Rows of `smooth_labels` where the label is >= 0, the teacher's probabilities where it is -1 (eq. 2).
+def _one_hot(labels: Any, classes: int) -> Any:
+    """Rows of `labels` that are >= 0; those of others mean nothing, and are rows too on any backend."""
+    return ops.one_hot(ops.maximum(labels, 0), classes, dtype="float32")
+
+
+def classification_targets(
+    labels: Any,
+    teacher_probabilities: Any,
+    label_smoothing: float = 0.0,
+    partners: tuple[Any, Any] | None = None,
+) -> Any:
+    """Rows of `label_targets` where the label is >= 0, the teacher's probabilities where it is -1 (eq. 2).
 
     Args:
         labels: int `(B,)`, -1 for unlabelled.
         teacher_probabilities: float `(B, classes)`, R(x_t).
-        label_smoothing: 0 is the paper's, one-hot rows.
+        label_smoothing, partners: see `label_targets`; the paper's are one-hot rows.
 
     Returns:
         float32 `(B, classes)`, rows that sum to 1; no gradient reaches the teacher.
@@ -178,7 +199,7 @@ def classification_targets(labels: Any, teacher_probabilities: Any, label_smooth
     """
     probabilities = ops.stop_gradient(ops.cast(teacher_probabilities, "float32"))
     labels = ops.convert_to_tensor(labels)
-    rows = smooth_labels(labels, probabilities.shape[-1], label_smoothing)
+    rows = label_targets(labels, probabilities.shape[-1], label_smoothing, partners)
     return ops.where(ops.expand_dims(labels >= 0, -1), rows, probabilities)
 
 

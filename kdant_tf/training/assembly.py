@@ -129,6 +129,9 @@ def _build_distiller(
             focusing=_FOCUSING if config.class_balance == "focal" else 0.0,
             weight_decay=l2_factor(config),
             clip_norm=config.largest_gradient_norm,
+            mixup=config.mixup,
+            cutmix=config.cutmix,
+            seed=config.seed,
             gradient_accumulation=config.gradient_accumulation,
             xla=choose_xla(job.run.execution.xla, tf.distribute.get_strategy()),
         )

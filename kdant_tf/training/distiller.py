@@ -17,6 +17,7 @@ from kdant_tf.losses.classification import balance_labels, classification_loss, 
 from kdant_tf.losses.pooling_health import MAP_VARIATION, POOLING_ENTROPY, pooling_health
 from kdant_tf.models.networks import LOGITS, feature_map_name
 from kdant_tf.private_apis import layers_within
+from kdant_tf.training.mixing import OWN_SHARE, PARTNER_LABEL, Mixer
 from kdant_tf.training.optimizer import apply_summed, is_kernel, loss_scale
 from kdant_tf.training.strategy import POOLING, STEP
 
@@ -59,6 +60,7 @@ class Distiller(keras.Model):
         weight_decay: L2 factor on kernels, added to their gradients. A kernel is what inputs are multiplied
             by: any weight of two or more dimensions but biases, embeddings and the scales of normalisation.
         clip_norm: largest norm of the whole batch's gradient, over all variables; None for any.
+        mixup, cutmix, seed: of what `update` mixes with what, see `kdant_tf.training.mixing.Mixer`; 0 is off.
         gradient_accumulation: micro-batches that a batch is split into, one after the other. All are of
             the same size and every loss is a mean over samples, so that their mean is the batch's.
         xla: what XLA compiles, see `kdant_tf.training.strategy.choose_xla`.
@@ -121,6 +123,9 @@ class Distiller(keras.Model):
         focusing: float = 0.0,
         weight_decay: float = 0.0,
         clip_norm: float | None = None,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        seed: int = 0,
         gradient_accumulation: int = 1,
         xla: str = POOLING,
         **kwargs: Any,
@@ -142,6 +147,8 @@ class Distiller(keras.Model):
         self.focusing = focusing
         self.weight_decay = weight_decay
         self.clip_norm = clip_norm
+        self.mixup, self.cutmix, self.seed = mixup, cutmix, seed
+        self._mixer = Mixer(mixup, cutmix, seed)
         self.gradient_accumulation = gradient_accumulation
         self.xla = xla
         # The names of both networks' maps, where a feature loss compares them.
@@ -235,6 +242,9 @@ class Distiller(keras.Model):
                 "focusing",
                 "weight_decay",
                 "clip_norm",
+                "mixup",
+                "cutmix",
+                "seed",
                 "gradient_accumulation",
                 "xla",
             ),
@@ -261,7 +271,8 @@ class Distiller(keras.Model):
         outputs = self.student(batch[self.view], training=training)
         logits, label = outputs[LOGITS], batch["label"]
         taught = self._teach(batch)
-        classification = self._classification_loss(logits, label, taught)
+        partners = (batch[PARTNER_LABEL], batch[OWN_SHARE]) if PARTNER_LABEL in batch else None
+        classification = self._classification_loss(logits, label, taught, partners)
         features, maps = ops.zeros((), "float32"), None
         if taught is not None and self.maps is not None:
             student_map, teacher_map = outputs[self.maps[0]], taught[self.maps[1]]
@@ -289,16 +300,18 @@ class Distiller(keras.Model):
         by_attention = self.feature_loss in ATTENTION_LOSS_NAMES
         return (POOLING_ENTROPY, MAP_VARIATION) if by_attention else (MAP_VARIATION,)
 
-    def _classification_loss(self, logits: Any, label: Any, taught: dict[str, Any] | None) -> Any:
+    def _classification_loss(
+        self, logits: Any, label: Any, taught: dict[str, Any] | None, partners: tuple[Any, Any] | None
+    ) -> Any:
         weights = balance_labels(logits, label, self.class_weights, self.focusing)
-        smoothing = self.label_smoothing
+        of_labels = (self.label_smoothing, weights, partners)
         if taught is None:
-            return classification_loss(logits, label, None, smoothing, weights)
+            return classification_loss(logits, label, None, *of_labels)
         if self.soft_weight > 0:
             soft = (taught[LOGITS], self.soft_weight, self.temperature)
-            return soft_classification_loss(logits, label, *soft, smoothing, weights)
+            return soft_classification_loss(logits, label, *soft, *of_labels)
         probabilities = ops.softmax(ops.cast(taught[LOGITS], "float32"))
-        return classification_loss(logits, label, probabilities, smoothing, weights)
+        return classification_loss(logits, label, probabilities, *of_labels)
 
     def _teach(self, batch: dict[str, Any]) -> dict[str, Any] | None:
         """The teacher's outputs for the future clips, if there is a teacher."""
@@ -316,7 +329,7 @@ class Distiller(keras.Model):
         variables = self.trainable_variables
         if not self.optimizer.built:
             self.optimizer.build(variables)
-        losses, logits, gradients = self._sum_gradients(batch)
+        losses, logits, gradients = self._sum_gradients(self._mix(batch))
         gradients = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         scale = loss_scale(self.optimizer)
         norm = tf.linalg.global_norm(gradients) / (1.0 if scale is None else scale)
@@ -334,6 +347,16 @@ class Distiller(keras.Model):
         # A gradient that overflowed is left out by the optimizer, and here.
         norm = tf.where(tf.math.is_finite(norm), norm, 0.0)
         return {**losses, "gradient_norm": norm, "loss_scale": scale}, logits
+
+    def _mix(self, batch: dict[str, Any]) -> dict[str, Any]:
+        """The batch that this update learns from: mixed, where that is asked for."""
+        if not self._mixer.active:
+            return batch
+        if TEACHER_LOGITS in batch:
+            raise ValueError("What the teacher makes of whole clips says nothing of mixed ones.")
+        views = (self.view,) if self.teacher is None else (self.view, "future")
+        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+        return self._mixer.mix(batch, views, self.optimizer.iterations, replica)
 
     def _sum_gradients(self, batch: dict[str, Any]) -> tuple[dict[str, Any], Any, list[Any]]:
         """Losses, logits and gradients of this replica's share; gradients add up over all replicas."""

@@ -36,6 +36,7 @@ from kdant_tf.runs import (
     manifest_sha256,
     weights_sha256,
 )
+from tf_records.augment import Augmentation
 from tf_records.errors import RecordError, RunError
 from tf_records.manifest import Manifest
 from tf_records.records import Records
@@ -75,6 +76,11 @@ class Job:
             return (OBSERVED, FUTURE)
         view = self.run.config.teacher_view
         return (EITHER if view == "both" else view,)
+
+    @property
+    def augmentation(self) -> Augmentation:
+        """What is drawn for each pair beside its start, crop and flip."""
+        return _augmentation(self.run.config)
 
     @property
     def clip_shape(self) -> tuple[int, int, int, int]:
@@ -122,6 +128,8 @@ def prepare_job(
             f"Setting `model` is features3d, which learns from features, and {records.folder} has frames. "
             f"Make them with kdant extract-features."
         )
+    _check_colours(config, records)
+    _check_observed_share(config, records, TEACHER if teacher is None else STUDENT)
     if teacher is not None:
         _check_teacher(teacher, records)
     if config.validation_split is not None:
@@ -317,6 +325,51 @@ def _check_validation_split(records: Records, split: str) -> None:
             f"No sample of split {split!r} in {records.folder} has a label to validate on. Give another "
             f"--validation-split, or --validation-fraction."
         )
+
+
+def _augmentation(config: TrainConfig) -> Augmentation:
+    return Augmentation(
+        brightness=config.jitter_brightness,
+        contrast=config.jitter_contrast,
+        saturation=config.jitter_saturation,
+        hue=config.jitter_hue,
+        observed_share=config.observed_share is not None,
+    )
+
+
+def _check_observed_share(config: TrainConfig, records: Records, role: str) -> None:
+    """Refuses `observed_share` where records do not hold the videos, or nothing is observed."""
+    if config.observed_share is None:
+        return
+    if role == TEACHER and config.teacher_view != OBSERVED:
+        raise ConfigError(
+            f"Setting `observed_share` is for networks that anticipate: for students, or beside "
+            f"`teacher_view` observed. Received: {config.teacher_view!r}."
+        )
+    manifest = records.manifest
+    whole = "observed_fraction" in manifest.options and manifest.clip.anticipation_s is None
+    if not whole or manifest.features is not None:
+        raise RecordError(
+            f"Setting `observed_share` needs records of frames whose training pairs reach from the first "
+            f"frame of a video to its last, as JHMDB's with --offset-frames do. {records.folder} has others; "
+            f"leave it out."
+        )
+
+
+def _check_colours(config: TrainConfig, records: Records) -> None:
+    """Refuses a change of colours where there are none, or not in every epoch."""
+    if not _augmentation(config).changes_colours:
+        return
+    if records.manifest.features is not None or config.model == "frame-mlp":
+        seen = "features, which are computed once"
+    elif records.modality == FLOW:
+        seen = "optical flow"
+    else:
+        return
+    raise ConfigError(
+        f"Settings `jitter_…` change the colours of RGB frames, and {config.model} learns from {seen}, on "
+        f"{records.folder}. Leave them out."
+    )
 
 
 def _check_features(manifest: Manifest, folder: RecordPath, config: TrainConfig) -> None:

@@ -36,6 +36,11 @@ def check_views_are_fixed(job: Job, strategy: tf.distribute.Strategy) -> None:
     Raises:
         KdantError: the teacher sees other clips in every epoch, or there are several workers.
     """
+    if job.run.config.mixes:
+        raise KdantError(
+            "`--cache-teacher` keeps what the teacher makes of whole clips, and `--mixup` and `--cutmix` mix "
+            "them anew in every step. Leave it or them out."
+        )
     if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
         raise KdantError(
             "`--cache-teacher` works on one machine, not with several workers. Leave it out, or train on one."
@@ -183,6 +188,7 @@ class TeacherCache:
                 seed=config.seed,
                 draw=view,
                 first=first if view == first_view else 0,
+                augmentation=job.augmentation,
             )
             for clips in iterate_batches(batches, records, "train"):
                 yield self.make_rows(compiled(clips).numpy())
@@ -237,7 +243,7 @@ def _key(job: Job, teacher: keras.Model, folder: RecordPath, map_name: str | Non
     for variable in teacher.weights:
         digest.update(variable.path.encode())
         digest.update(keras.ops.convert_to_numpy(variable).tobytes())
-    data = (manifest_sha256(folder), job.run.left_out, job.run.modality)
+    data = (manifest_sha256(folder), job.run.left_out, job.run.modality, job.augmentation)
     digest.update(repr((*data, config.seed, config.crop, config.precision, map_name)).encode())
     return digest.hexdigest()
 

@@ -170,6 +170,11 @@ def _check_devices(job: Job, strategy: tf.distribute.Strategy) -> None:
             f"Batch size {config.batch_size} should be a multiple of the {replicas} devices{times}. Change "
             f"--batch-size, --gradient-accumulation or --devices."
         )
+    if config.mixes and config.batch_size == replicas:
+        raise KdantError(
+            f"`--mixup` and `--cutmix` mix the samples that a device has of a batch, and with a batch size "
+            f"of {replicas} each device has one. Raise --batch-size."
+        )
     check_precision(config.precision, strategy)
     choose_xla(execution.xla, strategy)
     if execution.cache_teacher:
@@ -198,9 +203,9 @@ def _train(
             remove_run(out)
         job.run.save()
     logs = _fit(job, assembly, strategy, saved=saved, cache=cache, callbacks=callbacks, report=report)
-    run = job.run
     if assembly.average is not None:
         assembly.average.swap()
+    run = job.run
     if is_chief(strategy):
         _check_outputs(job, assembly)
         save_result(assembly, out)
@@ -348,6 +353,7 @@ def _batches_of(
             held_out=job.held_out,
             skip_batches=done if epoch == first else 0,
             share=share,
+            augmentation=job.augmentation,
         )
         return dataset if cache is None else cache.add_outputs(dataset, epoch)
 

@@ -19,7 +19,7 @@ from kdant_tf.runs import Run, load_run
 from kdant_tf.training.train import train
 
 SETTINGS: dict[str, Any] = {"model": "killed_training:build", "crop": 32, "batch_size": 4, "epochs": 3}
-# What else has a state, or depends on how far a training has come.
+# What else has a state, depends on how far a training has come, or draws beside starts, crops and flips.
 RECIPE: dict[str, Any] = {
     "optimizer": "adamw",
     "learning_rate": 0.003,
@@ -27,6 +27,10 @@ RECIPE: dict[str, Any] = {
     "schedule": "cosine",
     "ema_decay": 0.9,
     "label_smoothing": 0.1,
+    "mixup": 0.4,
+    "cutmix": 1.0,
+    "jitter_contrast": 0.5,
+    "jitter_hue": 0.1,
 }
 TEACHER_STEPS, STUDENT_STEPS = 12, 15
 

@@ -134,6 +134,18 @@ def test_two_workers_end_with_the_weights_of_one_process(session):
         np.testing.assert_array_equal(first[name], second[name], err_msg=name)
 
 
+def test_two_workers_mix_as_two_devices_of_one_do(session, record_folder):
+    """Each mixes its part of a batch."""
+    options = ("--records", record_folder, "--model", "tiny:build", "--config", "rate.toml", "--crop", 32)
+    options += ("--batch-size", 8, "--epochs", 1, "--sync-batch-norm", "--mixup", 0.4, "--cutmix", 1)
+    first, second = run_workers(session.folder, ["mixed", "mixed"], *options, "--devices", "cpu")
+    (one,) = run_workers(session.folder, ["mixed-alone"], *options, "--devices", "cpu:2")
+    assert [worker.code for worker in (first, second, one)] == [0, 0, 0], (first.stderr, one.stderr)
+    for name, expected in one.weights.items():
+        np.testing.assert_allclose(first.weights[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
+        np.testing.assert_array_equal(first.weights[name], second.weights[name], err_msg=name)
+
+
 def test_they_learn_and_report_the_same_numbers(session):
     rows = [
         np.loadtxt(session.folder / run / "metrics.csv", delimiter=",", skiprows=1)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from counted_videos import encode
 from kdant_cli.build_records import build_records
 
 from tf_records.container import Limits
@@ -232,3 +233,14 @@ def test_an_action_with_too_many_damaged_frames_is_skipped(field: Path, tmp_path
     assert summary["splits"]["train"]["samples"] == 1
     assert "has 28 damaged frames among the 64 of an action" in summary["skipped"][0]["reason"]
     assert "--max-damaged-frames" in result.stderr
+
+
+def test_a_video_that_does_not_say_where_it_ends_is_named(tmp_path: Path) -> None:
+    encode(tmp_path / "a.ts", range(50))
+    encode(tmp_path / "b.mp4", range(50))
+    rows = "video,start_s,end_s,label\na.ts,0.5,1.5,wave\nb.mp4,0.5,1.5,bow\n"
+    (tmp_path / "rows.csv").write_text(rows)
+    common = ("--source", "csv", "--input", tmp_path / "rows.csv", "--out", tmp_path / "records")
+    result = run(*common, "--short-side", 32, "--offset-frames", 4)
+    assert result.exit_code == 0
+    assert "No end is stated, so that a cut copy looks whole: a.ts\n" in result.stderr

@@ -41,6 +41,7 @@ def folder(tmp_path: Path) -> Callable[[tuple[str, ...]], Path]:
             jpeg_quality=95,
             plan_sha256="0" * 64,
             skipped=(Skipped(video="bad.mp4", reason="r"), Skipped(video="bad.mp4", reason="s")),
+            open_ended=("a.mpg", "b.ts"),
         )
         (tmp_path / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
         return tmp_path
@@ -100,3 +101,11 @@ def test_an_escape_sequence_in_a_class_does_not_reach_the_terminal(folder: Calla
     assert "cl\\x1b[31map" in result.stdout
     assert "w\\x9bave" in result.stdout
     assert not {"\x1b", "\x9b"} & set(result.stdout)
+
+
+def test_videos_that_do_not_say_where_they_end_are_named(folder: Callable[..., Path]) -> None:
+    result = run(folder(("clap",)))
+    assert "no end stated" in result.stdout
+    assert "a.mpg, b.ts" in result.stdout
+    result = run(folder(("clap",)), "--json")
+    assert json.loads(result.stdout)["open_ended"] == ["a.mpg", "b.ts"]

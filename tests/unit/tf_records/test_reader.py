@@ -245,6 +245,59 @@ def test_training_crops_are_those_of_the_drawn_decision(still: Records) -> None:
             np.testing.assert_array_equal(clip, np.repeat(expected, CLIP, axis=0))
 
 
+def test_both_clips_of_a_pair_share_their_colours_and_the_rest_stays(still: Records) -> None:
+    jitter = {"augmentation": augment.Augmentation(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2)}
+    plain, drawn = (batches(still, labels=np.arange(12), **options) for options in ({}, jitter))
+    for before, after in zip(plain, drawn, strict=True):
+        np.testing.assert_array_equal(after[OBSERVED], after[FUTURE])
+        for clip, changed, number in zip(before[OBSERVED], after[OBSERVED], before["label"], strict=True):
+            decision = augment.draw_decision(0, 0, tf.constant(number, tf.int64), **jitter)
+            expected = augment.change_colours(tf.constant(clip), decision.colours).numpy()
+            np.testing.assert_allclose(changed, expected, atol=2e-6)
+            assert np.abs(changed - clip).max() > 0.01
+    assert same(drawn, batches(still, labels=np.arange(12), **jitter))
+
+
+@pytest.mark.parametrize("length", [4, 9, 14, 24])
+def test_an_observed_clip_of_a_drawn_share_ends_within_it_and_the_future_one_is_later(
+    length: int, tmp_path: Path
+) -> None:
+    """Of 4 and 9 frames a segment, some between the two are not in the record."""
+    folder = write_folder(tmp_path / "videos", [(length, length)] * 8, [flat(n) for n in range(LATER + 24)])
+    records, starts = Records.open(folder), set()
+    drawing = augment.Augmentation(observed_share=True)
+    for epoch in range(12):
+        for batch in batches(records, epoch=epoch, labels=np.arange(8), augmentation=drawing):
+            observed, future = numbers(batch[OBSERVED]), numbers(batch[FUTURE])
+            for clip, later, number in zip(observed, future, batch["label"], strict=True):
+                decision = augment.draw_decision(0, epoch, tf.constant(number, tf.int64), drawing)
+                tenths = int(decision.tenths)
+                seen = -(-tenths * (LATER + length) // 10)
+                starts.add((tenths, clip[0]))
+                assert clip.tolist() == [(clip[0] + n) % seen for n in range(CLIP)]
+                first = min(clip[0] + LATER, LATER + length - CLIP)
+                assert later.tolist() == list(range(first, first + CLIP))
+    assert {tenths for tenths, _ in starts} == set(range(1, 11))
+    held = {*range(length - CLIP + 1), *range(LATER, LATER + length - CLIP + 1)}
+    assert {start for _, start in starts} <= (held if length < LATER else set(range(LATER + length)))
+    # At either end of the video.
+    assert min(start for _, start in starts) == 0
+    assert max(start for _, start in starts) >= LATER
+
+
+def test_starts_within_a_share_are_equally_likely(still: Records) -> None:
+    """Of 6 starts before and 6 after the frame that lies between two segments of 9."""
+    segments = [tf.constant([str(n) for n in range(first, first + 9)]) for first in (0, 10)]
+    counts: Counter[int] = Counter()
+    for n in range(1200):
+        decision = augment.Decision(*[tf.constant(n / 1200)] * 3, tf.constant(False), tenths=tf.constant(10))
+        clip, start = augment.clip_of_share(decision, *segments, tf.constant(10), 4)
+        assert clip.numpy().astype(int).tolist() == list(range(int(start), int(start) + 4))
+        counts[int(start)] += 1
+    assert set(counts) == {*range(6), *range(10, 16)}
+    assert set(counts.values()) <= {99, 100, 101}
+
+
 def by_number(got: list[dict[str, np.ndarray]]) -> dict[int, bytes]:
     """Record number, given as label, → the pair's clips."""
     return {

@@ -11,9 +11,10 @@ import pytest
 from kdant_tf.config import TrainConfig
 from kdant_tf.runs import load_run, weights_sha256
 from kdant_tf.training.job import Job, check_same_run, prepare_job, remove_run, resumable_run
+from tf_records.augment import Augmentation
 from tf_records.errors import KdantError, RunError
 from tf_records.records import Records
-from tf_records.schema import PER_CLIP, FeatureInfo
+from tf_records.schema import PER_CLIP, ClipSpec, FeatureInfo
 
 SETTINGS = {"crop": 32, "width": 0.0625, "batch_size": 8, "epochs": 2}
 
@@ -133,3 +134,39 @@ def test_overwriting_removes_what_a_training_made_and_nothing_else(tmp_path):
 def test_a_teacher_needs_a_label(record_folder, tmp_path):
     with pytest.raises(KdantError, match=r"learns from labels alone, and none of .* with --label-fraction 0"):
         prepare(record_folder, tmp_path, label_fraction=0.0)
+
+
+def test_colours_are_changed_of_rgb_frames_alone(record_folder, tmp_path):
+    job = prepare(record_folder, tmp_path, jitter_hue=0.1, jitter_contrast=0.5)
+    assert job.augmentation == Augmentation(hue=0.1, contrast=0.5)
+    assert prepare(record_folder, tmp_path).augmentation == Augmentation()
+    with pytest.raises(KdantError, match=r"`jitter_…`.* frame-mlp learns from features, which are computed"):
+        prepare(record_folder, tmp_path, model="frame-mlp", jitter_hue=0.1)
+
+
+def test_colours_of_flow_are_not_changed(record_folder, tmp_path, edit_manifest):
+    flow = Path(shutil.copytree(record_folder, tmp_path / "flow"))
+    edit_manifest(flow, modality="flow")
+    with pytest.raises(KdantError, match=r"`jitter_…`.* i3d learns from optical flow"):
+        prepare(flow, tmp_path, jitter_brightness=0.1)
+
+
+def test_a_share_is_drawn_of_whole_videos_for_what_anticipates(
+    record_folder, tmp_path, finished_run, edit_manifest
+):
+    drawn = {"observed_share": "random"}
+    with pytest.raises(KdantError, match=r"`observed_share` is for networks that anticipate.*'future'"):
+        prepare(record_folder, tmp_path, **drawn)
+    with pytest.raises(
+        KdantError, match=r"`observed_share` needs records of frames whose training pairs reach"
+    ):
+        prepare(record_folder, tmp_path, finished_run, **drawn)
+    whole = Path(shutil.copytree(record_folder, tmp_path / "whole"))
+    edit_manifest(whole, options={"observed_fraction": 0.2})
+    assert prepare(whole, tmp_path, finished_run, **drawn).augmentation == Augmentation(observed_share=True)
+    assert prepare(whole, tmp_path, teacher_view="observed", **drawn).augmentation.observed_share
+    edit_manifest(whole, clip=ClipSpec(clip_frames=8, anticipation_s=1.0))
+    with pytest.raises(
+        KdantError, match=r"`observed_share` needs records of frames whose training pairs reach"
+    ):
+        prepare(whole, tmp_path, teacher_view="observed", **drawn)

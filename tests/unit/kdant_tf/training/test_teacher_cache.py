@@ -113,6 +113,7 @@ def check_rows(job: Job, assembly: Assembly, cache: TeacherCache) -> None:
             seed=config.seed,
             epoch=epoch,
             draw=config.draw_at(epoch),
+            augmentation=job.augmentation,
         )
         for batch in cache.add_outputs(batches, epoch):
             outputs = see(batch[FUTURE])
@@ -130,7 +131,7 @@ def test_what_is_read_back_is_what_the_teacher_says(record_folder, teacher, tmp_
 
 
 def test_an_i3d_may_be_cached(record_folder, finished_run, tmp_path):
-    settings = {"model": "i3d", "width": 0.0625, "feature_loss": "bidirectional"}
+    settings = {"model": "i3d", "width": 0.0625, "feature_loss": "bidirectional", "jitter_hue": 0.2}
     job, assembly, cache = prepare(record_folder, tmp_path / "run", finished_run, **settings)
     cache.fill(job, assembly, 5, print)
     check_rows(job, assembly, cache)

@@ -93,6 +93,26 @@ def test_so_do_they_with_adamw(devices: str, parts: int, precision: str):
         np.testing.assert_allclose(weights[path], values, atol=1e-4, err_msg=path)
 
 
+@pytest.mark.parametrize(
+    ("feature_loss", "normalization"),
+    [("local", "l2"), ("jaccard", "none"), ("mmd", "layer"), ("infonce", "none")],
+)
+def test_every_loss_gives_two_devices_the_update_of_one(feature_loss: str, normalization: str):
+    settings = {"feature_loss": feature_loss, "normalization": normalization, "steps": 2}
+    # infonce compares with the samples of a micro-batch, which two devices have half of.
+    parts = 2 if feature_loss == "infonce" else 1
+    expected, expected_logs = run_steps(gradient_accumulation=parts, **settings)
+    weights, logs = run_steps("cpu:2", **settings)
+    plain, _ = whole_batch(feature_loss="none", steps=2)
+    assert np.abs(plain["conv/kernel"] - expected["conv/kernel"]).max() > 1e-4
+    for path, values in expected.items():
+        np.testing.assert_allclose(weights[path], values, atol=1e-5, err_msg=path)
+    for one, other in zip(logs, expected_logs, strict=True):
+        assert one.keys() == other.keys()
+        for name, value in other.items():
+            np.testing.assert_allclose(one[name], value, rtol=1e-4, err_msg=name)
+
+
 def test_clipping_bounds_the_step_and_leaves_its_direction():
     plain = {"momentum": 0.0, "weight_decay": 0.0, "steps": 1}
     before = weights_of(tiny_network(1))
