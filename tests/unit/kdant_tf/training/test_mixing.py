@@ -31,6 +31,11 @@ def updated(batches: list[dict[str, tf.Tensor]], **options) -> dict[str, np.ndar
     return weights_of(model.student)
 
 
+def dataset() -> tf.data.Dataset:
+    samples = {name: tf.concat([batch[name] for batch in BATCHES], axis=0) for name in BATCHES[0]}
+    return tf.data.Dataset.from_tensor_slices(samples).batch(len(LABELS), drop_remainder=True)
+
+
 def check_same(got: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> None:
     before = weights_of(tiny_network(1))
     for path, values in expected.items():
@@ -65,9 +70,7 @@ def test_the_loop_mixes_on_each_device(devices: str, xla: str, parts: int):
             tiny_network(1), tiny_network(2), xla=xla, gradient_accumulation=parts, **OPTIONS, **MIXED
         )
     step = _compile_step(model, strategy)
-    samples = {name: tf.concat([batch[name] for batch in BATCHES], axis=0) for name in BATCHES[0]}
-    data = tf.data.Dataset.from_tensor_slices(samples).batch(len(LABELS), drop_remainder=True)
-    for batch in strategy.experimental_distribute_dataset(data):
+    for batch in strategy.experimental_distribute_dataset(dataset()):
         step(batch)
     check_same(weights_of(model.student), updated(mixed_by_hand(strategy.num_replicas_in_sync)))
 
@@ -76,10 +79,7 @@ def test_fit_mixes_and_evaluate_does_not():
     plain, mixing = (
         compiled(tiny_network(1), tiny_network(2), **OPTIONS, **options) for options in ({}, MIXED)
     )
-    data = tf.data.Dataset.from_generator(
-        lambda: iter(BATCHES),
-        output_signature={n: tf.TensorSpec(v.shape, v.dtype) for n, v in BATCHES[0].items()},
-    )
+    data = dataset()
     assert mixing.evaluate(data, verbose=0, return_dict=True) == plain.evaluate(
         data, verbose=0, return_dict=True
     )
