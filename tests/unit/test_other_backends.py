@@ -22,7 +22,7 @@ def test_equations_hold_on_another_backend(backend):
         pytest.skip(f"{backend} is not installed")
     environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": str(ROOT)}
     # conftest.py imports TensorFlow; pyproject.toml's plug-ins may be absent beside another backend.
-    options = ["--noconftest", "-c", os.devnull, "-q", "-p", "no:cacheprovider"]
+    options = ["--noconftest", "-c", os.devnull, "-q", "-p", "no:cacheprovider", "-o", "markers=slow"]
     options += ["-W", "error", "-W", f"ignore:{KERAS_COPIES}:DeprecationWarning"]
     finished = subprocess.run(
         [sys.executable, "-m", "pytest", *options, str(EQUATIONS)],
