@@ -92,6 +92,7 @@ def test_a_saved_network_gives_the_same_logits_and_stays_frozen(network, clip, t
     assert len(loaded.trainable_variables) == 4
 
 
+@pytest.mark.slow
 def test_a_real_backbone_fits():
     network = build_frame_mlp(5, CLIP, "MobileNetV2")
     assert network.get_layer(STEM).output.shape == (None, 4, 1280)

@@ -11,6 +11,8 @@ from kdant_tf.models.frame_stem import load_frame_stem, stride_of
 from kdant_tf.models.i3d_stem import load_stem
 from kdant_tf.models.weights import WeightsError, initialize
 
+pytestmark = pytest.mark.slow
+
 CLIPS = np.random.default_rng(0).uniform(-1, 1, (2, 3, 64, 96, 3)).astype("float32")
 
 

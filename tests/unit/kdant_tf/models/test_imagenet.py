@@ -39,6 +39,7 @@ def test_mobilenet_gets_the_frames_as_they_are(pixels, monkeypatch):
     np.testing.assert_array_equal(seen_by("MobileNetV2", frames, monkeypatch), frames)
 
 
+@pytest.mark.slow
 def test_the_backbone_is_keras_applications_without_its_head(pixels):
     backbone = build_backbone("MobileNetV2", (32, 32, 3), batch_norm_momentum=0.7)
     assert backbone.name == "MobileNetV2"

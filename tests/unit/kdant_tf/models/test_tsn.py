@@ -130,6 +130,7 @@ def test_a_saved_network_gives_the_same_logits_and_keeps_its_momentum(tiny, clip
     assert norm.momentum == 0.5
 
 
+@pytest.mark.slow
 def test_a_real_backbone_fits():
     network = build_tsn(5, CLIP, "MobileNetV2", segments=2)
     assert network.output["frames"].shape == (None, 2, 1, 1, 1280)

@@ -39,6 +39,7 @@ def test_what_a_run_has_not_kept_is_said(run, tmp_path):
     assert "Classes and confidence" not in text
 
 
+@pytest.mark.slow
 def test_a_page_without_records_imports_no_tensorflow(run, tmp_path):
     code = (
         "import sys; from kdant_tf.report.report import write_report; "

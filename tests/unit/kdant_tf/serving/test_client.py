@@ -168,6 +168,7 @@ def test_a_server_that_does_not_come_back_ends_in_a_sentence(running):
     assert len(running.pauses) == 2
 
 
+@pytest.mark.slow
 def test_a_body_of_100_mb(running):
     # Wide frames, of which the network's square takes little time.
     frame = draw_clips(1, 1, 64, 66_000)

@@ -84,6 +84,7 @@ def test_a_run_is_resumed_as_it_was_begun_but_for_its_epochs(record_folder, tmp_
         check_same_run(begun, dataclasses.replace(begun, records_sha256="other"))
 
 
+@pytest.mark.slow
 def test_a_teacher_is_known_by_its_weights_wherever_it_lies(record_folder, finished_run, tmp_path):
     begun = prepare(record_folder, tmp_path, finished_run).run
     assert begun.teacher_sha256 == weights_sha256(finished_run / "model.keras")

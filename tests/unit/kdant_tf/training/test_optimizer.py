@@ -178,6 +178,7 @@ def test_a_rate_for_pretrained_layers_needs_some():
         TrainConfig(pretrained_learning_rate=0.1)
 
 
+@pytest.mark.slow
 def test_what_is_pretrained_is_all_but_the_head_or_the_backbone_alone():
     i3d = build_i3d(3, (8, 32, 32, 3), width=0.0625)
     head = {variable.path for variable in i3d.trainable_variables if variable.path.startswith("Logits")}

@@ -36,6 +36,7 @@ def test_few_samples_can_be_projected(tmp_path):
         project(np.eye(3), "tsne")
 
 
+@pytest.mark.slow
 def test_tsne_keeps_neighbours_and_is_seeded():
     pytest.importorskip("sklearn")
     rng = np.random.default_rng(0)

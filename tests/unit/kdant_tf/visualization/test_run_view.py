@@ -68,6 +68,7 @@ def test_a_run_is_evaluated_where_it_was_not_and_kept_predictions_are_used(view,
         view.probabilities(dataclasses.replace(pair, id="another"), "observed")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["weights_sha256", "records_sha256"])
 def test_predictions_of_another_network_or_other_records_are_made_anew(view, field):
     path = view.run.folder / "predictions.npz"

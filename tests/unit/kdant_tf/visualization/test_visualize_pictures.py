@@ -19,6 +19,7 @@ def run(tiny_run, tmp_path) -> Path:
     return shutil.copytree(tiny_run, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_run_given_by_its_folder_is_drawn_like_an_opened_one(run, record_folder, tmp_path):
     options = PictureOptions(pictures=("heat-maps", "drift"), samples=1)
     by_text, _ = visualize([str(run)], str(record_folder), str(tmp_path / "a"), options)
@@ -28,6 +29,7 @@ def test_a_run_given_by_its_folder_is_drawn_like_an_opened_one(run, record_folde
         np.testing.assert_array_equal(pixels_of(one.path), pixels_of(other.path))
 
 
+@pytest.mark.slow
 def test_what_cannot_be_drawn_is_omitted_unless_it_was_asked_for(run, record_folder, tmp_path):
     drawn, omitted = visualize([run], record_folder, tmp_path / "out", PictureOptions(samples=1))
     assert {each.kind for each in omitted} == {"earliness", "curves"}
@@ -38,6 +40,7 @@ def test_what_cannot_be_drawn_is_omitted_unless_it_was_asked_for(run, record_fol
         visualize([run, run], record_folder, tmp_path / "third")
 
 
+@pytest.mark.slow
 def test_pictures_of_an_evaluation_replace_earlier_ones(run, record_folder):
     for _ in range(2):
         drawn = draw_evaluation(load_run(run), Records.open(record_folder), "test")

@@ -157,6 +157,7 @@ def test_stretches_are_merged_and_cut() -> None:
     assert free_stretches([(1, 2)], [(0, 3)], 15) == []
 
 
+@pytest.mark.slow
 def test_the_papers_26391_pairs_fit_into_the_real_annotations(epic55: Path) -> None:
     source = read_epic55(epic55, need_videos=False)
     clip = ClipSpec(clip_frames=32, anticipation_s=1.0)

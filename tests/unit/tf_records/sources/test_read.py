@@ -131,6 +131,7 @@ def test_many_classes_are_not_all_listed_in_an_error() -> None:
     assert len(str(error.value)) < 300
 
 
+@pytest.mark.slow
 def test_pairs_are_mined_for_all_labels_whatever_is_kept_of_them(epic55: Path) -> None:
     def read(**options: object) -> Annotations:
         chosen = SourceOptions(source="epic55", path=epic55, need_videos=False, classes=("wash",), **options)
