@@ -20,6 +20,8 @@ from tf_records.records import Records
 from tf_records.schema import EITHER, FUTURE, OBSERVED, PER_CLIP, FeatureInfo
 from tf_records.verify import find_damage
 
+pytestmark = pytest.mark.slow
+
 BATCH = 3
 SHARDS = 2
 INFO = FeatureInfo(

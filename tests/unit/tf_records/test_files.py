@@ -121,6 +121,7 @@ def test_an_output_that_is_contains_or_lies_in_an_input_is_refused(tmp_path: Pat
         check_apart(record_path("gs://bucket/records/a"), record_path("gs://bucket/records"))
 
 
+@pytest.mark.slow
 @given(
     st.dictionaries(
         st.text(),
