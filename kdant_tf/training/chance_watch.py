@@ -60,9 +60,9 @@ class ChanceWatch(keras.callbacks.Callback):
             self.warned = True
             verb = "has fallen to" if self.was_above else "stays at"
             self.report(
-                f"Warning: epoch {epoch + 1}: training accuracy {verb} chance: {accuracy:.1%} in the last of "
-                f"{self.in_a_row} epochs, and always the most frequent label gives {chance:.1%}. Lower "
-                f"--learning-rate, give --warmup-epochs or --clip-norm, or --freeze-batch-norm with --init."
+                f"Warning: epoch {epoch + 1}: training accuracy {verb} chance: {accuracy:.1%}, where naming "
+                f"the most frequent label each time gives {chance:.1%}. Lower --learning-rate, give "
+                f"--warmup-epochs or --clip-norm, or --freeze-batch-norm with --init."
             )
 
     def get_state(self) -> dict[str, Any]:
