@@ -58,7 +58,7 @@ def test_your_own_network_and_your_own_loss(record_folder, tmp_path, monkeypatch
     kdant.train("records", "teacher", model="mynet:build", crop=40, epochs=1, batch_size=4)
     kdant.distill("records", "student", teacher="teacher", epochs=1, batch_size=4)
     capsys.readouterr()
-    in_keras, own_loop, with_distiller = python_of("your-own-loss")
+    in_keras, own_loop, with_distiller, own_in_distiller = python_of("your-own-loss")
     run(in_keras)
     first, last = json.loads(capsys.readouterr().out)
     assert 0 < last < first
@@ -71,3 +71,5 @@ def test_your_own_network_and_your_own_loss(record_folder, tmp_path, monkeypatch
     assert "logits" in keras.models.load_model("student-cosine.keras").output
     run(with_distiller)
     assert "'feature_loss': [" in capsys.readouterr().out
+    run(own_in_distiller)
+    assert 0 < json.loads(capsys.readouterr().out)[0] < 2  # of one minus a cosine

@@ -263,6 +263,12 @@ def test_any_text_gives_the_defaults_or_an_error_that_names_the_file(tmp_path_fa
     assert result == TrainConfig() or str(path) in result
 
 
+@pytest.mark.parametrize("mixing", ["mixup", "cutmix"])
+def test_mixed_pairs_have_no_class_of_their_own_to_balance(mixing):
+    with pytest.raises(ConfigError, match="`class_balance` should be none beside mixup and cutmix"):
+        TrainConfig(class_balance="focal", **{mixing: 0.4})
+
+
 @given(
     name=st.sampled_from([*TrainConfig.__dataclass_fields__, "unknown", "student", "teacher"]),
     value=st.sampled_from(

@@ -13,6 +13,7 @@ from kdant_tf.losses.classification import (
     classification_loss,
     classification_targets,
     kl_divergence,
+    label_targets,
 )
 
 
@@ -36,6 +37,18 @@ def test_targets_are_the_label_or_the_teacher():
     np.testing.assert_array_equal(targets[0], [0, 0, 0, 1])
     np.testing.assert_array_equal(targets[1], teacher.numpy()[1])
     np.testing.assert_array_equal(targets[2], [1, 0, 0, 0])
+
+
+@given(smoothing=st.floats(0, 0.9), share=st.floats(0, 1))
+def test_mixed_labels_are_smoothed_as_each_of_them_is(smoothing, share):
+    labels, others = np.array([3, -1, 0]), np.array([1, -1, 0])
+    shares = np.array([share, 0.5, share], np.float32)
+    rows = label_targets(labels, 4, smoothing, (others, shares)).numpy()
+    own, other = (label_targets(each, 4, smoothing).numpy() for each in (labels, others))
+    np.testing.assert_allclose(
+        rows, shares[:, None] * own + (1 - shares[:, None]) * other, rtol=1e-5, atol=1e-7
+    )
+    np.testing.assert_allclose(rows.sum(axis=1), [1, 0, 1], atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
