@@ -51,7 +51,8 @@ def test_a_mixed_sample_learns_from_both_labels_in_their_shares(
             batch["label"],
             keras.ops.cast(batch["teacher"], "float32"),
         ),
-        *(soft_weight, temperature, partners),
+        *(soft_weight, temperature),
+        partners=partners,
     )
     expected = 0.0
     rows = zip(*(batch[name] for name in ("logits", "teacher", "label", "partner", "share")), strict=True)
