@@ -64,10 +64,12 @@ def test_gains_are_those_of_the_runs(study: tuple[Path, Result], tiny: tuple[obj
     assert cell["difference"]["value"] == pytest.approx(gain)
 
 
-def test_a_table_that_cannot_be_kept_is_printed(study: tuple[Path, Result], read_only) -> None:
+def test_a_table_that_cannot_be_kept_is_printed(
+    study: tuple[Path, Result], tiny: tuple[object, ...], read_only
+) -> None:
     out, _ = study
     with read_only(out):
-        result = drift(out, *TINY, "--summarize")
+        result = drift(out, *tiny, "--summarize")
     assert result.exit_code == 1
     assert "Gain over none" in result.stdout
     assert result.stderr.startswith(f"Error: The results were printed but cannot be kept in {out}: ")
