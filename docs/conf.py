@@ -67,8 +67,8 @@ nitpick_ignore_regex = [
     ("py:.*", r"(tf|tensorflow|keras|np|numpy|collections|pathlib|os|types|typing|datetime)\..*"),
     ("py:.*", r"(KerasTensor|Path|PathLike|Fraction|Callable|Sequence|Mapping|Iterator|Iterable|Self|Any)"),
     ("py:exc", r"(ValueError|RuntimeError|TypeError|OSError|KeyError)"),
-    # A name for two classes: a local path or a RemotePath.
-    ("py:class", r"RecordPath"),
+    # Names for types: a local path or a RemotePath, a function of two maps.
+    ("py:class", r"RecordPath|FeatureLossFunction"),
     # What follows "Returns:" and "Output:" up to the first colon is read as a class: "float32 `(B, N, d)`",
     # "None or int", "stem: from clips to a map".
     ("py:class", r".*[^\w.].*|float32|float|optional|B|T|H|W|C|d|N|M|Na|Nr|stem|head|dict"),
