@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdant_tf.serving.formats import FORMATS, SAVED_MODEL
 from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
@@ -16,9 +17,17 @@ if TYPE_CHECKING:
     from kdant_tf.serving.export import Exported
 
 
-@click.command("export", cls=KdantCommand, short_help="Write a SavedModel for TensorFlow Serving.")
+@click.command("export", cls=KdantCommand, short_help="Write a SavedModel, OpenVINO or ONNX model.")
 @click.argument("run", type=FOLDER)
 @click.option("--out", required=True, type=FOLDER, help="Folder that gets the version folder.")
+@click.option(
+    "--format",
+    type=click.Choice(list(FORMATS)),
+    default=SAVED_MODEL,
+    show_default=True,
+    help="Of the network's file: savedmodel for TensorFlow Serving; openvino and onnx need the extra of the "
+    "same name.",
+)
 @click.option(
     "--version",
     type=click.IntRange(min=1),
@@ -55,6 +64,7 @@ if TYPE_CHECKING:
 def export(
     run: Path,
     out: Path,
+    format: str,
     version: int | None,
     other: Path | None,
     fusion_weights: tuple[float, ...],
@@ -64,7 +74,7 @@ def export(
     batching: bool,
     as_json: bool,
 ) -> None:
-    """Write a SavedModel for TensorFlow Serving, preprocessing included.
+    """Write a network for TensorFlow Serving, OpenVINO or ONNX Runtime, preprocessing included.
 
     Before it gets its name it is loaded, and compared with the run on a few clips. Versions count up.
     """
@@ -72,6 +82,11 @@ def export(
         raise click.UsageError(
             f"--fusion-weights should be two numbers, beside --with. Received: {len(fusion_weights)}"
             f"{'' if other else ' without --with'}."
+        )
+    if format != SAVED_MODEL and (fold_batch_norm or batching):
+        raise click.UsageError(
+            f"--{'fold-batch-norm' if fold_batch_norm else 'batching'} is for --format {SAVED_MODEL}. "
+            f"Received: --format {format}."
         )
     from kdant_tf.runs import load_run
 
@@ -89,6 +104,7 @@ def export(
         records=records,
         fold_batch_norm=fold_batch_norm,
         batching=batching,
+        format=format,
     )
     if as_json:
         _print_json(exported)
@@ -120,6 +136,7 @@ def _print_exported(title: str, exported: Exported, batching: bool) -> None:
         title,
         {
             "folder": str(exported.folder),
+            "format": config["format"],
             "size": f"{exported.bytes / 1e6:.1f} MB",
             **signatures,
             "offset": _describe_offset(config),

@@ -75,12 +75,14 @@ def open_model(folder: Path, *, grpc: bool, **options: Any) -> AnticipationModel
         grpc, options: the values of `server_options`.
     """
     server = make_server(grpc=grpc, **options)
-    if server is None or grpc:
-        start_tensorflow()
     if server is None:
-        from kdant_tf.serving.model import load_model
+        from kdant_tf.serving.model import load_model, needs_tensorflow
 
+        if needs_tensorflow(folder):
+            start_tensorflow()
         return load_model(folder)
+    if grpc:
+        start_tensorflow()
     from kdant_tf.serving.client import connect
 
     return connect(server, folder, grpc=grpc)

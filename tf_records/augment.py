@@ -226,6 +226,11 @@ def crop_centrally(frames: tf.Tensor, crop: int) -> tf.Tensor:
     return _cut_square(frames, middle, middle, crop, tf.constant(False))
 
 
+def square_side(shorter: tf.Tensor) -> tf.Tensor:
+    """Pixels of the square that is cut out of frames whose shorter side is `shorter`: CROP_FRACTION of it."""
+    return (shorter * CROP_FRACTION.numerator + CROP_FRACTION.denominator // 2) // CROP_FRACTION.denominator
+
+
 def scale(frames: tf.Tensor) -> tf.Tensor:
     """`(T, H, W, C)` in the range of 8 bits → float32 in [-1, 1]."""
     values = tf.cast(frames, tf.float32)
@@ -245,7 +250,7 @@ def _cut_square(
 
     height, width = tf.shape(frames)[1], tf.shape(frames)[2]
     shorter = tf.minimum(height, width)
-    side = (shorter * CROP_FRACTION.numerator + CROP_FRACTION.denominator // 2) // CROP_FRACTION.denominator
+    side = square_side(shorter)
     y, x = _place(top, height, side), _place(left, width, side)
     square = frames[:, y : y + side, x : x + side, :]
     scaled = tf.cond(

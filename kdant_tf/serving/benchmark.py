@@ -21,14 +21,15 @@ from PIL import Image
 from kdant_tf.runs import load_run
 from kdant_tf.serving import ENCODED, RAW
 from kdant_tf.serving.client import connect, make_client
+from kdant_tf.serving.formats import FLOAT32, Arrays
 from kdant_tf.serving.model import (
     AnticipationModel,
-    ask,
     find_version,
+    load_answers,
     load_model,
-    load_signatures,
     make_inputs,
     model_of_export,
+    needs_tensorflow,
     read_export_config,
 )
 from kdant_tf.serving.server import Server
@@ -283,20 +284,24 @@ def _share(ends: Mapping[str, float], whole: float, rest: str) -> dict[str, floa
 
 def _open_export(folder: str, version: Path) -> TimedModel:
     config = read_export_config(version)
-    signatures = load_signatures(version)
-    modality, crops = config["modality"], _crops(config)
+    answers = load_answers(version, config.get("precision", FLOAT32))
+    # The parts are timed by TensorFlow's own operations, which other formats do not hold.
+    modality, crops = config["modality"], _crops(config) if needs_tensorflow(version) else None
+
+    def ask(name: str, inputs: Arrays) -> np.ndarray:
+        return answers[name](inputs)["probabilities"]
 
     def make_call(name: str, clips: np.ndarray) -> Call:
         inputs = make_inputs(clips, modality, name)
-        return Call(whole=partial(ask, signatures[name], inputs), before=_parts(name, inputs, crops))
+        return Call(whole=partial(ask, name, inputs), before=_parts(name, inputs, crops))
 
     def infer(clips: np.ndarray) -> np.ndarray:
-        return ask(signatures[RAW], make_inputs(clips, modality, RAW))
+        return ask(RAW, make_inputs(clips, modality, RAW))
 
     return TimedModel(
         name=folder,
         model=model_of_export(config, infer, folder),
-        make_calls=lambda clips: {name: make_call(name, clips) for name in signatures},
+        make_calls=lambda clips: {name: make_call(name, clips) for name in answers},
     )
 
 

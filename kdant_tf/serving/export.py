@@ -1,8 +1,8 @@
-"""From runs to a version folder that TensorFlow Serving loads.
+"""From runs to a version folder that TensorFlow Serving or another runtime loads.
 
-A version holds the SavedModel, what it says of itself to programs (config.json, labels.txt) and to people
-(model_card.md), and requests that warm a server up. Before it gets its name, it is loaded and has to say of a
-few trial clips what the run says.
+A version holds the network, what it says of itself to programs (config.json, labels.txt) and to people
+(model_card.md), and, of a SavedModel, requests that warm a server up. Before it gets its name, it is loaded
+and has to say of a few trial clips what the run says.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import itertools
 import shutil
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,9 @@ from kdant_tf.evaluation.evaluate import default_view
 from kdant_tf.evaluation.predictions import read_config
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, load_run, manifest_sha256
 from kdant_tf.serving import ENCODED, FEATURES, RAW
-from kdant_tf.serving.model import (
-    SAVED_MODEL_NAME,
-    ask,
-    check_finite,
-    encode_frames,
-    load_signatures,
-)
+from kdant_tf.serving.conversion import convert
+from kdant_tf.serving.formats import FLOAT32, SAVED_MODEL, Answer, check_installed, format_of
+from kdant_tf.serving.model import check_finite, encode_frames, load_answers, versions_in
 from kdant_tf.serving.model_card import CARD_NAME, write_card
 from kdant_tf.serving.signatures import Stream, input_names, make_signatures, open_streams, prepare_clips
 from kdant_tf.version import __version__
@@ -46,8 +42,8 @@ LABELS_NAME = "labels.txt"
 BATCHING_NAME = "batching_params.pbtxt"
 BATCHING_FLAGS = "--enable_batching --enable_per_model_batching_parameters"
 WARM_UP_PATH = Path("assets.extra", "tf_serving_warmup_requests")
-# Largest difference of a probability from the run's.
-TOLERANCE = 1e-5
+# Largest difference of a probability from the run's: of a SavedModel, and of what other runtimes compute.
+TOLERANCE, OTHER_TOLERANCE = 1e-5, 1e-4
 _TEMPORARY = ".tmp-"
 _TIMED_CALLS = 10
 _DRAWN_CLIPS, _READ_CLIPS = 2, 4
@@ -120,12 +116,15 @@ def export_run(
     fold_batch_norm: bool = False,
     batching: bool = False,
     network: keras.Model | None = None,
+    format: str = SAVED_MODEL,
+    precision: str = FLOAT32,
 ) -> Exported:
-    """Writes a version into `out`: a SavedModel with everything before the network inside.
+    """Writes a version into `out`: a network with everything before it inside, by default a SavedModel.
 
-    Its signatures are those of `kdant_tf.serving.signatures`. Frames of any size are cut and scaled as in
-    evaluation; those of a run that was trained on features of whole frames are scaled to the short side of
-    its records. Flow comes in the 8 bits of records, `tf_records.flow.flow_to_bytes`.
+    The signatures of a SavedModel are those of `kdant_tf.serving.signatures`; other formats have
+    "serving_default" alone, with outputs "logits" and "probabilities". Frames of any size are cut and scaled
+    as in evaluation; those of a run that was trained on features of whole frames are scaled to the short
+    side of its records. Flow comes in the 8 bits of records, `tf_records.flow.flow_to_bytes`.
 
     Args:
         run: a finished run, or its folder.
@@ -138,11 +137,14 @@ def export_run(
         fold_batch_norm: fold batch normalisation into the layers before it, which saves operations.
         batching: write parameters for a server that joins requests.
         network: of `run`, where it is loaded already.
+        format: "savedmodel", "openvino" or "onnx"; the latter two need the extra of the package of that name.
+        precision: that the network is written in.
 
     Raises:
-        KdantError: the version exists, or `out` cannot be written.
-        RunError: runs, stem or records that do not fit together, or a SavedModel that says something else
-            than the run.
+        KdantError: the version exists, `out` holds another format or cannot be written, or an extra is
+            missing.
+        RunError: runs, stem or records that do not fit together, a network that the format cannot hold, or
+            an export that says something else than the run.
 
     Example::
 
@@ -150,8 +152,10 @@ def export_run(
         served = tf.saved_model.load(str(exported.folder)).signatures["serving_default"]
     """
     out, records = Path(out), _open_records(records)
+    check_installed(format, writing=True)
     loaded = [_load(each) for each in (run, other) if each is not None]
     _check_is_no_model(out)
+    _check_is_of_format(out, format)
     _check_is_free(out, version)
     check_apart(out, *(each.folder for each in loaded), may_lie_in=True)
     if records is not None:
@@ -163,9 +167,17 @@ def export_run(
     claim_folder(out, resume=True)
     with lock_folder(out, "export"), _temporary_folder(out) as temporary:
         with _errors_named(out):
-            config = _write_model(streams, temporary, fold_batch_norm=fold_batch_norm, batching=batching)
-            no_warm_up = _write_warm_up(temporary, clips[0].requests(streams))
-        parity = _check_parity(temporary, streams, clips, source)
+            if format == SAVED_MODEL:
+                signatures = _write_saved_model(streams, temporary, fold_batch_norm=fold_batch_norm)
+                no_warm_up = _write_warm_up(temporary, clips[0].requests(streams))
+            else:
+                signatures = convert(streams, temporary, format, precision)
+                no_warm_up = "none: it is for TensorFlow Serving"
+            folded = fold_batch_norm or format != SAVED_MODEL
+            written = {"format": format, "precision": precision, "folded_batch_norm": folded}
+            config = {**_describe_export(streams, signatures), **written}
+            _write_texts(streams, temporary, config, batching=batching)
+        parity = _check_parity(temporary, config, streams, clips, source)
         _check_is_free(out, version)
         folder = temporary.rename(out / str(_next_version(out) if version is None else version))
     return Exported(folder=folder, config=config, bytes=_size(folder), parity=parity, no_warm_up=no_warm_up)
@@ -187,14 +199,18 @@ def _with_rate(run: Run, records: Records | None) -> Run:
     return dataclasses.replace(run, dataset=records.manifest.dataset, fps=records.manifest.fps)
 
 
-def _write_model(
-    streams: Sequence[Stream], folder: Path, *, fold_batch_norm: bool, batching: bool
-) -> dict[str, Any]:
-    """Writes the SavedModel and what lies beside it; returns config.json's content."""
+def _write_saved_model(streams: Sequence[Stream], folder: Path, *, fold_batch_norm: bool) -> dict[str, Any]:
+    """Writes the SavedModel; returns its signatures for config.json."""
     served = [stream.folded() for stream in streams] if fold_batch_norm else streams
     module = make_signatures(served)
     tf.saved_model.save(module, str(folder), signatures=dict(module.functions))
-    config = _describe_export(streams, module.describe(), folded=fold_batch_norm)
+    return module.describe()
+
+
+def _write_texts(
+    streams: Sequence[Stream], folder: Path, config: Mapping[str, Any], *, batching: bool
+) -> None:
+    """Writes what lies beside a network."""
     texts = {
         CONFIG_NAME: json_text(config, indent=1) + "\n",
         LABELS_NAME: "".join(f"{name}\n" for name in config["classes"]),
@@ -203,7 +219,6 @@ def _write_model(
     }
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
-    return config
 
 
 @contextmanager
@@ -215,7 +230,7 @@ def _errors_named(out: Path) -> Iterator[None]:
         # Such as "{{function_node …}} PATH; No space left on device [Op:SaveV2]".
         reason = first_line(error).rpartition("; ")[2].partition(" [Op:")[0]
         raise KdantError(
-            f"The SavedModel cannot be written to {out}: {getattr(error, 'strerror', None) or reason}. Make "
+            f"The export cannot be written to {out}: {getattr(error, 'strerror', None) or reason}. Make "
             f"room there, or give another --out."
         ) from error
 
@@ -237,9 +252,19 @@ def _next_version(out: Path) -> int:
 
 
 def _check_is_no_model(out: Path) -> None:
-    for name, kind in ((MODEL_NAME, "a run folder"), (SAVED_MODEL_NAME, "a version of an export")):
-        if (out / name).exists():
-            raise KdantError(f"{out} is {kind}. Give a folder for versions as --out, such as served.")
+    kind = "a run folder" if (out / MODEL_NAME).exists() else "a version of an export"
+    if (out / MODEL_NAME).exists() or format_of(out) is not None:
+        raise KdantError(f"{out} is {kind}. Give a folder for versions as --out, such as served.")
+
+
+def _check_is_of_format(out: Path, format: str) -> None:
+    """Versions of one folder replace one another, for a server as for kdant: they should be of one format."""
+    others = {found for version in versions_in(out) if (found := format_of(version)) not in (None, format)}
+    if others:
+        raise KdantError(
+            f"{out} holds versions of the format {', '.join(sorted(others))}. Give those of {format} "
+            f"a folder of their own as --out."
+        )
 
 
 def _check_is_free(out: Path, version: int | None) -> None:
@@ -254,15 +279,12 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _describe_export(
-    streams: Sequence[Stream], signatures: Mapping[str, Any], *, folded: bool
-) -> dict[str, Any]:
-    """What config.json of an exported version says.
+def _describe_export(streams: Sequence[Stream], signatures: Mapping[str, Any]) -> dict[str, Any]:
+    """What config.json of an exported version says of its runs.
 
     Args:
         streams: RGB first.
         signatures: see `kdant_tf.serving.signatures.ServedModule.describe`.
-        folded: whether batch normalisation was folded into the layers before it.
     """
     first, last = streams[0].run, streams[-1].run  # One and the same, or RGB and flow.
     return {
@@ -278,7 +300,6 @@ def _describe_export(
         "role": first.role,
         "dataset": first.dataset,
         "signatures": signatures,
-        "folded_batch_norm": folded,
         "run": _describe_run(streams[0]),
         **({"with": _describe_run(streams[1])} if len(streams) > 1 else {}),
     }
@@ -317,37 +338,50 @@ def _write_warm_up(folder: Path, requests: Mapping[str, Mapping[str, np.ndarray]
     return None
 
 
-def _check_parity(folder: Path, streams: Sequence[Stream], clips: Sequence[TrialClip], source: str) -> Parity:
-    """Asks the run's networks and the SavedModel in `folder` for the same clips.
+def _check_parity(
+    folder: Path,
+    config: Mapping[str, Any],
+    streams: Sequence[Stream],
+    clips: Sequence[TrialClip],
+    source: str,
+) -> Parity:
+    """Asks the run's networks and the exported one in `folder` for the same clips.
 
     Args:
         folder: of a version.
+        config: what its config.json says.
         streams: of the run, as it was trained.
         clips: to try, at least one.
         source: of the clips, in words.
 
     Raises:
-        RunError: they differ by more than TOLERANCE.
+        RunError: they differ by more than the format's tolerance.
         NotFiniteAnswerError: outputs of the run are infinite or not a number.
     """
-    signatures = load_signatures(folder)
+    signatures = load_answers(folder, config["precision"])
+    tolerance = TOLERANCE if config["format"] == SAVED_MODEL else OTHER_TOLERANCE
     difference = 0.0
     answers = _answers_of_run(streams, clips)
     check_finite(answers, f"The network of run {streams[0].run.folder}")
     for clip, expected in zip(clips, answers, strict=True):
-        for name, inputs in clip.requests(streams).items():
+        requests = clip.requests(streams)
+        for name, answer in signatures.items():
             # max() would drop what is no number.
-            difference = float(np.maximum(difference, np.abs(ask(signatures[name], inputs) - expected).max()))
-    if not difference <= TOLERANCE:
+            found = np.abs(answer(requests[name])["probabilities"] - expected).max()
+            difference = float(np.maximum(difference, found))
+    if not difference <= tolerance:
         raise RunError(
             f"The exported model differs from run {streams[0].run.folder} by {difference:.2g} in a "
-            f"probability, more than {TOLERANCE:g}, on {source}; nothing was written. Export without "
-            f"--fold-batch-norm; a network of one's own should give one answer for one clip."
+            f"probability, more than {tolerance:g}, on {source}; nothing was written. Export "
+            f"{_other_way(config)}; a network of one's own should give one answer for one clip."
         )
-    latency_ms = {
-        name: _time(signatures[name], inputs) for name, inputs in clips[0].requests(streams).items()
-    }
+    requests = clips[0].requests(streams)
+    latency_ms = {name: _time(answer, requests[name]) for name, answer in signatures.items()}
     return Parity(clips=len(clips), source=source, difference=difference, latency_ms=latency_ms)
+
+
+def _other_way(config: Mapping[str, Any]) -> str:
+    return "without --fold-batch-norm" if config["format"] == SAVED_MODEL else "with --format savedmodel"
 
 
 def _answers_of_run(streams: Sequence[Stream], clips: Sequence[TrialClip]) -> np.ndarray:
@@ -373,11 +407,11 @@ def _answers_of_run(streams: Sequence[Stream], clips: Sequence[TrialClip]) -> np
     return probabilities
 
 
-def _time(signature: Callable[..., Any], inputs: Mapping[str, np.ndarray]) -> float:
+def _time(answer: Answer, inputs: Mapping[str, np.ndarray]) -> float:
     seconds = []
     for _ in range(_TIMED_CALLS):
         begin = time.perf_counter()
-        ask(signature, inputs)
+        answer(inputs)
         seconds.append(time.perf_counter() - begin)
     return 1000 * statistics.median(seconds)
 

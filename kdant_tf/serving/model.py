@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from PIL import Image
 from kdant_tf.evaluation.predictions import DIVERGED
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, flow_from, load_run
 from kdant_tf.serving import ENCODED, RAW
+from kdant_tf.serving.formats import FLOAT32, FORMATS, SAVED_MODEL, Answer, Arrays, format_of, open_network
 from kdant_tf.version import unreadable_advice
 from tf_records.errors import KdantError, RunError, first_line
 from tf_records.schema import CHANNELS, RGB, ClipSpec, FlowInfo
@@ -26,7 +27,6 @@ from tf_records.schema import CHANNELS, RGB, ClipSpec, FlowInfo
 if TYPE_CHECKING:
     import tensorflow as tf
 
-SAVED_MODEL_NAME = "saved_model.pb"
 # zlib's quickest: 1.07 to 1.11 times the bytes of its default, in a fourth to a third of the time.
 _PNG_LEVEL = 1
 
@@ -168,21 +168,34 @@ def load_model(path: str | Path) -> AnticipationModel:
             f"Model folder {folder} does not exist. Give a run folder, or one that kdant export wrote."
         )
     raise RunError(
-        f"Folder {folder} holds neither {MODEL_NAME} nor {SAVED_MODEL_NAME}. Give a run folder, or one that "
-        f"kdant export wrote."
+        f"Folder {folder} holds neither {MODEL_NAME} nor {FORMATS[SAVED_MODEL].file} or a network in another "
+        f"format. Give a run folder, or one that kdant export wrote."
     )
 
 
 def find_version(folder: str | Path) -> Path | None:
-    """The folder that holds the SavedModel: `folder`, or the one of its versions with the highest number.
+    """The folder with an exported network: `folder`, or the one of its versions with the highest number.
 
     None where there is neither.
     """
     folder = Path(folder)
-    if (folder / SAVED_MODEL_NAME).is_file():
-        return folder
-    versions = [path.parent for path in folder.glob(f"*/{SAVED_MODEL_NAME}") if path.parent.name.isdecimal()]
-    return max(versions, key=lambda path: int(path.name), default=None)
+    return folder if format_of(folder) is not None else max(versions_in(folder), key=_number, default=None)
+
+
+def versions_in(folder: str | Path) -> list[Path]:
+    """The folders in `folder` whose names are numbers and that hold an exported network, of any format."""
+    numbered = [path for path in Path(folder).glob("*") if path.name.isdecimal()]
+    return [path for path in numbered if format_of(path) is not None]
+
+
+def needs_tensorflow(folder: str | Path) -> bool:
+    """Whether TensorFlow is what runs the model of `folder`: it takes seconds to start."""
+    version = find_version(folder)
+    return version is None or format_of(version) == SAVED_MODEL
+
+
+def _number(version: Path) -> int:
+    return int(version.name)
 
 
 def read_export_config(version: str | Path) -> dict[str, Any]:
@@ -194,7 +207,7 @@ def read_export_config(version: str | Path) -> dict[str, Any]:
     path = Path(version) / CONFIG_NAME
     if not path.is_file():
         raise RunError(
-            f"SavedModel {version} has no {CONFIG_NAME}, which tells its classes and clips. Export it again: "
+            f"Export {version} has no {CONFIG_NAME}, which tells its classes and clips. Export it again: "
             f"kdant export RUN --out DIR."
         )
     config: dict[str, Any] = {}
@@ -275,13 +288,28 @@ def load_signatures(version: str | Path) -> dict[str, Callable[..., Any]]:
     return {name: partial(_call, loaded, signature) for name, signature in signatures.items()}
 
 
-def ask(signature: Callable[..., Any], inputs: Mapping[str, np.ndarray]) -> np.ndarray:
-    """The probabilities, float32 `(B, classes)`, that a signature of `load_signatures` answers."""
+def load_answers(version: str | Path, precision: str = FLOAT32) -> dict[str, Answer]:
+    """The signatures of an exported version of any format by name: arrays by name in and out.
+
+    Args:
+        version: folder of the network.
+        precision: that its config.json states.
+
+    Raises:
+        KdantError: what runs it is not installed.
+        RunError: it cannot be loaded.
+    """
+    name = format_of(version)
+    if name is not None and name != SAVED_MODEL:
+        return {RAW: open_network(version, name, precision)}
+    return {name: partial(_ask, signature) for name, signature in load_signatures(version).items()}
+
+
+def _ask(signature: Callable[..., Any], inputs: Arrays) -> dict[str, np.ndarray]:
     import tensorflow as tf
 
     outputs = signature(**{name: tf.constant(value) for name, value in inputs.items()})
-    probabilities: np.ndarray = outputs["probabilities"].numpy()
-    return probabilities
+    return {name: value.numpy() for name, value in outputs.items()}
 
 
 def _call(owner: object, signature: Callable[..., Any], **inputs: tf.Tensor) -> Any:
@@ -290,9 +318,11 @@ def _call(owner: object, signature: Callable[..., Any], **inputs: tf.Tensor) -> 
 
 def _model_of_version(version: Path, name: str) -> AnticipationModel:
     config = read_export_config(version)
-    signature = load_signatures(version)[RAW]
+    answer = load_answers(version, config.get("precision", FLOAT32))[RAW]
     modality = config["modality"]
-    return model_of_export(config, lambda clips: ask(signature, make_inputs(clips, modality, RAW)), name)
+    return model_of_export(
+        config, lambda clips: answer(make_inputs(clips, modality, RAW))["probabilities"], name
+    )
 
 
 def _model_of_run(run: Run) -> AnticipationModel:

@@ -46,10 +46,11 @@ def make_signatures(streams: Sequence[Stream]) -> ServedModule:
         streams: RGB first.
     """
     classes = streams[0].run.classes
-    infer = _infer_once(streams)
+    infer = infer_once(streams)
 
     def name_classes(inputs: Sequence[tf.Tensor]) -> Outputs:
-        probabilities, _ = infer(*inputs)
+        logits, _ = infer(*inputs)
+        probabilities = tf.nn.softmax(logits)
         top, indices = tf.math.top_k(probabilities, k=min(TOP_K, len(classes)))
         return {
             "probabilities": probabilities,
@@ -58,8 +59,8 @@ def make_signatures(streams: Sequence[Stream]) -> ServedModule:
         }
 
     def give_features(inputs: Sequence[tf.Tensor]) -> Outputs:
-        probabilities, features = infer(*inputs)
-        return {"features": features, "probabilities": probabilities}
+        logits, features = infer(*inputs)
+        return {"features": features, "probabilities": tf.nn.softmax(logits)}
 
     clips, frames = _specs(clips_spec, RAW, streams), _specs(frames_spec, ENCODED, streams)
     module = ServedModule()
@@ -96,8 +97,11 @@ def input_names(signature: str, streams: Sequence[Stream]) -> list[str]:
     return [name if stream is streams[0] else f"{stream.run.modality}_{name}" for stream in streams]
 
 
-def _infer_once(streams: Sequence[Stream]) -> Any:
-    """Prepared clips of each stream → probabilities and features; one graph for all signatures."""
+def infer_once(streams: Sequence[Stream]) -> Any:
+    """Prepared clips of each stream → logits and features; one graph for all signatures.
+
+    Its weights are constants where they are not too large for a graph.
+    """
     networks = [part for stream in streams for part in (stream.network, stream.stem) if part is not None]
     # Read out here, since inside of the graph a variable has no value.
     values = [(variable, variable.numpy()) for network in networks for variable in network.variables]
@@ -111,7 +115,7 @@ def _infer_once(streams: Sequence[Stream]) -> Any:
         logits = tf.add_n(
             [stream.weight * logits for stream, (logits, _) in zip(streams, outputs, strict=True)]
         )
-        return tf.nn.softmax(logits), tf.concat([features for _, features in outputs], axis=-1)
+        return logits, tf.concat([features for _, features in outputs], axis=-1)
 
     specs = [tf.TensorSpec((None, *stream.prepared_shape), tf.float32) for stream in streams]
     return tf.function(infer, input_signature=specs, autograph=False).get_concrete_function()

@@ -215,7 +215,7 @@ def test_a_full_disk(tiny_run: Path, tmp_path: Path) -> None:
         message = refuse("export", tiny_run, "--out", tmp_path / "served")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    place = f"The SavedModel cannot be written to {tmp_path / 'served'}"
+    place = f"The export cannot be written to {tmp_path / 'served'}"
     assert message == f"Error: {place}: File too large. Make room there, or give another --out."
     assert list((tmp_path / "served").iterdir()) == []
 

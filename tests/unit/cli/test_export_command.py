@@ -13,6 +13,7 @@ from kdant_tf.serving.export import Exported, Parity
 
 TENSOR = {"clips": {"dtype": "uint8", "shape": [None, 8, None, None, 3]}}
 CONFIG = {
+    "format": "savedmodel",
     "classes": ["clap", "golf"],
     "anticipates": True,
     "offset_s": 0.5,
@@ -110,3 +111,14 @@ def test_a_folder_that_is_no_run(tmp_path: Path) -> None:
     assert (result.exit_code, result.stdout) == (1, "")
     assert "is no run folder" in result.stderr
     assert not (tmp_path / "served").exists()
+
+
+@pytest.mark.parametrize("option", ["--fold-batch-norm", "--batching"])
+def test_what_a_savedmodel_alone_has(
+    given: dict[str, Any], tiny_run: Path, tmp_path: Path, option: str
+) -> None:
+    result = run(tiny_run, "--out", tmp_path, "--format", "onnx", option)
+    assert result.exit_code == 2
+    assert f"{option} is for --format savedmodel. Received: --format onnx." in " ".join(result.stderr.split())
+    assert run(tiny_run, "--out", tmp_path, "--format", "onnx").exit_code == 0
+    assert given["format"] == "onnx"

@@ -1,0 +1,141 @@
+"""Networks written in other formats than SavedModel, with their preprocessing inside.
+
+TensorFlow resizes frames by an operation that no converter knows. Here the same resampling is two products
+with matrices, which are computed from the frames' size in the graph: every runtime has them.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf
+
+from kdant_tf.serving import RAW
+from kdant_tf.serving.formats import FORMATS, ONNX, OPENVINO, import_openvino
+from kdant_tf.serving.signatures import ServedModule, Stream, clips_spec, infer_once, input_names
+from tf_records import augment
+from tf_records.errors import RunError, first_line
+
+# Later ones are not read by runtimes of two years ago.
+_OPSET = 18
+
+
+def convert(streams: Sequence[Stream], folder: Path, format: str, precision: str) -> dict[str, Any]:
+    """Writes the network, or two whose logits are added, into `folder`.
+
+    Args:
+        streams: RGB first.
+        folder: that gets the file.
+        format: a key of `kdant_tf.serving.formats.FORMATS`, but for SavedModel.
+        precision: one of the format's.
+
+    Returns:
+        The signatures for config.json: of RAW alone, with outputs "logits" and "probabilities".
+
+    Raises:
+        RunError: the converter cannot do this network.
+        OSError: the folder cannot be written.
+    """
+    # Batch normalisation is folded here: what converters make of it differs.
+    function = trace([stream.folded() for stream in streams])
+    writers: dict[str, Callable[[Any, Path, str], None]] = {OPENVINO: _write_openvino, ONNX: _write_onnx}
+    try:
+        folder.mkdir(exist_ok=True)
+        writers[format](function, folder / FORMATS[format].file, precision)
+    except OSError:
+        raise
+    except Exception as error:  # Converters have their own.
+        raise RunError(
+            f"{FORMATS[format].title} cannot hold the network of run {streams[0].run.folder}: "
+            f"{first_line(error)}. Export it in another format, such as --format savedmodel."
+        ) from error
+    module = ServedModule()
+    module.functions = {RAW: function.get_concrete_function()}
+    return module.describe()
+
+
+def trace(streams: Sequence[Stream]) -> Any:
+    """A tf.function of uint8 clips of each stream → "logits" and "probabilities", `(B, classes)`."""
+    infer = infer_once(streams)
+    if infer.captured_inputs:
+        raise RunError(
+            f"The network of run {streams[0].run.folder} has more weights than such a file can hold, or "
+            f"looks things up in tables. Export it with --format savedmodel."
+        )
+
+    def answer(*clips: tf.Tensor) -> dict[str, tf.Tensor]:
+        prepared = [
+            tf.ensure_shape(prepare(values, stream), (None, *stream.prepared_shape))
+            for values, stream in zip(clips, streams, strict=True)
+        ]
+        logits, _ = infer(*prepared)
+        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+
+    specs = [
+        clips_spec(name, stream.run.clip.clip_frames, stream.channels)
+        for name, stream in zip(input_names(RAW, streams), streams, strict=True)
+    ]
+    return tf.function(answer, input_signature=specs, autograph=False)
+
+
+def prepare(clips: tf.Tensor, stream: Stream) -> tf.Tensor:
+    """`Stream.prepare` of uint8 `(B, T, H, W, C)` in operations that every converter knows.
+
+    Returns:
+        float32 `(B, T, h, w, C)` in [-1, 1], within 3e-5 of what `Stream.prepare` gives.
+    """
+    height, width = tf.shape(clips)[2], tf.shape(clips)[3]
+    shorter = tf.minimum(height, width)
+    if stream.crop is None:
+        short_side = stream.run.short_side
+        high, wide = (tf.cast(tf.round(size * short_side / shorter), tf.int32) for size in (height, width))
+        rows = resampling_matrix(height, tf.constant(0), height, high)
+        columns = resampling_matrix(width, tf.constant(0), width, wide)
+    else:
+        high = wide = tf.constant(stream.crop)
+        side = augment.square_side(shorter)
+        rows = resampling_matrix(height, (height - side + 1) // 2, side, high)
+        columns = resampling_matrix(width, (width - side + 1) // 2, side, wide)
+    frames, channels = clips.shape[1], clips.shape[4]
+    # (B, T, H, W, C) → (B·T, H, W·C) → (B·T, h, W·C) → (B·T·h, W, C) → (B·T·h, w, C)
+    values = tf.reshape(tf.cast(clips, tf.float32), (-1, height, width * channels))
+    values = tf.reshape(tf.matmul(rows, values), (-1, width, channels))
+    scaled = augment.scale(tf.reshape(tf.matmul(columns, values), (-1, high, wide, channels)))
+    return tf.reshape(scaled, (-1, frames, high, wide, channels))
+
+
+def resampling_matrix(size: tf.Tensor, start: tf.Tensor, side: tf.Tensor, pixels: tf.Tensor) -> tf.Tensor:
+    """What `tf.image.resize(…, "bilinear", antialias=True)` does to a stretch of an axis.
+
+    Args:
+        size: of the axis, int32.
+        start, side: of the stretch, int32: where it begins, and its pixels.
+        pixels: that it becomes, int32.
+
+    Returns:
+        float32 `(pixels, size)`, rows that sum to 1: triangles around each pixel's centre, as wide as the
+        distance of two centres where the stretch is shrunk, else two pixels of the stretch wide.
+    """
+    ratio = tf.cast(side, tf.float32) / tf.cast(pixels, tf.float32)
+    centres = (tf.cast(tf.range(pixels), tf.float32) + 0.5) * ratio - 0.5
+    places = tf.cast(tf.range(size) - start, tf.float32)
+    heights = tf.nn.relu(1 - tf.abs(centres[:, None] - places[None]) / tf.maximum(ratio, 1.0))
+    inside = (places >= 0) & (places < tf.cast(side, tf.float32))
+    heights *= tf.cast(inside, tf.float32)[None]
+    return heights / tf.reduce_sum(heights, axis=1, keepdims=True)
+
+
+def _write_openvino(function: Any, path: Path, precision: str) -> None:
+    openvino = import_openvino()
+    model = openvino.convert_model(function.get_concrete_function())
+    openvino.save_model(model, str(path), compress_to_fp16=False)
+
+
+def _write_onnx(function: Any, path: Path, precision: str) -> None:
+    import tf2onnx
+
+    logging.getLogger("tf2onnx").setLevel(logging.ERROR)
+    tf2onnx.convert.from_function(function, function.input_signature, opset=_OPSET, output_path=str(path))

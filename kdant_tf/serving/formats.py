@@ -1,0 +1,176 @@
+"""The file formats of exported networks, and how each is run. No TensorFlow but for SavedModels.
+
+A version holds one network in a file whose name tells the format. A SavedModel is run by TensorFlow; the
+others by a runtime of their own, which an extra of the package brings, and which starts in a fraction of
+TensorFlow's time.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tf_records.errors import KdantError, RunError, first_line
+
+SAVED_MODEL, OPENVINO, ONNX = "savedmodel", "openvino", "onnx"
+FLOAT32, BFLOAT16, FLOAT16 = "float32", "bfloat16", "float16"
+# Shapes of clips that OpenVINO keeps a network compiled for: a stream has one, a benchmark one a batch size.
+_COMPILED_SHAPES = 4
+
+Arrays = Mapping[str, np.ndarray]
+Answer = Callable[[Arrays], dict[str, np.ndarray]]
+
+
+class Format(NamedTuple):
+    """A file format of networks.
+
+    Args:
+        file: whose presence in a version says that this is its format.
+        title: its name in messages.
+        extra: of this package, which brings what follows; "" where the base install does.
+        writes, runs: top-level modules of the packages that write it, and that run it.
+        precisions: that it can be written in, the default first.
+    """
+
+    file: str
+    title: str
+    extra: str = ""
+    writes: tuple[str, ...] = ()
+    runs: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = (FLOAT32,)
+
+
+FORMATS = {
+    SAVED_MODEL: Format("saved_model.pb", "SavedModel"),
+    OPENVINO: Format("model.xml", "OpenVINO", "openvino", ("openvino",), ("openvino",)),
+    ONNX: Format("model.onnx", "ONNX", "onnx", ("onnx", "tf2onnx"), ("onnxruntime",)),
+}
+
+
+def format_of(version: str | Path) -> str | None:
+    """The key of FORMATS whose file lies in the folder `version`, or None."""
+    return next((name for name, each in FORMATS.items() if (Path(version) / each.file).is_file()), None)
+
+
+def check_installed(name: str, *, writing: bool = False) -> None:
+    """Refuses a format whose packages are not all here.
+
+    Args:
+        name: key of FORMATS.
+        writing: it is to be written, and then run; else only run.
+
+    Raises:
+        KdantError: names what is missing, and the extra that brings it.
+    """
+    chosen = FORMATS[name]
+    wanted = dict.fromkeys((*chosen.writes, *chosen.runs) if writing else chosen.runs)
+    missing = [package for package in wanted if importlib.util.find_spec(package) is None]
+    if missing:
+        raise KdantError(
+            f"The format {name} needs {' and '.join(missing)}, not installed here. Install what it needs: "
+            f'pip install "kdant-tf[{chosen.extra}]".'
+        )
+
+
+def open_network(version: str | Path, name: str, precision: str = FLOAT32) -> Answer:
+    """Loads the network of a version that is no SavedModel.
+
+    Args:
+        version: folder with the file.
+        name: key of FORMATS.
+        precision: that it was exported in.
+
+    Returns:
+        uint8 clips by input's name → arrays by output's name. Several threads may call it at a time.
+
+    Raises:
+        KdantError: the runtime is not installed.
+        RunError: the file cannot be loaded.
+    """
+    check_installed(name)
+    path = Path(version) / FORMATS[name].file
+    opens: dict[str, Callable[[Path, str], Answer]] = {OPENVINO: _OpenVino, ONNX: _Onnx}
+    try:
+        return opens[name](path, precision)
+    except Exception as error:  # Each runtime has its own for a damaged file.
+        raise RunError(
+            f"{path} cannot be loaded by {FORMATS[name].title}: {first_line(error)}. Export the run again."
+        ) from error
+
+
+def import_openvino() -> Any:
+    """OpenVINO without its telemetry, which else tells Intel of each import and conversion, unasked."""
+    with _hidden("openvino_telemetry"):
+        import openvino
+
+    return openvino
+
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """Imports within do not find `module`."""
+    kept = sys.modules.get(module)
+    sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if kept is None:
+            del sys.modules[module]
+        else:
+            sys.modules[module] = kept
+
+
+class _OpenVino:
+    """Compiled for each shape of clips as it comes: two thirds of the time of one for any shape."""
+
+    def __init__(self, path: Path, precision: str) -> None:
+        self._core = import_openvino().Core()
+        self._path = str(path)
+        self._hints = {
+            # Left to itself it computes in 16 bits wherever the processor can.
+            "INFERENCE_PRECISION_HINT": {BFLOAT16: "bf16", FLOAT16: "f32"}.get(precision, "f32"),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self._core.read_model(self._path)  # A damaged file is found here.
+        self._compiled: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        compiled = self._compile({name: values.shape for name, values in inputs.items()})
+        # A request holds the tensors of one call; one for each keeps threads apart.
+        results = compiled.create_infer_request().infer(dict(inputs))
+        return {output.get_any_name(): np.array(values) for output, values in results.items()}
+
+    def _compile(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
+        key = tuple(sorted(shapes.items()))
+        with self._lock:
+            if key not in self._compiled:
+                model = self._core.read_model(self._path)
+                model.reshape({name: list(shape) for name, shape in shapes.items()})
+                self._compiled[key] = self._core.compile_model(model, "CPU", self._hints)
+            self._compiled.move_to_end(key)
+            while len(self._compiled) > _COMPILED_SHAPES:
+                self._compiled.popitem(last=False)
+            return self._compiled[key]
+
+
+class _Onnx:
+    def __init__(self, path: Path, precision: str) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # Errors alone.
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        answers = self._session.run(self._outputs, dict(inputs))
+        return dict(zip(self._outputs, answers, strict=True))

@@ -1,0 +1,160 @@
+"""A run exported in each format says what the run says; what cannot be exported or read is refused."""
+
+import importlib.util
+import json
+import shutil
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from kdant_tf.anticipation.anticipate import predict
+from kdant_tf.runs import load_run
+from kdant_tf.serving import formats
+from kdant_tf.serving.conversion import prepare
+from kdant_tf.serving.export import export_run
+from kdant_tf.serving.formats import FORMATS, SAVED_MODEL
+from kdant_tf.serving.model import load_model, needs_tensorflow
+from kdant_tf.serving.signatures import open_streams, prepare_clips
+from tf_records.errors import KdantError, RunError
+
+OTHERS = [name for name in FORMATS if name != SAVED_MODEL]
+
+
+def skip_without(name: str) -> None:
+    for package in (*FORMATS[name].writes, *FORMATS[name].runs):
+        pytest.importorskip(package)
+
+
+def draw_clips(count: int, height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (count, 8, height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module", params=OTHERS)
+def version(request: pytest.FixtureRequest, tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A version of the tiny run in a format."""
+    skip_without(request.param)
+    out = tmp_path_factory.mktemp(request.param) / "served"
+    return export_run(tiny_run, out, format=request.param).folder
+
+
+@pytest.mark.parametrize("size", [(64, 85), (1, 1), (33, 32), (36, 37), (90, 40)], ids=str)
+def test_it_answers_as_the_run_does(version: Path, tiny_run: Path, size: tuple[int, int]) -> None:
+    clips = draw_clips(3, *size)
+    expected = load_model(tiny_run).probabilities(clips)
+    model = load_model(version.parent)
+    np.testing.assert_allclose(model.probabilities(clips), expected, atol=2e-6)
+    np.testing.assert_allclose(model.probabilities(clips[:1]), expected[:1], atol=2e-6)
+    assert not needs_tensorflow(version.parent)
+
+
+def test_what_lies_beside_it(version: Path) -> None:
+    config = json.loads((version / "config.json").read_text())
+    assert (version / FORMATS[config["format"]].file).is_file()
+    assert config["precision"] == "float32"
+    (signature,) = config["signatures"].values()
+    assert signature["inputs"] == {"clips": {"dtype": "uint8", "shape": [None, 8, None, None, 3]}}
+    assert sorted(signature["outputs"]) == ["logits", "probabilities"]
+    assert (version / "labels.txt").read_text().splitlines() == config["classes"]
+    assert "`clips` uint8 (?, 8, ?, ?, 3)" in (version / "model_card.md").read_text()
+    assert not (version / "assets.extra").exists()
+
+
+def test_threads_may_share_it(version: Path) -> None:
+    model, clips = load_model(version), draw_clips(8, 40, 40)
+    ready = threading.Barrier(4)
+
+    def answer(number: int) -> np.ndarray:
+        if number < 4:
+            ready.wait(30)
+        return model.probabilities(clips[number][None])
+
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(answer, range(8)))
+    np.testing.assert_allclose(np.concatenate(together), model.probabilities(clips), atol=1e-6)
+
+
+def test_versions_of_one_folder_have_one_format(version: Path, tiny_run: Path) -> None:
+    before = sorted(version.parent.iterdir())
+    with pytest.raises(KdantError, match=r"holds versions of the format .* a folder of their own as --out"):
+        export_run(tiny_run, version.parent)
+    with pytest.raises(KdantError, match="is a version of an export"):
+        export_run(tiny_run, version)
+    assert sorted(version.parent.iterdir()) == before
+
+
+def test_a_damaged_file_is_refused(version: Path, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(version, tmp_path / "1"))
+    (file,) = (folder / each.file for each in FORMATS.values() if (folder / each.file).exists())
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+    with pytest.raises(
+        RunError, match=rf"{file.name} cannot be loaded by \w+: [^\n]*Export the run again\.$"
+    ):
+        load_model(tmp_path)
+
+
+def test_an_export_that_says_something_else_is_not_kept(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_without("openvino")
+    monkeypatch.setattr("kdant_tf.serving.conversion.prepare", lambda *arguments: 1.1 * prepare(*arguments))
+    with pytest.raises(
+        RunError, match=r"differs from run .* by .*, more than 0\.0001, .* --format savedmodel"
+    ):
+        export_run(tiny_run, tmp_path / "served", format="openvino")
+    assert list((tmp_path / "served").iterdir()) == []
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_missing_extra_is_named_before_anything_is_written(
+    name: str, tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, runtime = importlib.util.find_spec, FORMATS[name].runs[0]
+    monkeypatch.setattr(
+        formats.importlib.util, "find_spec", lambda each: None if each == runtime else found(each)
+    )
+    advice = rf'{runtime}.* not installed here\. .*: pip install "kdant-tf\[{FORMATS[name].extra}\]"\.$'
+    with pytest.raises(KdantError, match=advice):
+        export_run(tiny_run, tmp_path / "served", format=name)
+    assert not (tmp_path / "served").exists()
+    (tmp_path / "1").mkdir()
+    (tmp_path / "1" / FORMATS[name].file).write_bytes(b"")
+    with pytest.raises(KdantError, match=advice):
+        formats.open_network(tmp_path / "1", name)
+
+
+@pytest.mark.parametrize("size", [(112, 128), (128, 171), (33, 47), (480, 640), (97, 1)], ids=str)
+def test_frames_are_prepared_by_products_as_by_tensorflow(tiny_run: Path, size: tuple[int, int]) -> None:
+    """TensorFlow's own resizing is what evaluation does."""
+    (stream,) = open_streams([load_run(tiny_run)])
+    clips = tf.constant(draw_clips(1, *size))
+    expected = prepare_clips(clips, stream.prepare)
+    np.testing.assert_allclose(prepare(clips, stream), expected, atol=1e-4)
+
+
+def test_openvino_is_imported_without_its_telemetry() -> None:
+    pytest.importorskip("openvino_telemetry")
+    script = """
+import sys
+from kdant_tf.serving.formats import import_openvino
+import_openvino().convert_model
+assert "openvino" in sys.modules
+print([name for name in sys.modules if name.startswith("openvino_telemetry")])
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_predict_says_of_a_video_what_the_savedmodel_says(
+    version: Path, exported: Path, videos: Path
+) -> None:
+    video = min(videos.glob("*.mp4"))
+    expected = [each.probabilities for each in predict(video, exported)]
+    found = [each.probabilities for each in predict(video, version)]
+    assert len(expected) > 1
+    np.testing.assert_allclose(found, expected, atol=1e-5)
