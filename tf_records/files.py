@@ -102,8 +102,10 @@ def _make_folder(folder: Path) -> bool:
 
 
 @contextmanager
-def atomic_path(path: RecordPath) -> Iterator[Path]:
+def atomic_path(path: RecordPath, *, sync: bool = True) -> Iterator[Path]:
     """Yields a temporary path beside `path`; on success its file is fsynced and renamed to `path`.
+
+    Without `sync` a power failure can leave the file empty; a killed process cannot.
 
     On any exception the temporary file is removed and `path` stays as it was. The temporary name
     keeps the suffix, which some writers look at. For a remote `path` the temporary file is local, and
@@ -118,10 +120,12 @@ def atomic_path(path: RecordPath) -> Iterator[Path]:
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         yield temporary
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
+        if sync:
+            with temporary.open("rb") as file:
+                os.fsync(file.fileno())
         temporary.rename(path)
-        fsync_path(path.parent)
+        if sync:
+            fsync_path(path.parent)
     except OSError as error:
         if error.filename is None:  # as of a full disk
             error.filename = str(path)
@@ -130,9 +134,9 @@ def atomic_path(path: RecordPath) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_text_atomically(path: RecordPath, text: str) -> None:
-    """Replaces `path` by `text` in UTF-8, or leaves it alone."""
-    with atomic_path(path) as temporary:
+def write_text_atomically(path: RecordPath, text: str, *, sync: bool = True) -> None:
+    """Replaces `path` by `text` in UTF-8, or leaves it alone; `sync` as of `atomic_path`."""
+    with atomic_path(path, sync=sync) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

@@ -342,11 +342,14 @@ class Resizer:
             scale = self._short_side / min(width, height)
             width, height = round(width * scale), round(height * scale)
             self._limits.check_size(path, width, height)
-        rgba = self._reformatter.reformat(
+        plane = self._reformatter.reformat(
             frame, width, height, "rgba", interpolation=SWSCALE_FLAGS, threads=1
-        ).to_ndarray()
-        # Both count counterclockwise.
-        return np.rot90(np.ascontiguousarray(rgba)[..., :3], round(frame.rotation / 90) % 4)
+        ).planes[0]
+        # Lines may be padded; nothing is copied.
+        lines = np.frombuffer(plane, np.uint8, height * plane.line_size).reshape(height, plane.line_size)
+        rgb = lines[:, : 4 * width].reshape(height, width, 4)[..., :3]
+        turns = round(frame.rotation / 90) % 4  # both count counterclockwise
+        return np.rot90(rgb, turns) if turns else rgb
 
     def _choose_size(self, frame: av.VideoFrame) -> tuple[int, int]:
         """The video's size for a frame of its shape; others keep their own."""
@@ -364,7 +367,13 @@ def to_picture(frame: np.ndarray) -> Image.Image:
     Pillow keeps four bytes a pixel, as `Resizer` does, so that most of its frames need not be copied.
     """
     height, width = frame.shape[:2]
-    if frame.strides == (4 * width, 4, 1):
-        whole = np.lib.stride_tricks.as_strided(frame, (height, width, 4))
-        return Image.frombuffer("RGBX", (width, height), whole, "raw", "RGBX", 0, 1)
+    lines = frame.base
+    if isinstance(lines, np.ndarray) and frame.strides[1:] == (4, 1) and _begins_with(lines, frame):
+        return Image.frombuffer("RGBX", (width, height), lines, "raw", "RGBX", frame.strides[0], 1)
     return Image.fromarray(frame)
+
+
+def _begins_with(lines: np.ndarray, frame: np.ndarray) -> bool:
+    """Whether the memory of `frame` starts at, and whole lines of it lie in, that of `lines`."""
+    begins = lines.__array_interface__["data"][0] == frame.__array_interface__["data"][0]
+    return begins and lines.flags.c_contiguous and lines.nbytes >= frame.shape[0] * frame.strides[0] > 0

@@ -20,6 +20,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
 from tf_records import schema
 from tf_records.encode import Segments, read_samples, to_example
@@ -190,9 +191,8 @@ def _assemble(annotations: Annotations, options: BuildOptions, results: list[Sha
 def _count_outdated(tasks: tuple[ShardTask, ...], out: RecordPath) -> int:
     """Finished shards of an interrupted build that are not those planned now."""
     planned = {task.file: task.digest() for task in tasks}
-    notes = (out / PROGRESS_FOLDER).glob("*.tfrecord.json")
-    noted = {note.name: json.loads(note.read_text(encoding="utf-8")) for note in notes}
-    return sum(planned.get(name.removesuffix(".json")) != note["task"] for name, note in noted.items())
+    notes = [(note.name, _load_note(note)) for note in (out / PROGRESS_FOLDER).glob("*.tfrecord.json")]
+    return sum(bool(note) and planned.get(name.removesuffix(".json")) != note["task"] for name, note in notes)
 
 
 def finished_manifest(out: RecordPath, annotations: Annotations, options: BuildOptions) -> Manifest:
@@ -329,7 +329,8 @@ def write_shard(task: ShardTask, out: RecordPath) -> ShardResult:
                 writing.add_video(samples)
     result = writing.result(records)
     note_text = json.dumps({"task": task.digest(), "result": dataclasses.asdict(result)})
-    write_text_atomically(_note(task, out), note_text)
+    # Not fsynced, as the shard is: a note that a power failure takes costs building its shard again.
+    write_text_atomically(_note(task, out), note_text, sync=False)
     return result
 
 
@@ -338,8 +339,8 @@ def read_note(task: ShardTask, out: RecordPath) -> ShardResult | None:
     note = _note(task, out)
     if not note.exists() or not (out / task.file).exists():
         return None
-    noted = json.loads(note.read_text(encoding="utf-8"))
-    if noted["task"] != task.digest():
+    noted = _load_note(note)
+    if not noted or noted["task"] != task.digest():
         return None
     fields = noted["result"]
     return ShardResult(
@@ -351,6 +352,15 @@ def read_note(task: ShardTask, out: RecordPath) -> ShardResult | None:
             "skipped": tuple(Skipped(**skipped) for skipped in fields["skipped"]),
         }
     )
+
+
+def _load_note(path: RecordPath) -> dict[str, Any]:
+    """Empty where a power failure has left nothing of it."""
+    try:
+        note: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
+    return note
 
 
 def _note(task: ShardTask, out: RecordPath) -> RecordPath:

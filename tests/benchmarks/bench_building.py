@@ -49,15 +49,17 @@ def main() -> None:
         width, height = map(int, options.size.split("x"))
         annotations = make_videos(folder, options.videos, round(options.seconds * RATE), width, height)
         build = BuildOptions(short_side=options.short_side, shards=options.shards)
+        out = folder / "records"
         ways: dict[str, Callable[[], object]] = {
             "loop": lambda: loop(sorted(folder.glob("*.mp4")), options.short_side, build.jpeg_quality),
-            "one worker": lambda: build_and_remove(annotations, folder / "records", build, 1),
-            "two workers": lambda: build_and_remove(annotations, folder / "records", build, 2),
+            "one worker": lambda: build_records(annotations, out, build, workers=1),
+            "two workers": lambda: build_records(annotations, out, build, workers=2),
         }
         taken: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
         for _ in range(options.repeats):
             for way, run in ways.items():
                 taken[way].append(take_time(run))
+                shutil.rmtree(out, ignore_errors=True)
     frames = options.videos * round(options.seconds * RATE)
     print(
         json.dumps(
@@ -131,11 +133,6 @@ def loop(paths: list[Path], short_side: int, quality: int) -> int:
                 Image.fromarray(rgb).save(io.BytesIO(), "JPEG", quality=quality)
                 frames += 1
     return frames
-
-
-def build_and_remove(annotations: Annotations, out: Path, options: BuildOptions, workers: int) -> None:
-    build_records(annotations, out, options, workers=workers)
-    shutil.rmtree(out)
 
 
 if __name__ == "__main__":

@@ -233,6 +233,29 @@ def test_a_full_disk_keeps_the_finished_shards(
     assert min(result.frames_decoded for result in results) > 0  # the kept shard remembers its own
 
 
+def test_a_note_that_a_power_failure_emptied_costs_building_its_shard_again(
+    few: Annotations, undisturbed: dict, tmp_path: Path
+) -> None:
+    """Notes are not fsynced: their names can outlive their bytes."""
+
+    def stop_after_two(result: ShardResult) -> None:
+        done.append(result)
+        if len(done) == 2:
+            raise KeyboardInterrupt
+
+    done: list[ShardResult] = []
+    with pytest.raises(KeyboardInterrupt):
+        build_records(few, tmp_path / "out", OPTIONS, on_shard=stop_after_two)
+    notes = list((tmp_path / "out").rglob("*.tfrecord.json"))
+    assert len(notes) == 2
+    for note, left in zip(notes, ("", '{"task": "3f'), strict=True):
+        note.write_text(left, encoding="utf-8")
+    said: list[str] = []
+    build_records(few, tmp_path / "out", OPTIONS, resume=True, report=said.append)
+    assert content(tmp_path / "out") == undisturbed
+    assert said == []  # they are not of another build
+
+
 def test_a_file_that_may_not_grow_is_one_sentence(videos: Path, tmp_path: Path) -> None:
     """On the command line, where the system itself refuses."""
     args = ["build-records", "--source", "synthetic", "--input", str(videos), "--out", str(tmp_path / "out")]

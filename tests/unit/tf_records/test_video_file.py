@@ -14,6 +14,7 @@ from video_frames import stored_frames
 from tf_records.container import Limits
 from tf_records.errors import VideoError
 from tf_records.video import open_video, probe
+from tf_records.video_file import Resizer, to_picture
 
 RATE = 10
 MINUTES = 30
@@ -208,3 +209,19 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.mp4")
     with pytest.raises(VideoError, match="no regular file"):
         probe(tmp_path / "pipe.mp4")
+
+
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+@pytest.mark.parametrize("width", [32, 33, 46, 61])
+def test_a_frame_and_its_picture_are_the_same_pixels_whatever_the_padding_of_its_lines(
+    width: int, rotation: int
+) -> None:
+    """FFmpeg pads lines; neither the frame nor Pillow's picture of it copies them."""
+    pixels = np.random.default_rng(width).integers(0, 255, (24, width, 3), dtype=np.uint8)
+    frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+    resized = Resizer(None, Limits()).convert(frame, "a.mp4")
+    turned = np.rot90(resized, rotation // 90)
+    part = resized[3:20, 2:11]
+    np.testing.assert_array_equal(resized, pixels)
+    for view in (resized, turned, part, resized[::-1], resized[:0]):
+        np.testing.assert_array_equal(np.asarray(to_picture(view).convert("RGB")), view)
