@@ -14,9 +14,10 @@ from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
+from PIL import Image, ImageDraw
 
 from kdant_tf.models.networks import feature_map_name
-from kdant_tf.visualization.style import GREY, fit_note, save, shorten, to_pixels, wrap
+from kdant_tf.visualization.style import GREY, fit_note, save, shorten, wrap
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records, iterate_batches
 
@@ -25,6 +26,10 @@ _COLOURS = matplotlib.colormaps["inferno"]
 _UNIT_SQUARE = (0, 1, 0, 1)
 # Inches: a picture's side, the gap beside it, and the room for its title, the row's title and the colour bar.
 _SIDE, _GAP, _TITLE, _LEFT, _BAR = 1.75, 0.12, 0.42, 0.4, 0.95
+# Of the colours over the frame.
+_ALPHA = 0.62
+# Pixels of the plain grid: a picture's side, from one to the next, and a line of text.
+_TILE, _PITCH, _LINE = 168, 176, 16
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -75,8 +80,37 @@ def plot_heat_maps(rows: Mapping[str, Mapping[str, HeatMap]], path: Path, *, not
 
 
 def heat_map_pixels(rows: Mapping[str, Mapping[str, HeatMap]]) -> np.ndarray:
-    """The same picture in memory, such as for TensorBoard: uint8 `(height, width, 3)`."""
-    return to_pixels(_draw_rows(rows, ""))
+    """The same heat maps as a plain grid, as for TensorBoard; Matplotlib takes twenty times as long.
+
+    Args:
+        rows: title → name of the column → heat map, with the same columns in each row.
+
+    Returns:
+        uint8 `(height, width, 3)`.
+    """
+    names = [*next(iter(rows.values()))]
+    grid = Image.new("RGB", (len(names) * _PITCH + _LINE, len(rows) * (_PITCH + _LINE) + _LINE), "white")
+    pen = ImageDraw.Draw(grid)
+    for column, name in enumerate(names):
+        pen.text((column * _PITCH + _LINE, 2), shorten(name, 26), fill="black")
+    for number, (title, row) in enumerate(rows.items()):
+        top = _LINE + number * (_PITCH + _LINE)
+        pen.text((_LINE, top + 2), shorten(title, 60), fill="black")
+        scale = _shared_scale([*row.values()])
+        for column, heat_map in enumerate(row.values()):
+            grid.paste(_tile(heat_map, scale), (column * _PITCH + _LINE, top + _LINE))
+    return np.asarray(grid)
+
+
+def _tile(heat_map: HeatMap, scale: Normalize) -> Image.Image:
+    """A frame with its heat map over it, in a square of `_TILE` pixels."""
+    size = (_TILE, _TILE)
+    if heat_map.magnitude is None:
+        return Image.fromarray(np.uint8(255 * heat_map.frame)).resize(size)
+    grey = Image.fromarray(np.uint8(255 * (0.15 + 0.85 * heat_map.frame.mean(axis=-1)))).resize(size)
+    magnitude = Image.fromarray(heat_map.magnitude.astype(np.float32)).resize(size, Image.Resampling.BILINEAR)
+    colours = Image.fromarray(_COLOURS(scale(np.asarray(magnitude)), bytes=True)[..., :3].copy())
+    return Image.blend(grey.convert("RGB"), colours, _ALPHA)
 
 
 def heat_map_rows(
@@ -189,7 +223,7 @@ def _draw_heat_map(axis: Axes, heat_map: HeatMap, scale: Normalize) -> None:
     else:
         grey = 0.15 + 0.85 * heat_map.frame.mean(axis=-1)
         axis.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=_UNIT_SQUARE)
-        style: dict[str, Any] = {"cmap": _COLOURS, "norm": scale, "alpha": 0.62}
+        style: dict[str, Any] = {"cmap": _COLOURS, "norm": scale, "alpha": _ALPHA}
         axis.imshow(heat_map.magnitude, extent=_UNIT_SQUARE, interpolation="bilinear", **style)
         _draw_ring(axis, heat_map.magnitude)
         axis.set(xlim=(0, 1), ylim=(0, 1))

@@ -6,7 +6,6 @@ import textwrap
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -79,15 +78,6 @@ def save(figure: Figure, path: Path) -> Path:
     with atomic_path(path) as temporary, _letters_may_be_missing():
         figure.savefig(temporary, dpi=DPI, metadata={"Software": None})
     return path
-
-
-def to_pixels(figure: Figure) -> np.ndarray:
-    """A figure as it would be saved: uint8 `(height, width, 3)`."""
-    figure.set_dpi(DPI)
-    canvas: Any = FigureCanvasAgg(figure)
-    with _letters_may_be_missing():
-        canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 @contextlib.contextmanager

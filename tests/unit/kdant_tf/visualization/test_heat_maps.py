@@ -54,30 +54,29 @@ def test_a_constant_map_draws_without_warning(tmp_path):
     assert pixels_of(plot_heat_maps({"1": panels, "2": panels}, tmp_path / "maps.png")).size
 
 
-def test_in_memory_it_is_the_picture_that_would_be_written(tmp_path):
-    magnitude = np.arange(6.0).reshape(2, 3)
-    rows = {"golf": {"clip": HeatMap(frame=GREY_FRAME), "R": HeatMap(frame=GREY_FRAME, magnitude=magnitude)}}
-    pixels = heat_map_pixels(rows)
-    assert pixels.dtype == np.uint8
-    np.testing.assert_array_equal(pixels, pixels_of(plot_heat_maps(rows, tmp_path / "maps.png")))
-
-
-def test_a_network_is_lightest_where_it_is_most_active_and_the_bare_frame_has_no_colour():
+def test_the_grid_has_every_row_and_column_lightest_where_a_network_is_most_active():
     magnitude = np.zeros((2, 2))
     magnitude[:, 1] = 1.0
-    rows = {"golf": {"clip": HeatMap(frame=GREY_FRAME), "R": HeatMap(frame=GREY_FRAME, magnitude=magnitude)}}
-    pixels = heat_map_pixels(rows).astype(int)
-    left, side, gap = (round(110 * inches) for inches in (0.4, 1.75, 0.12))
-    middle = pixels[pixels.shape[0] // 2]
-    bare = middle[left + 5 : left + side - 5]
+    row = {"clip": HeatMap(frame=GREY_FRAME), "R": HeatMap(frame=GREY_FRAME, magnitude=magnitude)}
+    weak = {**row, "R": HeatMap(frame=GREY_FRAME, magnitude=0.01 * magnitude)}
+    pixels = heat_map_pixels({"golf": row, "走る": weak}).astype(int)
+    assert pixels.shape == (2 * (16 + 176) + 16, 2 * 176 + 16, 3)
+    first, second = pixels[40:180], pixels[40 + 192 : 180 + 192]
+    # A row has its own scale.
+    np.testing.assert_allclose(first, second, atol=1)
+    bare, network = first[:, 20:180], first[:, 196:356].sum(axis=-1)
     assert np.ptp(bare, axis=-1).max() == 0
-    network = middle[left + side + gap + 5 : left + 2 * side + gap - 5].sum(axis=-1)
-    assert network[-20:].min() > network[:20].max() + 100
+    assert network[:, -40:].min() > network[:, :40].max() + 100
 
 
-def test_a_wrong_prediction_has_another_border():
+def test_a_wrong_prediction_has_another_border(tmp_path):
     pictures = [
-        heat_map_pixels({"golf": {"R": HeatMap(frame=GREY_FRAME, magnitude=np.eye(2), wrong=wrong)}})
+        pixels_of(
+            plot_heat_maps(
+                {"golf": {"R": HeatMap(frame=GREY_FRAME, magnitude=np.eye(2), wrong=wrong)}},
+                tmp_path / f"{wrong}.png",
+            )
+        )
         for wrong in (False, True)
     ]
     assert pictures[0].shape == pictures[1].shape

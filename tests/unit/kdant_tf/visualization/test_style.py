@@ -17,13 +17,12 @@ from kdant_tf.visualization.style import (
     save,
     shorten,
     text_on,
-    to_pixels,
     unique_names,
     wrap,
 )
 
 
-def test_a_saved_figure_is_what_it_is_in_memory(tmp_path):
+def test_a_figure_is_saved_in_the_same_bytes_each_time(tmp_path):
     def draw() -> Figure:
         figure = Figure(figsize=(2, 1))
         figure.text(0.5, 0.5, "kdant")
@@ -31,7 +30,9 @@ def test_a_saved_figure_is_what_it_is_in_memory(tmp_path):
 
     path = save(draw(), tmp_path / "figure.png")
     assert path == tmp_path / "figure.png"
-    np.testing.assert_array_equal(pixels_of(path), to_pixels(draw()))
+    again = save(draw(), tmp_path / "again.png")
+    assert path.read_bytes() == again.read_bytes()
+    assert (pixels_of(path) < 255).any()
 
 
 def test_texts_are_cut_and_broken_to_their_width():
