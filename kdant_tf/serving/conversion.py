@@ -11,16 +11,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from kdant_tf.serving import RAW
-from kdant_tf.serving.formats import FORMATS, ONNX, OPENVINO, import_openvino
+from kdant_tf.serving.formats import FLOAT16, FLOAT32, FORMATS, ONNX, OPENVINO, import_openvino
 from kdant_tf.serving.signatures import ServedModule, Stream, clips_spec, infer_once, input_names
 from tf_records import augment
 from tf_records.errors import RunError, first_line
 
 # Later ones are not read by runtimes of two years ago.
 _OPSET = 18
+_LEAST_HALVED = 16
 
 
 def convert(streams: Sequence[Stream], folder: Path, format: str, precision: str) -> dict[str, Any]:
@@ -131,11 +133,35 @@ def resampling_matrix(size: tf.Tensor, start: tf.Tensor, side: tf.Tensor, pixels
 def _write_openvino(function: Any, path: Path, precision: str) -> None:
     openvino = import_openvino()
     model = openvino.convert_model(function.get_concrete_function())
-    openvino.save_model(model, str(path), compress_to_fp16=False)
+    # What is computed in bfloat16 is kept in float16, which has more digits.
+    openvino.save_model(model, str(path), compress_to_fp16=precision != FLOAT32)
 
 
 def _write_onnx(function: Any, path: Path, precision: str) -> None:
     import tf2onnx
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
-    tf2onnx.convert.from_function(function, function.input_signature, opset=_OPSET, output_path=str(path))
+    model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=_OPSET)
+    if precision == FLOAT16:
+        _halve_weights(model.graph)
+    path.write_bytes(model.SerializeToString())
+
+
+def _halve_weights(graph: Any) -> None:
+    """Keeps the weights of an ONNX graph in float16; they become float32 as a runtime loads them."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    casts = []
+    for weights in graph.initializer:
+        values = numpy_helper.to_array(weights)
+        # Small ones are sizes and ranges; what float16 cannot hold stays.
+        if weights.data_type != TensorProto.FLOAT or values.size < _LEAST_HALVED:
+            continue
+        halved = values.astype(np.float16)
+        if np.isfinite(halved).all():
+            name = weights.name
+            weights.CopyFrom(numpy_helper.from_array(halved, f"{name}_float16"))
+            casts.append(helper.make_node("Cast", [weights.name], [name], to=TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.node[:]
+    graph.node.extend(nodes)

@@ -8,11 +8,10 @@ and has to say of a few trial clips what the run says.
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,20 +20,27 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kdant_tf.evaluation.evaluate import default_view
 from kdant_tf.evaluation.predictions import read_config
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, load_run, manifest_sha256
-from kdant_tf.serving import ENCODED, FEATURES, RAW
+from kdant_tf.serving import RAW
 from kdant_tf.serving.conversion import convert
-from kdant_tf.serving.formats import FLOAT32, SAVED_MODEL, Answer, check_installed, format_of
-from kdant_tf.serving.model import check_finite, encode_frames, load_answers, versions_in
+from kdant_tf.serving.formats import (
+    BFLOAT16,
+    FLOAT16,
+    FLOAT32,
+    SAVED_MODEL,
+    Answer,
+    check_installed,
+    check_precision,
+    format_of,
+)
+from kdant_tf.serving.model import check_finite, load_answers, versions_in
 from kdant_tf.serving.model_card import CARD_NAME, write_card
-from kdant_tf.serving.signatures import Stream, input_names, make_signatures, open_streams, prepare_clips
+from kdant_tf.serving.signatures import Stream, make_signatures, open_streams, prepare_clips
+from kdant_tf.serving.trial_clips import TrialClip, TrialRecords, draw_trial_clips
 from kdant_tf.version import __version__
-from tf_records import augment
 from tf_records.errors import KdantError, RunError, first_line
 from tf_records.files import check_apart, claim_folder, json_text, lock_folder, remove_folder
-from tf_records.reader import decode_clip, parse
 from tf_records.records import Records
 from tf_records.remote_path import RecordPath
 
@@ -42,14 +48,13 @@ LABELS_NAME = "labels.txt"
 BATCHING_NAME = "batching_params.pbtxt"
 BATCHING_FLAGS = "--enable_batching --enable_per_model_batching_parameters"
 WARM_UP_PATH = Path("assets.extra", "tf_serving_warmup_requests")
-# Largest difference of a probability from the run's: of a SavedModel, and of what other runtimes compute.
-TOLERANCE, OTHER_TOLERANCE = 1e-5, 1e-4
+# Largest difference of a probability from the run's: of a SavedModel, and of other formats by precision.
+TOLERANCE = 1e-5
+TOLERANCES = {FLOAT32: 1e-4, FLOAT16: 0.01, BFLOAT16: 0.05}
 _TEMPORARY = ".tmp-"
 _TIMED_CALLS = 10
-_DRAWN_CLIPS, _READ_CLIPS = 2, 4
-# Splits in the order in which one is looked for.
-_SPLITS = ("test", "val", "train")
-_ASPECT = 4 / 3
+# Clips of records that are compared: whether it is the run's network, and what lower precision costs.
+_COMPARED_CLIPS, _MEASURED_CLIPS = 4, 200
 # In the text form of TensorFlow Serving's BatchingParameters. No clip is filled up to the size of another:
 # the network would see the filling.
 _BATCHING_TEXT = f"""\
@@ -96,12 +101,20 @@ class Parity:
         source: where they came from, in words.
         difference: largest one of a probability, over all signatures.
         latency_ms: signature → median time of a request of one clip, decoding included.
+        logit_difference: largest one of a logit; None of a SavedModel, which gives none.
+        same_top1: share of clips that both name alike.
+        accuracy, run_accuracy: shares of labelled clips that the export and the run name rightly, of one clip
+            in the middle of a segment; None without labels.
     """
 
     clips: int
     source: str
     difference: float
     latency_ms: dict[str, float]
+    logit_difference: float | None = None
+    same_top1: float = 1.0
+    accuracy: float | None = None
+    run_accuracy: float | None = None
 
 
 def export_run(
@@ -133,12 +146,12 @@ def export_run(
         other: a run of the other modality, whose logits are added.
         weights: of the logits of `run` and `other`; none for equal ones.
         stem: where the weights lie that made the features of a run trained on features, if they were moved.
-        records: of frames, whose first clips are compared; None for drawn ones.
+        records: of frames, some clips of which are compared, four for float32, else 200; None for drawn ones.
         fold_batch_norm: fold batch normalisation into the layers before it, which saves operations.
         batching: write parameters for a server that joins requests.
         network: of `run`, where it is loaded already.
         format: "savedmodel", "openvino" or "onnx"; the latter two need the extra of the package of that name.
-        precision: that the network is written in.
+        precision: "float32"; of OpenVINO also "bfloat16", of OpenVINO and ONNX "float16".
 
     Raises:
         KdantError: the version exists, `out` holds another format or cannot be written, or an extra is
@@ -152,6 +165,7 @@ def export_run(
         served = tf.saved_model.load(str(exported.folder)).signatures["serving_default"]
     """
     out, records = Path(out), _open_records(records)
+    check_precision(format, precision)
     check_installed(format, writing=True)
     loaded = [_load(each) for each in (run, other) if each is not None]
     _check_is_no_model(out)
@@ -162,22 +176,28 @@ def export_run(
         check_apart(out, records.folder)
     runs = [_with_rate(each, records) for each in loaded]
     streams = open_streams(runs, weights, stem=stem, network=network)
-    clips = _draw_trial_clips(streams) if records is None else _read_trial_clips(streams, records)
-    source = "drawn clips" if records is None else f"clips of {records.folder}"
+    if records is None:
+        clips: Iterable[TrialClip] = draw_trial_clips(streams)
+        source = "drawn clips"
+    else:
+        count = _COMPARED_CLIPS if precision == FLOAT32 else _MEASURED_CLIPS
+        clips = TrialRecords(streams, records, count)
+        source = f"clips of {records.folder}"
     claim_folder(out, resume=True)
     with lock_folder(out, "export"), _temporary_folder(out) as temporary:
         with _errors_named(out):
             if format == SAVED_MODEL:
                 signatures = _write_saved_model(streams, temporary, fold_batch_norm=fold_batch_norm)
-                no_warm_up = _write_warm_up(temporary, clips[0].requests(streams))
+                no_warm_up = _write_warm_up(temporary, next(iter(clips)).requests(streams))
             else:
                 signatures = convert(streams, temporary, format, precision)
                 no_warm_up = "none: it is for TensorFlow Serving"
-            folded = fold_batch_norm or format != SAVED_MODEL
-            written = {"format": format, "precision": precision, "folded_batch_norm": folded}
-            config = {**_describe_export(streams, signatures), **written}
+        folded = fold_batch_norm or format != SAVED_MODEL
+        written = {"format": format, "precision": precision, "folded_batch_norm": folded}
+        parity = _check_parity(temporary, written, streams, clips, source)
+        with _errors_named(out):
+            config = {**_describe_export(streams, signatures), **written, "parity": _kept(parity)}
             _write_texts(streams, temporary, config, batching=batching)
-        parity = _check_parity(temporary, config, streams, clips, source)
         _check_is_free(out, version)
         folder = temporary.rename(out / str(_next_version(out) if version is None else version))
     return Exported(folder=folder, config=config, bytes=_size(folder), parity=parity, no_warm_up=no_warm_up)
@@ -245,6 +265,12 @@ def _temporary_folder(out: Path) -> Iterator[Path]:
         yield temporary
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _kept(parity: Parity) -> dict[str, Any]:
+    """What config.json says of a trial: not how long an answer took here, nor where the clips lay."""
+    fields = dataclasses.asdict(parity)
+    return {name: value for name, value in fields.items() if name not in ("latency_ms", "source")}
 
 
 def _next_version(out: Path) -> int:
@@ -340,52 +366,96 @@ def _write_warm_up(folder: Path, requests: Mapping[str, Mapping[str, np.ndarray]
 
 def _check_parity(
     folder: Path,
-    config: Mapping[str, Any],
+    written: Mapping[str, Any],
     streams: Sequence[Stream],
-    clips: Sequence[TrialClip],
+    clips: Iterable[TrialClip],
     source: str,
 ) -> Parity:
     """Asks the run's networks and the exported one in `folder` for the same clips.
 
     Args:
         folder: of a version.
-        config: what its config.json says.
+        written: its "format" and "precision".
         streams: of the run, as it was trained.
         clips: to try, at least one.
         source: of the clips, in words.
 
     Raises:
-        RunError: they differ by more than the format's tolerance.
+        RunError: they differ by more than the tolerance of format and precision.
         NotFiniteAnswerError: outputs of the run are infinite or not a number.
     """
-    signatures = load_answers(folder, config["precision"])
-    tolerance = TOLERANCE if config["format"] == SAVED_MODEL else OTHER_TOLERANCE
-    difference = 0.0
-    answers = _answers_of_run(streams, clips)
-    check_finite(answers, f"The network of run {streams[0].run.folder}")
-    for clip, expected in zip(clips, answers, strict=True):
-        requests = clip.requests(streams)
-        for name, answer in signatures.items():
-            # max() would drop what is no number.
-            found = np.abs(answer(requests[name])["probabilities"] - expected).max()
-            difference = float(np.maximum(difference, found))
-    if not difference <= tolerance:
+    answers = load_answers(folder, written["precision"])
+    network = _network_of(streams)
+    first, labels, logits = None, [], []
+    found: dict[str, list[dict[str, np.ndarray]]] = {name: [] for name in answers}
+    for clip in clips:
+        first = clip if first is None else first
+        labels.append(clip.label)
+        logits.append(network(clip))
+        for name, answer in answers.items():
+            found[name].append(answer(clip.requests(streams)[name]))
+    assert first is not None
+    parity = _compare(np.concatenate(logits), found, np.array(labels), source, str(streams[0].run.folder))
+    tolerance = TOLERANCE if written["format"] == SAVED_MODEL else TOLERANCES[written["precision"]]
+    if not parity.difference <= tolerance:
         raise RunError(
-            f"The exported model differs from run {streams[0].run.folder} by {difference:.2g} in a "
+            f"The exported model differs from run {streams[0].run.folder} by {parity.difference:.2g} in a "
             f"probability, more than {tolerance:g}, on {source}; nothing was written. Export "
-            f"{_other_way(config)}; a network of one's own should give one answer for one clip."
+            f"{_other_way(written)}; a network of one's own should give one answer for one clip."
         )
-    requests = clips[0].requests(streams)
-    latency_ms = {name: _time(answer, requests[name]) for name, answer in signatures.items()}
-    return Parity(clips=len(clips), source=source, difference=difference, latency_ms=latency_ms)
+    requests = first.requests(streams)
+    latency_ms = {name: _time(answer, requests[name]) for name, answer in answers.items()}
+    return dataclasses.replace(parity, latency_ms=latency_ms)
 
 
-def _other_way(config: Mapping[str, Any]) -> str:
-    return "without --fold-batch-norm" if config["format"] == SAVED_MODEL else "with --format savedmodel"
+def _compare(
+    logits: np.ndarray,
+    found: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
+    labels: np.ndarray,
+    source: str,
+    run: str,
+) -> Parity:
+    """What the answers of an export are beside those of its run.
+
+    Args:
+        logits: of the run, `(N, classes)`.
+        found: signature → the export's outputs for each of the N clips.
+        labels: int `(N,)`, -1 where there is none.
+        source: of the clips, in words.
+        run: its name, for messages.
+    """
+    expected: np.ndarray = tf.nn.softmax(logits).numpy()
+    check_finite(expected, f"The network of run {run}")
+    given = {name: np.concatenate([each["probabilities"] for each in rows]) for name, rows in found.items()}
+    # max() would drop what is no number.
+    difference = np.max([np.abs(each - expected).max() for each in given.values()])
+    own, others = expected.argmax(axis=1), given[RAW].argmax(axis=1)
+    known = labels >= 0
+    logit_difference = None
+    if "logits" in found[RAW][0]:
+        logit_difference = float(
+            np.abs(np.concatenate([each["logits"] for each in found[RAW]]) - logits).max()
+        )
+    return Parity(
+        clips=len(labels),
+        source=source,
+        difference=float(difference),
+        latency_ms={},
+        logit_difference=logit_difference,
+        same_top1=float((own == others).mean()),
+        accuracy=float((others == labels)[known].mean()) if known.any() else None,
+        run_accuracy=float((own == labels)[known].mean()) if known.any() else None,
+    )
 
 
-def _answers_of_run(streams: Sequence[Stream], clips: Sequence[TrialClip]) -> np.ndarray:
-    """Probabilities `(len(clips), classes)` of the networks themselves, their weights still variables."""
+def _other_way(written: Mapping[str, Any]) -> str:
+    if written["precision"] != FLOAT32:
+        return f"with --precision {FLOAT32}"
+    return "without --fold-batch-norm" if written["format"] == SAVED_MODEL else f"with --format {SAVED_MODEL}"
+
+
+def _network_of(streams: Sequence[Stream]) -> Callable[[TrialClip], np.ndarray]:
+    """The networks themselves, their weights still variables: a clip → its logits `(1, classes)`."""
 
     def add_logits(*inputs: tf.Tensor) -> tf.Tensor:
         return tf.add_n(
@@ -394,17 +464,16 @@ def _answers_of_run(streams: Sequence[Stream], clips: Sequence[TrialClip]) -> np
 
     specs = [tf.TensorSpec((1, *stream.prepared_shape), tf.float32) for stream in streams]
     network = tf.function(add_logits, input_signature=specs, autograph=False)
-    logits = [
-        network(
-            *(
-                prepare_clips(tf.constant(values), stream.prepare)
-                for stream, values in zip(streams, clip.clips, strict=True)
-            )
-        )
-        for clip in clips
-    ]
-    probabilities: np.ndarray = tf.nn.softmax(tf.concat(logits, axis=0)).numpy()
-    return probabilities
+
+    def answer(clip: TrialClip) -> np.ndarray:
+        prepared = [
+            prepare_clips(tf.constant(values), stream.prepare)
+            for stream, values in zip(streams, clip.clips, strict=True)
+        ]
+        logits: np.ndarray = network(*prepared).numpy()
+        return logits
+
+    return answer
 
 
 def _time(answer: Answer, inputs: Mapping[str, np.ndarray]) -> float:
@@ -414,69 +483,3 @@ def _time(answer: Answer, inputs: Mapping[str, np.ndarray]) -> float:
         answer(inputs)
         seconds.append(time.perf_counter() - begin)
     return 1000 * statistics.median(seconds)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class TrialClip:
-    """A clip to try an exported model on, in each stream's modality.
-
-    Args:
-        clips: uint8 `(1, T, H, W, C)` of each stream.
-        frames: the same as strings, `(1, T)` or `(1, T, 2)`, of each stream.
-    """
-
-    clips: tuple[np.ndarray, ...]
-    frames: tuple[np.ndarray, ...]
-
-    def requests(self, streams: Sequence[Stream]) -> dict[str, dict[str, np.ndarray]]:
-        """Signature → input → value."""
-        clips = dict(zip(input_names(RAW, streams), self.clips, strict=True))
-        frames = dict(zip(input_names(ENCODED, streams), self.frames, strict=True))
-        return {RAW: clips, ENCODED: frames, FEATURES: clips}
-
-
-def _draw_trial_clips(streams: Sequence[Stream]) -> list[TrialClip]:
-    """Clips of noise, always the same ones, of the frame size that the runs were trained on."""
-    generator = np.random.default_rng(0)
-    samples = []
-    for _ in range(_DRAWN_CLIPS):
-        clips = []
-        for stream in streams:
-            height = stream.run.short_side
-            shape = (1, stream.run.clip.clip_frames, height, round(height * _ASPECT), stream.channels)
-            clips.append(generator.integers(0, 256, shape, dtype=np.uint8))
-        samples.append(TrialClip(clips=tuple(clips), frames=tuple(encode_frames(each) for each in clips)))
-    return samples
-
-
-def _read_trial_clips(streams: Sequence[Stream], records: Records) -> list[TrialClip]:
-    """The middle clips of the first records, of the segment that the first run is to see.
-
-    Raises:
-        RunError: records that do not fit a run.
-        RecordError: there are none in the folder.
-    """
-    for stream in streams:
-        # Of a run that was trained on features these are the frames that the stem sees.
-        if records.manifest.features is not None:
-            raise RunError(
-                f"{records.folder} has features. Give the records of frames that they were made of."
-            )
-        dataclasses.replace(stream.run, features=None).check_records(records.manifest, records.folder)
-    split = next((name for name in _SPLITS if name in records.manifest.splits), _SPLITS[0])
-    view = default_view(streams[0].run)
-    read = [_read(dataclasses.replace(records, modality=s.run.modality), split, view) for s in streams]
-    return [
-        TrialClip(clips=tuple(clips for clips, _ in each), frames=tuple(frames for _, frames in each))
-        for each in itertools.islice(zip(*read, strict=True), _READ_CLIPS)
-    ]
-
-
-def _read(records: Records, split: str, view: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    clip_frames = records.manifest.clip.clip_frames
-    for serialized in tf.data.TFRecordDataset(records.paths(split)):
-        _, segments = parse(records, serialized, (view,))
-        count = tf.shape(segments[view])[0]
-        (start,) = augment.window_starts(count, clip_frames, 1)
-        frames = tf.gather(segments[view], augment.clip_indices(count, start, clip_frames))
-        yield decode_clip(records, segments[view], start)[None].numpy(), frames[None].numpy()

@@ -50,14 +50,32 @@ class Format(NamedTuple):
 
 FORMATS = {
     SAVED_MODEL: Format("saved_model.pb", "SavedModel"),
-    OPENVINO: Format("model.xml", "OpenVINO", "openvino", ("openvino",), ("openvino",)),
-    ONNX: Format("model.onnx", "ONNX", "onnx", ("onnx", "tf2onnx"), ("onnxruntime",)),
+    OPENVINO: Format(
+        "model.xml", "OpenVINO", "openvino", ("openvino",), ("openvino",), (FLOAT32, BFLOAT16, FLOAT16)
+    ),
+    ONNX: Format("model.onnx", "ONNX", "onnx", ("onnx", "tf2onnx"), ("onnxruntime",), (FLOAT32, FLOAT16)),
 }
+PRECISIONS = tuple(dict.fromkeys(name for each in FORMATS.values() for name in each.precisions))
 
 
 def format_of(version: str | Path) -> str | None:
     """The key of FORMATS whose file lies in the folder `version`, or None."""
     return next((name for name, each in FORMATS.items() if (Path(version) / each.file).is_file()), None)
+
+
+def check_precision(name: str, precision: str) -> None:
+    """Refuses a precision that a format is not written in.
+
+    Raises:
+        KdantError: names those that it is.
+    """
+    if precision not in FORMATS[name].precisions:
+        others = [other for other, each in FORMATS.items() if precision in each.precisions]
+        elsewhere = f" {precision} is for the format {' or '.join(others)}." if others else ""
+        raise KdantError(
+            f"The format {name} is written in {' or '.join(FORMATS[name].precisions)}. Received: "
+            f"{precision}.{elsewhere}"
+        )
 
 
 def check_installed(name: str, *, writing: bool = False) -> None:
@@ -136,7 +154,7 @@ class _OpenVino:
         self._path = str(path)
         self._hints = {
             # Left to itself it computes in 16 bits wherever the processor can.
-            "INFERENCE_PRECISION_HINT": {BFLOAT16: "bf16", FLOAT16: "f32"}.get(precision, "f32"),
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == BFLOAT16 else "f32",
             "PERFORMANCE_HINT": "LATENCY",
         }
         self._core.read_model(self._path)  # A damaged file is found here.

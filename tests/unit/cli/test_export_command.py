@@ -14,6 +14,7 @@ from kdant_tf.serving.export import Exported, Parity
 TENSOR = {"clips": {"dtype": "uint8", "shape": [None, 8, None, None, 3]}}
 CONFIG = {
     "format": "savedmodel",
+    "precision": "float32",
     "classes": ["clap", "golf"],
     "anticipates": True,
     "offset_s": 0.5,

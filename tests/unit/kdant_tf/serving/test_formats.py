@@ -17,7 +17,7 @@ from kdant_tf.anticipation.anticipate import predict
 from kdant_tf.runs import load_run
 from kdant_tf.serving import formats
 from kdant_tf.serving.conversion import prepare
-from kdant_tf.serving.export import export_run
+from kdant_tf.serving.export import _compare, export_run
 from kdant_tf.serving.formats import FORMATS, SAVED_MODEL
 from kdant_tf.serving.model import load_model, needs_tensorflow
 from kdant_tf.serving.signatures import open_streams, prepare_clips
@@ -148,6 +148,60 @@ print([name for name in sys.modules if name.startswith("openvino_telemetry")])
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "precision"), [("openvino", "bfloat16"), ("openvino", "float16"), ("onnx", "float16")]
+)
+def test_what_16_bits_cost_is_measured_on_records(
+    name: str, precision: str, tiny_run: Path, record_folder: Path, tmp_path: Path
+) -> None:
+    skip_without(name)
+    exported = export_run(tiny_run, tmp_path, format=name, precision=precision, records=record_folder)
+    parity = exported.parity
+    assert parity.clips == 8  # All of the test split, where float32 is tried on four.
+    assert 1e-8 < parity.difference < 0.01
+    assert parity.logit_difference is not None
+    assert 0 < parity.logit_difference < 0.05
+    assert parity.run_accuracy in {count / 8 for count in range(9)}
+    config = json.loads((exported.folder / "config.json").read_text())
+    assert config["precision"] == precision
+    assert config["parity"]["same_top1"] == parity.same_top1
+    clips = draw_clips(2, 64, 85)
+    answers = load_model(exported.folder).probabilities(clips)
+    np.testing.assert_allclose(answers, load_model(tiny_run).probabilities(clips), atol=0.01)
+    if name == "onnx":
+        import onnx
+
+        weights = onnx.load(exported.folder / "model.onnx").graph.initializer
+        sizes = {
+            kind: sum(np.prod(each.dims) for each in weights if each.data_type == kind) for kind in (1, 10)
+        }
+        assert sizes[onnx.TensorProto.FLOAT16] > 900 > 100 > sizes[onnx.TensorProto.FLOAT]
+    else:
+        assert (exported.folder / "model.bin").stat().st_size < 2 * 1000 + 500
+
+
+@pytest.mark.parametrize(("name", "precision"), [("savedmodel", "bfloat16"), ("onnx", "bfloat16")])
+def test_a_precision_that_a_format_lacks(name: str, precision: str, tiny_run: Path, tmp_path: Path) -> None:
+    words = (
+        f"format {name} is written in float32.* Received: {precision}. {precision} is for the format openvino"
+    )
+    with pytest.raises(KdantError, match=words):
+        export_run(tiny_run, tmp_path / "served", format=name, precision=precision)
+    assert not (tmp_path / "served").exists()
+
+
+def test_answers_are_compared_with_labels() -> None:
+    logits = np.log(np.float32([[0.5, 0.5 - 1e-3, 1e-3], [0.2, 0.5, 0.3], [0.1, 0.1, 0.8]]))
+    others = np.float32([[0.4, 0.6, 0], [0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])
+    rows = [{"probabilities": row[None]} for row in others]
+    parity = _compare(logits, {"serving_default": rows}, np.array([1, 1, -1]), "clips", "run")
+    assert parity.difference == pytest.approx(0.101, abs=1e-6)
+    assert (parity.same_top1, parity.accuracy, parity.run_accuracy) == (pytest.approx(2 / 3), 1.0, 0.5)
+    assert parity.logit_difference is None
+    unlabelled = _compare(logits, {"serving_default": rows}, np.array([-1, -1, -1]), "clips", "run")
+    assert unlabelled.accuracy is None
 
 
 def test_predict_says_of_a_video_what_the_savedmodel_says(
