@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from kdant_tf.anticipation.anticipate import Anticipation, Latencies
+    from kdant_tf.anticipation.live_page import LivePage
     from kdant_tf.anticipation.overlay import OverlayVideo
     from kdant_tf.anticipation.sources import FrameSource
     from kdant_tf.serving.model import AnticipationModel
@@ -82,6 +84,9 @@ _BAR = 10
     type=click.Choice(list(ALGORITHMS)),
     help="For a model of optical flow; default: as its records were made.",
 )
+@click.option("--web", is_flag=True, help="Also show it in the browser: a page at the address printed.")
+@click.option("--host", help="With --web: address to listen at; default: 127.0.0.1, this machine alone.")
+@click.option("--port", type=click.IntRange(0, 65535), help="With --web: 0 for a free one; default: 8000.")
 @server_options
 def predict(
     sources: tuple[str, ...],
@@ -97,6 +102,9 @@ def predict(
     source_fps: float | None,
     reconnect_s: float,
     flow_algorithm: str | None,
+    web: bool,
+    host: str | None,
+    port: int | None,
     **server: Any,
 ) -> None:
     """Say what is about to happen, time by time, in videos and streams.
@@ -109,29 +117,53 @@ def predict(
     from kdant_tf.anticipation.sources import check_source
 
     if overlay is not None:
-        _check_overlay(overlay, sources, live)
+        _check_overlay(overlay, sources, live, web)
     alone = len(sources) == 1
     readable = _try_each(sources, lambda source: check_source(source, live=live), alone=alone)
     if not readable:
         raise KdantError("None of the sources can be read, see above.")
-    model = fit_model(open_model(folder, **server), fps=fps, flow_algorithm=flow_algorithm)
-    model.warm_up()
-    options = _Options(
-        live=live,
-        source_fps=source_fps,
-        reconnect_s=reconnect_s,
-        stride_s=stride_s,
-        top=top,
-        threshold=threshold,
-        json_lines=json_lines,
-        latency=latency,
-        overlay=overlay,
-    )
-    done = _try_each(readable, lambda source: _predict_source(source, model, options), alone=alone)
+    done = readable
+    with _open_page(web, host, port) as page:
+        model = fit_model(open_model(folder, **server), fps=fps, flow_algorithm=flow_algorithm)
+        model.warm_up()
+        options = _Options(
+            live=live,
+            source_fps=source_fps,
+            reconnect_s=reconnect_s,
+            stride_s=stride_s,
+            top=top,
+            threshold=threshold,
+            json_lines=json_lines,
+            latency=latency,
+            overlay=overlay,
+            page=page,
+        )
+        go_through = partial(_predict_source, model=model, options=options)
+        done = _try_each(readable, go_through, alone=alone)
+        while page is not None and page.wait_for_replay():
+            done = _try_each(readable, go_through, alone=alone)
     if len(done) < len(sources):
         raise KdantError(
             f"{len(sources) - len(done)} of {len(sources)} sources could not be gone through, see above."
         )
+
+
+@contextmanager
+def _open_page(web: bool, host: str | None, port: int | None) -> Iterator[LivePage | None]:
+    """A page in the browser if it is asked for; Ctrl-C is then the way to end."""
+    if not web:
+        if host is not None or port is not None:
+            raise click.UsageError(f"--{'port' if host is None else 'host'} goes with --web.")
+        yield None
+        return
+    from kdant_tf.anticipation.live_page import LivePage
+
+    with (
+        suppress(KeyboardInterrupt),
+        LivePage(host=host or "127.0.0.1", port=8000 if port is None else port) as page,
+    ):
+        _print_note(f"Open {page.url} in a browser. Ctrl-C ends it.")
+        yield page
 
 
 def _try_each(sources: Sequence[str], function: Callable[[str], None], *, alone: bool) -> list[str]:
@@ -149,12 +181,14 @@ def _try_each(sources: Sequence[str], function: Callable[[str], None], *, alone:
     return done
 
 
-def _check_overlay(overlay: Path, sources: tuple[str, ...], live: bool) -> None:
+def _check_overlay(overlay: Path, sources: tuple[str, ...], live: bool, web: bool) -> None:
     from kdant_tf.anticipation.overlay import check_overlay
     from kdant_tf.anticipation.sources import is_live
 
-    if len(sources) > 1 or live or is_live(sources[0]):
-        raise click.UsageError("--overlay is for one source, which waits for its frames to be read.")
+    if len(sources) > 1 or live or is_live(sources[0]) or web:
+        raise click.UsageError(
+            "--overlay is for one source, which waits for its frames to be read, so not with --web."
+        )
     check_overlay(overlay, sources[0])
 
 
@@ -171,6 +205,7 @@ class _Options:
     json_lines: bool
     latency: bool
     overlay: Path | None
+    page: LivePage | None
 
 
 def _predict_source(text: str, model: AnticipationModel, options: _Options) -> None:
@@ -182,14 +217,16 @@ def _predict_source(text: str, model: AnticipationModel, options: _Options) -> N
     from kdant_tf.anticipation.anticipate import Latencies, find_fps
     from kdant_tf.anticipation.sources import open_source
 
+    page, interrupted = options.page, False
     opened = open_source(
         text,
         live=options.live,
         rate=model.fps if options.source_fps is None else options.source_fps,
         reconnect_s=options.reconnect_s,
-        report=_print_note,
+        report=partial(_report, page=page),
     )
-    with closing(opened) as source:
+    with closing(opened):
+        source = _play(opened, model, options)
         fps = find_fps(source, model)
         if model.fps is None:
             _print_note(
@@ -203,11 +240,31 @@ def _predict_source(text: str, model: AnticipationModel, options: _Options) -> N
             # There is no other end to a camera.
             if not source.live:
                 raise
+            interrupted = True
         finally:
             for problem in source.problems():
                 _print_note(f"{source.name}: {problem}")
         if latencies.answers:
             _print_latencies(source.name, latencies, options)
+    if interrupted and page is not None:
+        raise KeyboardInterrupt
+
+
+def _play(source: FrameSource, model: AnticipationModel, options: _Options) -> FrameSource:
+    """The source, or where there is a page, one that is shown there."""
+    if options.page is None:
+        return source
+    from kdant_tf.anticipation.live_page import PlayedSource
+
+    played = PlayedSource(source, options.page)
+    options.page.begin(played, model, stride_s=options.stride_s)
+    return played
+
+
+def _report(line: str, page: LivePage | None) -> None:
+    _print_note(line)
+    if page is not None:
+        page.note(line)
 
 
 def _print_note(line: str) -> None:
@@ -227,6 +284,8 @@ def _print_anticipations(
         for each in anticipate(source, model, stride_s=options.stride_s, **draw):
             latencies.add(each.latency_s, each.dropped)
             print_anticipation(each, each.top(options.top, options.threshold))
+            if options.page is not None:
+                options.page.expect(each, each.top(threshold=options.threshold), latencies)
             if overlay is not None:
                 overlay.expect(each.expected_s, each.top(threshold=options.threshold))
     if overlay is not None:

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import re
+import socket
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -160,3 +163,48 @@ def test_an_overlay_does_not_lie_in_its_source(tmp_path: Path) -> None:
     Image.new("RGB", (64, 48)).save(tmp_path / "frame_1.png")
     stderr = run(tmp_path, "--overlay", tmp_path / "over.mp4", code=1).stderr
     assert "should lie apart" in stderr
+
+
+@pytest.fixture
+def browsers(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """A browser is there, asks once to see it again, and then the person presses Ctrl-C."""
+    from kdant_tf.anticipation.web_server import WebServer
+
+    states: list[str] = []
+
+    def ask(server: WebServer) -> bool:
+        states.append(server.state[1])
+        if len(states) == 2:
+            raise KeyboardInterrupt
+        return True
+
+    monkeypatch.setattr(WebServer, "wait_for_browser", lambda server: True)
+    monkeypatch.setattr(WebServer, "wait_for_request", ask)
+    return states
+
+
+def test_a_live_page_says_what_the_lines_say_and_ctrl_c_ends_it_well(
+    video: Path, browsers: list[str]
+) -> None:
+    result = run(video, "--web", "--port", 0, "--json-lines", "--top", 1)
+    assert re.search(r"Open http://127\.0\.0\.1:\d+/ in a browser\. Ctrl-C ends it\.", result.stderr)
+    lines = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [line["time_s"] for line in lines][-1] == 0.3667
+    told = json.loads(browsers[-1])
+    assert (told["status"], told["source"]) == ("ended", str(video))
+    assert told["answer"]["time_s"] == 0.3667
+    assert told["answer"]["top"] == [[1, "golf", 0.75], [0, "clap", 0.25]]
+
+
+def test_a_live_page_that_cannot_be(video: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        refused = run(video, "--web", "--port", port, code=1)
+    assert refused.stderr == (
+        f"Error: Port {port} of 127.0.0.1 is in use. Choose another: --port, 0 for one that is free.\n"
+    )
+    assert "--port goes with --web" in run(video, "--port", 8000, code=2).stderr
+    assert "--host goes with --web" in run(video, "--host", "0.0.0.0", code=2).stderr
+    assert "not with --web" in run(video, "--web", "--overlay", "over.mp4", code=2).stderr
+    monkeypatch.setitem(sys.modules, "kdant_tf.anticipation.web_server", None)
+    assert "pip install 'kdant-tf[web]'" in run(video, "--web", code=1).stderr
