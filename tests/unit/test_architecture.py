@@ -138,7 +138,7 @@ def test_a_class_has_a_name_of_its_own():
 
 def test_there_are_few_files():
     """A file is a topic; what is cut by size alone makes every journey long."""
-    assert len(PATHS) <= 140
+    assert len(PATHS) <= 150
 
 
 @pytest.mark.parametrize(("package", "path"), MODULES)
