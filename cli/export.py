@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from kdant_tf.serving.formats import FLOAT32, FORMATS, PRECISIONS, SAVED_MODEL, check_precision
+from kdant_tf.serving.formats import FLOAT32, FORMATS, INT8, PRECISIONS, SAVED_MODEL, check_precision
 from tf_records.errors import KdantError
 from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
@@ -36,7 +36,12 @@ if TYPE_CHECKING:
     default=FLOAT32,
     show_default=True,
     help="bfloat16 (openvino): computed in 16 bits where the processor can; float16 (openvino, onnx): half "
-    "the size. What it costs is measured on --records.",
+    "the size; int8 (openvino, onnx): computed in 8 bits. What it costs is measured on --records.",
+)
+@click.option(
+    "--calibration",
+    type=RECORD_FOLDER,
+    help="For --precision int8: records of frames, by whose training clips ranges of values are found.",
 )
 @click.option(
     "--version",
@@ -76,6 +81,7 @@ def export(
     out: Path,
     format: str,
     precision: str,
+    calibration: RecordPath | None,
     version: int | None,
     other: Path | None,
     fusion_weights: tuple[float, ...],
@@ -103,6 +109,10 @@ def export(
         check_precision(format, precision)
     except KdantError as error:
         raise click.UsageError(str(error)) from error
+    if (precision == INT8) != (calibration is not None):
+        raise click.UsageError(
+            f"--precision {INT8} and --calibration RECORDS go together. Received: --precision {precision}."
+        )
     from kdant_tf.runs import load_run
 
     loaded, added = load_run(run), None if other is None else load_run(other)
@@ -121,6 +131,7 @@ def export(
         batching=batching,
         format=format,
         precision=precision,
+        calibration=calibration,
     )
     if as_json:
         _print_json(exported)

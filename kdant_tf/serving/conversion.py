@@ -6,8 +6,10 @@ with matrices, which are computed from the frames' size in the graph: every runt
 
 from __future__ import annotations
 
+import contextlib
+import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +17,39 @@ import numpy as np
 import tensorflow as tf
 
 from kdant_tf.serving import RAW
-from kdant_tf.serving.formats import FLOAT16, FLOAT32, FORMATS, ONNX, OPENVINO, import_openvino
+from kdant_tf.serving.formats import (
+    FLOAT16,
+    FLOAT32,
+    FORMATS,
+    INT8,
+    ONNX,
+    OPENVINO,
+    import_openvino,
+    without_telemetry,
+)
 from kdant_tf.serving.signatures import ServedModule, Stream, clips_spec, infer_once, input_names
+from kdant_tf.serving.trial_clips import TrialClip
 from tf_records import augment
 from tf_records.errors import RunError, first_line
 
 # Later ones are not read by runtimes of two years ago.
 _OPSET = 18
 _LEAST_HALVED = 16
+# Begins the names of the operations before the network, which are never computed in 8 bits.
+PREPARING = "preparing"
+# Clips at most by which ranges of values are found.
+CALIBRATION_CLIPS = 100
+# Operations of ONNX that are computed in 8 bits.
+_QUANTIZED = ["Conv", "MatMul", "Gemm", "MaxPool", "AveragePool", "Concat", "Add", "Relu", "Clip"]
 
 
-def convert(streams: Sequence[Stream], folder: Path, format: str, precision: str) -> dict[str, Any]:
+def convert(
+    streams: Sequence[Stream],
+    folder: Path,
+    format: str,
+    precision: str,
+    calibration: Iterable[TrialClip] = (),
+) -> dict[str, Any]:
     """Writes the network, or two whose logits are added, into `folder`.
 
     Args:
@@ -33,6 +57,7 @@ def convert(streams: Sequence[Stream], folder: Path, format: str, precision: str
         folder: that gets the file.
         format: a key of `kdant_tf.serving.formats.FORMATS`, but for SavedModel.
         precision: one of the format's.
+        calibration: for INT8, clips by which the ranges of values are found; gone over more than once.
 
     Returns:
         The signatures for config.json: of RAW alone, with outputs "logits" and "probabilities".
@@ -43,10 +68,14 @@ def convert(streams: Sequence[Stream], folder: Path, format: str, precision: str
     """
     # Batch normalisation is folded here: what converters make of it differs.
     function = trace([stream.folded() for stream in streams])
-    writers: dict[str, Callable[[Any, Path, str], None]] = {OPENVINO: _write_openvino, ONNX: _write_onnx}
+    inputs = _Inputs(streams, calibration)
+    writers: dict[str, Callable[[Any, Path, str, _Inputs], None]] = {
+        OPENVINO: _write_openvino,
+        ONNX: _write_onnx,
+    }
     try:
         folder.mkdir(exist_ok=True)
-        writers[format](function, folder / FORMATS[format].file, precision)
+        writers[format](function, folder / FORMATS[format].file, precision, inputs)
     except OSError:
         raise
     except Exception as error:  # Converters have their own.
@@ -69,10 +98,11 @@ def trace(streams: Sequence[Stream]) -> Any:
         )
 
     def answer(*clips: tf.Tensor) -> dict[str, tf.Tensor]:
-        prepared = [
-            tf.ensure_shape(prepare(values, stream), (None, *stream.prepared_shape))
-            for values, stream in zip(clips, streams, strict=True)
-        ]
+        with tf.name_scope(PREPARING):
+            prepared = [
+                tf.ensure_shape(prepare(values, stream), (None, *stream.prepared_shape))
+                for values, stream in zip(clips, streams, strict=True)
+            ]
         logits, _ = infer(*prepared)
         return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
 
@@ -130,21 +160,79 @@ def resampling_matrix(size: tf.Tensor, start: tf.Tensor, side: tf.Tensor, pixels
     return heights / tf.reduce_sum(heights, axis=1, keepdims=True)
 
 
-def _write_openvino(function: Any, path: Path, precision: str) -> None:
+class _Inputs:
+    """Clips as the network's inputs by name; each pass reads them anew."""
+
+    def __init__(self, streams: Sequence[Stream], clips: Iterable[TrialClip]) -> None:
+        self._streams, self._clips = streams, clips
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
+        return (clip.requests(self._streams)[RAW] for clip in self._clips)
+
+
+def _write_openvino(function: Any, path: Path, precision: str, calibration: _Inputs) -> None:
     openvino = import_openvino()
     model = openvino.convert_model(function.get_concrete_function())
+    if precision == INT8:
+        model = _quantize_openvino(model, calibration)
     # What is computed in bfloat16 is kept in float16, which has more digits.
     openvino.save_model(model, str(path), compress_to_fp16=precision != FLOAT32)
 
 
-def _write_onnx(function: Any, path: Path, precision: str) -> None:
+def _quantize_openvino(model: Any, calibration: _Inputs) -> Any:
+    with without_telemetry():
+        import nncf
+
+    nncf.set_log_level(logging.ERROR)
+    # Progress bars on stdout, which is for results.
+    with contextlib.redirect_stdout(io.StringIO()):
+        return nncf.quantize(
+            model,
+            nncf.Dataset(calibration),
+            subset_size=CALIBRATION_CLIPS,
+            preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(patterns=[f".*{PREPARING}/.*"]),
+        )
+
+
+def _write_onnx(function: Any, path: Path, precision: str, calibration: _Inputs) -> None:
     import tf2onnx
 
     logging.getLogger("tf2onnx").setLevel(logging.ERROR)
     model, _ = tf2onnx.convert.from_function(function, function.input_signature, opset=_OPSET)
     if precision == FLOAT16:
         _halve_weights(model.graph)
-    path.write_bytes(model.SerializeToString())
+    if precision == INT8:
+        _quantize_onnx(model, path, calibration)
+    else:
+        path.write_bytes(model.SerializeToString())
+
+
+def _quantize_onnx(model: Any, path: Path, calibration: _Inputs) -> None:
+    from onnxruntime import quantization
+
+    clips = iter(calibration)
+
+    class Reader(quantization.CalibrationDataReader):
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            return next(clips, None)
+
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # Advice to optimise first, which quantising does anyway.
+    try:
+        quantization.quantize_static(
+            model,
+            str(path),
+            Reader(),
+            quant_format=quantization.QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=quantization.QuantType.QUInt8,
+            weight_type=quantization.QuantType.QInt8,
+            op_types_to_quantize=_QUANTIZED,
+            nodes_to_exclude=[node.name for node in model.graph.node if f"{PREPARING}/" in node.name],
+        )
+    finally:
+        logging.disable(level)
 
 
 def _halve_weights(graph: Any) -> None:

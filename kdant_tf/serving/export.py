@@ -23,11 +23,12 @@ import tensorflow as tf
 from kdant_tf.evaluation.predictions import read_config
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, load_run, manifest_sha256
 from kdant_tf.serving import RAW
-from kdant_tf.serving.conversion import convert
+from kdant_tf.serving.conversion import CALIBRATION_CLIPS, convert
 from kdant_tf.serving.formats import (
     BFLOAT16,
     FLOAT16,
     FLOAT32,
+    INT8,
     SAVED_MODEL,
     Answer,
     check_installed,
@@ -50,7 +51,9 @@ BATCHING_FLAGS = "--enable_batching --enable_per_model_batching_parameters"
 WARM_UP_PATH = Path("assets.extra", "tf_serving_warmup_requests")
 # Largest difference of a probability from the run's: of a SavedModel, and of other formats by precision.
 TOLERANCE = 1e-5
-TOLERANCES = {FLOAT32: 1e-4, FLOAT16: 0.01, BFLOAT16: 0.05}
+TOLERANCES = {FLOAT32: 1e-4, FLOAT16: 0.05, BFLOAT16: 0.1, INT8: 1.0}
+# Share of clips that an export has to name as its run does: 8 bits change probabilities, not what they say.
+_LEAST_SAME_TOP1 = 0.5
 _TEMPORARY = ".tmp-"
 _TIMED_CALLS = 10
 # Clips of records that are compared: whether it is the run's network, and what lower precision costs.
@@ -131,6 +134,7 @@ def export_run(
     network: keras.Model | None = None,
     format: str = SAVED_MODEL,
     precision: str = FLOAT32,
+    calibration: str | RecordPath | Records | None = None,
 ) -> Exported:
     """Writes a version into `out`: a network with everything before it inside, by default a SavedModel.
 
@@ -151,7 +155,9 @@ def export_run(
         batching: write parameters for a server that joins requests.
         network: of `run`, where it is loaded already.
         format: "savedmodel", "openvino" or "onnx"; the latter two need the extra of the package of that name.
-        precision: "float32"; of OpenVINO also "bfloat16", of OpenVINO and ONNX "float16".
+        precision: "float32"; of OpenVINO also "bfloat16", of OpenVINO and ONNX "float16" and "int8".
+        calibration: for "int8": records of frames, by whose training clips ranges of values are found.
+            Without `records`, clips of their test split are compared.
 
     Raises:
         KdantError: the version exists, `out` holds another format or cannot be written, or an extra is
@@ -164,9 +170,15 @@ def export_run(
         exported = export_run("student", "served")
         served = tf.saved_model.load(str(exported.folder)).signatures["serving_default"]
     """
-    out, records = Path(out), _open_records(records)
+    out, records, calibration = Path(out), _open_records(records), _open_records(calibration)
     check_precision(format, precision)
-    check_installed(format, writing=True)
+    if (precision == INT8) != (calibration is not None):
+        raise KdantError(
+            f"Precision {INT8} goes with records to calibrate on, and no other does. Received: {precision} "
+            f"{'without' if calibration is None else 'with'} --calibration RECORDS."
+        )
+    check_installed(format, writing=True, precision=precision)
+    records = calibration if records is None else records
     loaded = [_load(each) for each in (run, other) if each is not None]
     _check_is_no_model(out)
     _check_is_of_format(out, format)
@@ -183,6 +195,9 @@ def export_run(
         count = _COMPARED_CLIPS if precision == FLOAT32 else _MEASURED_CLIPS
         clips = TrialRecords(streams, records, count)
         source = f"clips of {records.folder}"
+    calibrating: Iterable[TrialClip] = ()
+    if calibration is not None:
+        calibrating = TrialRecords(streams, calibration, CALIBRATION_CLIPS, "train")
     claim_folder(out, resume=True)
     with lock_folder(out, "export"), _temporary_folder(out) as temporary:
         with _errors_named(out):
@@ -190,7 +205,7 @@ def export_run(
                 signatures = _write_saved_model(streams, temporary, fold_batch_norm=fold_batch_norm)
                 no_warm_up = _write_warm_up(temporary, next(iter(clips)).requests(streams))
             else:
-                signatures = convert(streams, temporary, format, precision)
+                signatures = convert(streams, temporary, format, precision, calibrating)
                 no_warm_up = "none: it is for TensorFlow Serving"
         folded = fold_batch_norm or format != SAVED_MODEL
         written = {"format": format, "precision": precision, "folded_batch_norm": folded}
@@ -402,6 +417,11 @@ def _check_parity(
             f"The exported model differs from run {streams[0].run.folder} by {parity.difference:.2g} in a "
             f"probability, more than {tolerance:g}, on {source}; nothing was written. Export "
             f"{_other_way(written)}; a network of one's own should give one answer for one clip."
+        )
+    if parity.same_top1 < _LEAST_SAME_TOP1:
+        raise RunError(
+            f"The exported model names only {100 * parity.same_top1:.0f} % of {len(labels)} {source} as run "
+            f"{streams[0].run.folder} does; nothing was written. Export {_other_way(written)}."
         )
     requests = first.requests(streams)
     latency_ms = {name: _time(answer, requests[name]) for name, answer in answers.items()}

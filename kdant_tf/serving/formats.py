@@ -21,7 +21,7 @@ import numpy as np
 from tf_records.errors import KdantError, RunError, first_line
 
 SAVED_MODEL, OPENVINO, ONNX = "savedmodel", "openvino", "onnx"
-FLOAT32, BFLOAT16, FLOAT16 = "float32", "bfloat16", "float16"
+FLOAT32, BFLOAT16, FLOAT16, INT8 = "float32", "bfloat16", "float16", "int8"
 # Shapes of clips that OpenVINO keeps a network compiled for: a stream has one, a benchmark one a batch size.
 _COMPILED_SHAPES = 4
 
@@ -38,6 +38,7 @@ class Format(NamedTuple):
         extra: of this package, which brings what follows; "" where the base install does.
         writes, runs: top-level modules of the packages that write it, and that run it.
         precisions: that it can be written in, the default first.
+        quantizes: top-level modules of the packages that INT8 needs besides.
     """
 
     file: str
@@ -46,14 +47,28 @@ class Format(NamedTuple):
     writes: tuple[str, ...] = ()
     runs: tuple[str, ...] = ()
     precisions: tuple[str, ...] = (FLOAT32,)
+    quantizes: tuple[str, ...] = ()
 
 
 FORMATS = {
     SAVED_MODEL: Format("saved_model.pb", "SavedModel"),
     OPENVINO: Format(
-        "model.xml", "OpenVINO", "openvino", ("openvino",), ("openvino",), (FLOAT32, BFLOAT16, FLOAT16)
+        file="model.xml",
+        title="OpenVINO",
+        extra="openvino",
+        writes=("openvino",),
+        runs=("openvino",),
+        precisions=(FLOAT32, BFLOAT16, FLOAT16, INT8),
+        quantizes=("nncf",),
     ),
-    ONNX: Format("model.onnx", "ONNX", "onnx", ("onnx", "tf2onnx"), ("onnxruntime",), (FLOAT32, FLOAT16)),
+    ONNX: Format(
+        file="model.onnx",
+        title="ONNX",
+        extra="onnx",
+        writes=("onnx", "tf2onnx"),
+        runs=("onnxruntime",),
+        precisions=(FLOAT32, FLOAT16, INT8),
+    ),
 }
 PRECISIONS = tuple(dict.fromkeys(name for each in FORMATS.values() for name in each.precisions))
 
@@ -78,18 +93,21 @@ def check_precision(name: str, precision: str) -> None:
         )
 
 
-def check_installed(name: str, *, writing: bool = False) -> None:
+def check_installed(name: str, *, writing: bool = False, precision: str = FLOAT32) -> None:
     """Refuses a format whose packages are not all here.
 
     Args:
         name: key of FORMATS.
         writing: it is to be written, and then run; else only run.
+        precision: that it is to be written in.
 
     Raises:
         KdantError: names what is missing, and the extra that brings it.
     """
     chosen = FORMATS[name]
     wanted = dict.fromkeys((*chosen.writes, *chosen.runs) if writing else chosen.runs)
+    if writing and precision == INT8:
+        wanted |= dict.fromkeys(chosen.quantizes)
     missing = [package for package in wanted if importlib.util.find_spec(package) is None]
     if missing:
         raise KdantError(
@@ -126,15 +144,16 @@ def open_network(version: str | Path, name: str, precision: str = FLOAT32) -> An
 
 def import_openvino() -> Any:
     """OpenVINO without its telemetry, which else tells Intel of each import and conversion, unasked."""
-    with _hidden("openvino_telemetry"):
+    with without_telemetry():
         import openvino
 
     return openvino
 
 
 @contextmanager
-def _hidden(module: str) -> Iterator[None]:
-    """Imports within do not find `module`."""
+def without_telemetry() -> Iterator[None]:
+    """Imports within do not find the package by which OpenVINO and NNCF tell of their use."""
+    module = "openvino_telemetry"
     kept = sys.modules.get(module)
     sys.modules[module] = None  # type: ignore[assignment]
     try:

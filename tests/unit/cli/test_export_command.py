@@ -29,7 +29,8 @@ def given(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
     def export_run(run: Any, out: Path, **settings: Any) -> Exported:
         kept.update(settings, run=run, out=out)
-        parity = Parity(clips=2, source="drawn clips", difference=2e-7, latency_ms={"serving_default": 12.34})
+        tried = {"clips": 2, "source": "drawn clips", "difference": 2e-7, **kept.get("parity", {})}
+        parity = Parity(latency_ms={"serving_default": 12.34}, **tried)
         return Exported(
             folder=out / "1",
             config=kept["config"],
@@ -123,3 +124,32 @@ def test_what_a_savedmodel_alone_has(
     assert f"{option} is for --format savedmodel. Received: --format onnx." in " ".join(result.stderr.split())
     assert run(tiny_run, "--out", tmp_path, "--format", "onnx").exit_code == 0
     assert given["format"] == "onnx"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--format", "onnx", "--precision", "bfloat16"), "bfloat16 is for the format openvino"),
+        (("--format", "onnx", "--precision", "int8"), "--calibration RECORDS go together"),
+        (("--calibration", "records"), "--calibration RECORDS go together. Received: --precision float32"),
+    ],
+)
+def test_precisions_that_do_not_fit(
+    given: dict[str, Any], tiny_run: Path, tmp_path: Path, options: tuple[str, ...], words: str
+) -> None:
+    result = run(tiny_run, "--out", tmp_path, *options)
+    assert result.exit_code == 2
+    assert words in " ".join(result.stderr.split())
+
+
+def test_what_a_precision_costs_is_printed(given: dict[str, Any], tiny_run: Path, tmp_path: Path) -> None:
+    costs = {"logit_difference": 0.25, "same_top1": 0.95, "accuracy": 0.7, "run_accuracy": 0.725}
+    given["parity"] = {"clips": 80, "source": "clips of records", "difference": 0.06, **costs}
+    options = ("--format", "onnx", "--precision", "int8", "--calibration", "records")
+    printed = " ".join(run(tiny_run, "--out", tmp_path, *options).stdout.replace("│", " ").split())
+    assert given["precision"] == "int8"
+    for words in (
+        "by at most 0.06 in a probability, 0.2 in a logit; tried: 80 clips of records, 95.0 % named alike",
+        "70.0 % rightly against 72.5 %",
+    ):
+        assert words in printed

@@ -21,6 +21,7 @@ from kdant_tf.serving.export import _compare, export_run
 from kdant_tf.serving.formats import FORMATS, SAVED_MODEL
 from kdant_tf.serving.model import load_model, needs_tensorflow
 from kdant_tf.serving.signatures import open_streams, prepare_clips
+from kdant_tf.serving.trial_clips import TrialRecords
 from tf_records.errors import KdantError, RunError
 
 OTHERS = [name for name in FORMATS if name != SAVED_MODEL]
@@ -180,6 +181,48 @@ def test_what_16_bits_cost_is_measured_on_records(
         assert sizes[onnx.TensorProto.FLOAT16] > 900 > 100 > sizes[onnx.TensorProto.FLOAT]
     else:
         assert (exported.folder / "model.bin").stat().st_size < 2 * 1000 + 500
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnx"])
+def test_8_bits_are_calibrated_on_training_clips(
+    name: str,
+    tiny_run: Path,
+    record_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    skip_without(name)
+    for package in FORMATS[name].quantizes:
+        pytest.importorskip(package)
+    asked = []
+
+    class Noted(TrialRecords):
+        def __init__(self, *arguments: object) -> None:
+            asked.append(arguments[3:])
+            super().__init__(*arguments)
+
+    monkeypatch.setattr("kdant_tf.serving.export.TrialRecords", Noted)
+    exported = export_run(tiny_run, tmp_path, format=name, precision="int8", calibration=record_folder)
+    assert ("train",) in asked
+    assert exported.parity.clips == 8  # Of the test split of the same records.
+    assert 1e-6 < exported.parity.difference < 0.2
+    assert exported.parity.run_accuracy is not None
+    clips = draw_clips(2, 64, 85)
+    answers = load_model(exported.folder).probabilities(clips)
+    np.testing.assert_allclose(answers, load_model(tiny_run).probabilities(clips), atol=0.2)
+    assert capsys.readouterr().out == ""
+    file = exported.folder / FORMATS[name].file
+    kinds = {"openvino": b'element_type="i8"', "onnx": b"QuantizeLinear"}
+    assert kinds[name] in file.read_bytes()
+
+
+def test_8_bits_need_records(tiny_run: Path, record_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(KdantError, match=r"Received: int8 without --calibration RECORDS\."):
+        export_run(tiny_run, tmp_path / "served", format="openvino", precision="int8")
+    with pytest.raises(KdantError, match=r"Received: float32 with --calibration RECORDS\."):
+        export_run(tiny_run, tmp_path / "served", format="openvino", calibration=record_folder)
+    assert not (tmp_path / "served").exists()
 
 
 @pytest.mark.parametrize(("name", "precision"), [("savedmodel", "bfloat16"), ("onnx", "bfloat16")])
