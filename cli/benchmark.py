@@ -11,7 +11,7 @@ import click
 
 from tf_records.start_tensorflow import start_tensorflow
 
-from .command import FOLDER, CommaList, KdantCommand, json_option
+from .command import RUN, CommaList, KdantCommand, json_option
 from .output import percent, print_json, print_table
 from .server import make_server, server_options
 
@@ -34,7 +34,7 @@ def _parse_frame(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 
 
 @click.command("benchmark", cls=KdantCommand, short_help="Measure how long a model takes to answer.")
-@click.argument("models", nargs=-1, required=True, type=FOLDER, metavar="MODEL...")
+@click.argument("models", nargs=-1, required=True, type=RUN, metavar="MODEL...")
 @click.option(
     "--batch-sizes",
     default="1,4",

@@ -116,7 +116,13 @@ class KdantCommand(click.Command):
             for value in values if isinstance(values, list) else [values]:
                 if isinstance(value, str) and not _is_plain_number(value, param.type):
                     raise click.BadParameter(f"{value!r} is not a valid {param.type.name}.", ctx, param)
-        return super().parse_args(ctx, args)
+        try:
+            return super().parse_args(ctx, args)
+        except KdantError as error:  # of a run that had to be fetched
+            if "--verbose" in args:
+                raise
+            click.echo(f"Error: {printable(str(error))}", err=True)
+            raise click.exceptions.Exit(1) from error
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Options without a heading first, then the others under theirs, in the order of these."""
@@ -380,7 +386,20 @@ class _RecordFolder(_FolderType):
             self.fail(str(error), param, ctx)
 
 
+class _RunFolder(_LocalPath):
+    """A run folder, or an archive of one, which is fetched and unpacked."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        from kdant_tf.archive import is_address, local_run
+
+        _check_utf8(self, str(value), param, ctx)
+        if not is_address(value):
+            return super().convert(value, param, ctx)
+        return local_run(value, report=lambda line: click.echo(printable(line), err=True))
+
+
 FOLDER = _LocalPath(path_type=Path)
+RUN = _RunFolder(path_type=Path)
 RECORD_FOLDER = _RecordFolder()
 
 json_option = click.option(

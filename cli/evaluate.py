@@ -15,7 +15,7 @@ from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
 from .command import (
-    FOLDER,
+    RUN,
     CommaList,
     KdantCommand,
     insist_option,
@@ -38,7 +38,7 @@ def _parse_share(part: str) -> float:
 
 
 @click.command("evaluate", cls=KdantCommand, short_help="Measure how well a run anticipates, or recognizes.")
-@click.argument("run", type=FOLDER)
+@click.argument("run", type=RUN)
 @records_option
 @click.option(
     "--view",
@@ -50,7 +50,7 @@ def _parse_share(part: str) -> float:
     "--with",
     "others",
     multiple=True,
-    type=FOLDER,
+    type=RUN,
     help="Another run, such as one of flow, whose logits are added; may be repeated.",
 )
 @weights_option("Of RUN's logits and of those of each --with, such as 1,1.5; default: equal.")

@@ -6,29 +6,37 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
+from kdant_tf.archive import RUN_ARCHIVE
 from kdant_tf.serving.formats import FLOAT32, FORMATS, INT8, PRECISIONS, SAVED_MODEL, check_precision
 from tf_records.errors import KdantError
 from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
-from .command import FOLDER, RECORD_FOLDER, KdantCommand, json_option, weights_option
+from .command import FOLDER, RECORD_FOLDER, RUN, KdantCommand, json_option, weights_option
 from .output import percent
 
 if TYPE_CHECKING:
     from kdant_tf.serving.export import Exported, Parity
+    from kdant_tf.serving.run_archive import PackedRun
 
 
 @click.command("export", cls=KdantCommand, short_help="Write a SavedModel, OpenVINO or ONNX model.")
-@click.argument("run", type=FOLDER)
-@click.option("--out", required=True, type=FOLDER, help="Folder that gets the version folder.")
+@click.argument("run", type=RUN)
+@click.option(
+    "--out",
+    required=True,
+    type=FOLDER,
+    help="Folder that gets the version folder; of a run-archive, also NAME.zip.",
+)
 @click.option(
     "--format",
-    type=click.Choice(list(FORMATS)),
+    type=click.Choice([*FORMATS, RUN_ARCHIVE]),
     default=SAVED_MODEL,
     show_default=True,
     help="Of the network's file: savedmodel for TensorFlow Serving; openvino and onnx need the extra of the "
-    "same name.",
+    "same name. run-archive is the run as one file, for others to evaluate, predict and go on with.",
 )
 @click.option(
     "--precision",
@@ -95,6 +103,9 @@ def export(
 
     Before it gets its name it is loaded, and compared with the run on a few clips. Versions count up.
     """
+    if format == RUN_ARCHIVE:
+        _pack(run, out, as_json)
+        return
     if fusion_weights and (other is None or len(fusion_weights) != 2):
         raise click.UsageError(
             f"--fusion-weights should be two numbers, beside --with. Received: {len(fusion_weights)}"
@@ -137,6 +148,44 @@ def export(
         _print_json(exported)
     else:
         _print_exported(f"Exported {run}", exported, batching)
+
+
+def _pack(run: Path, out: Path, as_json: bool) -> None:
+    context = click.get_current_context()
+    own = ("run", "out", "format", "as_json")
+    for param in context.command.params:
+        name = str(param.name)
+        if name not in own and context.get_parameter_source(name) == ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{param.opts[0]} is not for --format {RUN_ARCHIVE}.")
+    start_tensorflow()
+    from kdant_tf.serving.run_archive import pack_run
+
+    packed = pack_run(run, out)
+    if as_json:
+        _print_packed_json(packed)
+        return
+    from .output import print_fields
+
+    stem = packed.missing_stem
+    print_fields(
+        f"Packed {run}",
+        {
+            "archive": str(packed.path),
+            "size": f"{packed.bytes / 1e6:.1f} MB",
+            "files": ", ".join(packed.files),
+            "sha256": packed.sha256,
+            "use": f"as RUN, --teacher, --init or --model, also from https: ADDRESS#sha256={packed.sha256}",
+            **({"not in it": f"the stem of its features, {stem}; give it to others too"} if stem else {}),
+        },
+    )
+
+
+def _print_packed_json(packed: PackedRun) -> None:
+    import dataclasses
+
+    from .output import print_json
+
+    print_json({**dataclasses.asdict(packed), "path": str(packed.path)})
 
 
 def _print_json(exported: Exported) -> None:

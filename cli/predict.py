@@ -15,7 +15,7 @@ import click
 from tf_records.errors import KdantError
 from tf_records.flow import ALGORITHMS
 
-from .command import FOLDER, KdantCommand, printable
+from .command import FOLDER, RUN, KdantCommand, printable
 from .output import percent, print_fields, print_json
 from .server import open_model, server_options
 
@@ -40,7 +40,9 @@ _BAR = 10
 
 @click.command("predict", cls=KdantCommand, short_help="Say what is about to happen in videos and streams.")
 @click.argument("sources", nargs=-1, required=True, metavar="SOURCE...")
-@click.option("--model", "folder", required=True, type=FOLDER, help="Run folder, or one written by export.")
+@click.option(
+    "--model", "folder", required=True, type=RUN, help="Run folder or archive, or a folder written by export."
+)
 @click.option(
     "--stride-s",
     type=click.FloatRange(0, 3600, min_open=True),

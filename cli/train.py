@@ -13,6 +13,7 @@ from tf_records.start_tensorflow import start_tensorflow
 
 from .command import (
     FOLDER,
+    RUN,
     CommaList,
     Decorator,
     GroupedOption,
@@ -115,7 +116,7 @@ def train_teacher(**options: Any) -> None:
 
 @click.command("distill", cls=KdantCommand, short_help="Train the network that anticipates, with a teacher.")
 @records_option
-@click.option("--teacher", required=True, type=FOLDER, help="Run folder of train-teacher.")
+@click.option("--teacher", required=True, type=RUN, help="Run folder of train-teacher, or an archive of it.")
 @training_options
 @setting_options(STUDENT)
 def distill(**options: Any) -> None:

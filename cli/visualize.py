@@ -9,11 +9,11 @@ from kdant_tf.visualization import PICTURES, PROJECTIONS
 from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
-from .command import FOLDER, NAMES, KdantCommand, NameList, insist_option, json_option, records_option
+from .command import FOLDER, NAMES, RUN, KdantCommand, NameList, insist_option, json_option, records_option
 
 
 @click.command("visualize", cls=KdantCommand, short_help="Draw where networks look and what they confuse.")
-@click.argument("runs", type=FOLDER, nargs=-1, required=True, metavar="RUN...")
+@click.argument("runs", type=RUN, nargs=-1, required=True, metavar="RUN...")
 @records_option
 @click.option("--out", required=True, type=FOLDER, help="Folder for the pictures.")
 @click.option("--overwrite", is_flag=True, help="Replace pictures in --out.")

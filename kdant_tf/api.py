@@ -37,7 +37,11 @@ class TrainedRun(runs.Run):
 
 
 def load_run(folder: str | Path) -> TrainedRun:
-    """A finished run folder, made by `train`, `distill` or their commands.
+    """A finished run folder, made by `train`, `distill` or their commands, or an archive of one.
+
+    Args:
+        folder: of the run; or NAME.zip, https://…/NAME.zip#sha256=… or hf://OWNER/NAME, see
+            `kdant_tf.archive.local_run`.
 
     Raises:
         RunError: no such folder, no or an unreadable config.json, or no model.

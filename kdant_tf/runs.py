@@ -25,6 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from kdant_tf.archive import local_run
 from kdant_tf.config import DEFAULT_EXECUTION, TEACHER, Execution, TrainConfig, config_from_dict
 from kdant_tf.settings import settings_of
 from kdant_tf.version import __version__, unreadable_advice
@@ -221,7 +222,7 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
     """Reads a run folder's config.json.
 
     Args:
-        folder: of the run.
+        folder: of the run, or the address of an archive of it, see `kdant_tf.archive.local_run`.
         finished: insist on a trained model as well.
 
     Raises:
@@ -231,7 +232,7 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
         run = load_run("runs/student")
         run.config.feature_loss, run.classes
     """
-    path = Path(folder)
+    path = local_run(folder)
     if not path.is_dir():
         raise RunError(f"Run folder {path} does not exist. Train one: kdant train-teacher or kdant distill.")
     if not (path / CONFIG_NAME).is_file():

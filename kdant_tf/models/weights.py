@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from absl import logging
 
+from kdant_tf.archive import is_address
 from kdant_tf.models.baselines import BACKBONES, STEM, build_backbone
 from kdant_tf.models.i3d import width_of
 from kdant_tf.runs import CONFIG_NAME, load_run
@@ -69,11 +70,12 @@ def initialize(
     if init == "kinetics":
         check_published_width(network)
         with_head = load_deepmind_checkpoint(network, fetch_kinetics_checkpoint(modality))
-    elif not Path(init).exists() and not Path(f"{init}.index").exists():
+    elif not is_address(init) and not Path(init).exists() and not Path(f"{init}.index").exists():
         raise WeightsError(
-            f"`--init` should be random, kinetics, imagenet or a path that exists. Received: {init!r}."
+            f"`--init` should be random, kinetics, imagenet, an archive's address or a path that exists. "
+            f"Received: {init!r}."
         )
-    elif (Path(init) / CONFIG_NAME).is_file():
+    elif is_address(init) or (Path(init) / CONFIG_NAME).is_file():
         run = load_run(init)
         names = None if classes is None or tuple(classes) == run.classes else (run.classes, classes)
         with_head = load_keras_weights(network, run.model_path, names=names)

@@ -211,7 +211,7 @@ def export_run(
         written = {"format": format, "precision": precision, "folded_batch_norm": folded}
         parity = _check_parity(temporary, written, streams, clips, source)
         with _errors_named(out):
-            config = {**_describe_export(streams, signatures), **written, "parity": _kept(parity)}
+            config = {**describe_export(streams, signatures), **written, "parity": _kept(parity)}
             _write_texts(streams, temporary, config, batching=batching)
         _check_is_free(out, version)
         folder = temporary.rename(out / str(_next_version(out) if version is None else version))
@@ -320,7 +320,7 @@ def _size(folder: Path) -> int:
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def _describe_export(streams: Sequence[Stream], signatures: Mapping[str, Any]) -> dict[str, Any]:
+def describe_export(streams: Sequence[Stream], signatures: Mapping[str, Any]) -> dict[str, Any]:
     """What config.json of an exported version says of its runs.
 
     Args:

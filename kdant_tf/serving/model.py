@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from kdant_tf.archive import local_run
 from kdant_tf.evaluation.predictions import DIVERGED
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, flow_from, load_run
 from kdant_tf.serving import ENCODED, RAW
@@ -152,12 +153,12 @@ def load_model(path: str | Path) -> AnticipationModel:
     """The model of a run folder, or of a folder that `kdant export` wrote (the highest version, or one).
 
     Args:
-        path: of the run folder, of the folder of versions, or of one of these.
+        path: of the run folder or an archive of it, of the folder of versions, or of one of these.
 
     Raises:
         RunError: no such folder, one that is neither, or one that cannot be read.
     """
-    folder = Path(path)
+    folder = local_run(path)
     exported = find_version(folder)
     if exported is not None:
         return _model_of_version(exported, str(folder))

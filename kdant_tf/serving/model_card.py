@@ -84,7 +84,8 @@ def _interface(config: Mapping[str, Any]) -> str:
         for name, signature in config["signatures"].items()
     ]
     classes = ", ".join(config["classes"])
-    return _table(("signature", "inputs", "outputs"), rows) + f"\n\nClasses, in index order: {classes}."
+    table = _table(("signature", "inputs", "outputs"), rows) + "\n\n" if rows else ""
+    return f"{table}Classes, in index order: {classes}."
 
 
 def _tensors(tensors: Mapping[str, Any]) -> str:

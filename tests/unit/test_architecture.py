@@ -17,6 +17,7 @@ FORBIDDEN = {
 ROOMS = (
     *(
         "version",
+        "archive",
         "private_apis",
         "layers",
         "losses",
@@ -39,8 +40,8 @@ MODULES = [
     for path in SOURCES[package]
 ]
 LIGHT_MODULES = (
-    "kdant_cli.main, kdant_tf, kdant_tf.private_apis, kdant_tf.losses, kdant_tf.config, kdant_tf.runs, "
-    "kdant_tf.report.report, tf_records, "
+    "kdant_cli.main, kdant_tf, kdant_tf.private_apis, kdant_tf.losses, kdant_tf.config, kdant_tf.archive, "
+    "kdant_tf.runs, kdant_tf.report.report, tf_records, "
     "tf_records.schema, tf_records.plan, tf_records.flow, tf_records.sources.jhmdb, tf_records.writer, "
     "kdant_tf.studies.paper_tables, kdant_tf.studies.sweep, kdant_tf.studies.runner, "
     "kdant_tf.studies.results, kdant_tf.studies.study_folder, kdant_tf.serving.model, "
