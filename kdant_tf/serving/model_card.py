@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from kdant_tf.evaluation.predictions import (
@@ -119,7 +122,7 @@ def _evaluation(runs: Sequence[Run]) -> str:
         stale += [f"{run.folder.resolve().name}, {view}" for view in stale_results(run.folder)]
     if not found:
         made = f"Only of an earlier network ({'; '.join(stale)})" if stale else "None was made"
-        return f"{made}. `{evaluate_command(runs[0].folder)}`"
+        return f"{made}. `{evaluate_command(Path(runs[0].folder.resolve().name))}`"
     columns = (
         *("run", "segment seen", "split", "samples", "windows"),
         *("top-1", "top-5", "mean class accuracy", "calibration error"),
@@ -184,8 +187,27 @@ def _limits(config: Mapping[str, Any], streams: Sequence[Stream]) -> str:
 
 def _settings(run: Run) -> str:
     return _table(
-        ("setting", "value"), list(flatten_settings(read_config(run), leave_out=("classes",)).items())
+        ("setting", "value"),
+        list(flatten_settings(without_paths(read_config(run)), leave_out=("classes",)).items()),
     )
+
+
+def without_paths(value: Any, name: str = "") -> Any:
+    """What a config.json says, for others: of each absolute path, and the teacher's, the last name alone."""
+    if isinstance(value, dict):
+        return {key: without_paths(part, key) for key, part in value.items()}
+    if isinstance(value, list):
+        return [without_paths(part) for part in value]
+    if not isinstance(value, str):
+        return value
+    if name == "command":
+        return shlex.join(_last_name(word) for word in shlex.split(value))
+    return _last_name(value) if name != "teacher" else PurePath(value).name
+
+
+def _last_name(word: str) -> str:
+    option, equals, path = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{PurePath(path).name}" if os.path.isabs(path) else word
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shlex
-from pathlib import Path, PurePath
-from typing import Any
+from pathlib import Path
 
 from kdant_tf.archive import CONTENTS_NAME, NAMES, SUFFIX, write_archive
 from kdant_tf.models.networks import load_network
 from kdant_tf.runs import CONFIG_NAME, Run, load_run
 from kdant_tf.serving.export import LABELS_NAME, describe_export
-from kdant_tf.serving.model_card import CARD_NAME, write_card
+from kdant_tf.serving.model_card import CARD_NAME, without_paths, write_card
 from kdant_tf.serving.signatures import Stream
 from tf_records.files import json_text, parse_json_text
 
@@ -64,7 +61,7 @@ def pack_run(run: str | Path | Run, out: str | Path) -> PackedRun:
         name: run.folder / name for name in NAMES if (run.folder / name).is_file()
     }
     files |= {
-        CONFIG_NAME: (json_text(_without_paths(config), indent=1) + "\n").encode(),
+        CONFIG_NAME: (json_text(without_paths(config), indent=1) + "\n").encode(),
         LABELS_NAME: "".join(f"{name}\n" for name in run.classes).encode(),
         CARD_NAME: write_card([stream], describe_export([stream], {})).encode(),
     }
@@ -77,21 +74,3 @@ def pack_run(run: str | Path | Run, out: str | Path) -> PackedRun:
         files=(CONTENTS_NAME, *sorted(files)),
         missing_stem=None if source in (None, "imagenet", "kinetics") else source,
     )
-
-
-def _without_paths(value: Any, name: str = "") -> Any:
-    """The same with the last name of each absolute path, and of the teacher's."""
-    if isinstance(value, dict):
-        return {key: _without_paths(part, key) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_without_paths(part) for part in value]
-    if not isinstance(value, str):
-        return value
-    if name == "command":
-        return shlex.join(_last_name(word) for word in shlex.split(value))
-    return _last_name(value) if name != "teacher" else PurePath(value).name
-
-
-def _last_name(word: str) -> str:
-    option, equals, path = word.partition("=") if word.startswith("--") else ("", "", word)
-    return f"{option}{equals}{PurePath(path).name}" if os.path.isabs(path) else word

@@ -54,7 +54,7 @@ def test_a_student_that_was_not_evaluated(run: Run) -> None:
         "expected 0.8 s after the clip's first frame",
         "| `serving_default` | `clips` uint8 (?, 8, ?, ?, 3) |",
         "fall, grow, rise, shrink",
-        f"None was made. `kdant evaluate {run.folder}",
+        f"None was made. `kdant evaluate {run.folder.name} ",
         "the square in the middle",
         "## Settings of student",
         "| width | 0.0625 |",
