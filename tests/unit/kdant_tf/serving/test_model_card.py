@@ -113,7 +113,7 @@ def test_results_of_an_earlier_network_are_named_and_not_shown(run: Run) -> None
     assert "Left out, being of an earlier network: student, future." in card
     (run.folder / "evaluation.json").write_text(json.dumps({"observed": earlier}))
     card = write_card([stream(run)], config_of(run))
-    assert f"Only of an earlier network (student, observed). `kdant evaluate {run.folder}" in card
+    assert f"Only of an earlier network (student, observed). `kdant evaluate {run.folder.name} " in card
     assert "12.5 %" not in card
 
 
