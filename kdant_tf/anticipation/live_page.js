@@ -2,7 +2,7 @@
 
 const SPAN_S = 60, LEAST_SPAN_S = 10, ROWS = 20;
 // The pictures that came: one is kept each so many seconds, and shown each so many as have room.
-const THUMB_EVERY_S = 0.5, THUMB_STEPS_S = [0.5, 1, 2, 5, 10, 20, 60], THUMB_HEIGHT = 96;
+const THUMB_EVERY_S = 0.5, THUMB_STEPS_S = [0.5, 1, 1.5, 2, 3, 4, 6, 8, 12, 16], THUMB_HEIGHT = 96;
 // A source that stands still lets the clock run on for so long, and a screen reader hears at most so often.
 const COAST_S = 1, SPOKEN_EVERY_MS = 4000, STEADY_MS = 1000;
 const WORDS = {
