@@ -128,7 +128,7 @@ def test_what_to_type_can_be_pasted(run: Run) -> None:
     """Where the folder's name has spaces, too."""
     named = run.folder.rename(run.folder.parent / "my student")
     card = write_card([stream(load_run(named))], config_of(run))
-    assert f"`kdant evaluate '{named}' --records …`" in card
+    assert f"`kdant evaluate '{named.name}' --records …`" in card
 
 
 def test_records_that_were_insisted_on_are_said(run: Run) -> None:
