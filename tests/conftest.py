@@ -41,6 +41,20 @@ DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 JHMDB = DATA / "jhmdb"
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _auto_xla_is_off() -> Iterator[None]:
+    """XLA compiles a feature loss for 3 s: that is for test_xla.py, and trainings in other processes."""
+    from kdant_tf.training import assembly
+    from kdant_tf.training.strategy import NOTHING, choose_xla
+
+    def choose(choice: str, strategy: tf.distribute.Strategy) -> str:
+        return NOTHING if choice == "auto" else choose_xla(choice, strategy)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(assembly, "choose_xla", choose)
+        yield
+
+
 @pytest.fixture(scope="session")
 def full_disk() -> Callable[[], AbstractContextManager[None]]:
     """A block in which no file takes a byte, whoever one is: the error is EFBIG in place of ENOSPC."""
@@ -180,30 +194,37 @@ def edit_manifest() -> Callable[..., None]:
     return edit
 
 
-@pytest.fixture(scope="session")
-def finished_run(record_folder: Path) -> Path:
-    """A teacher's run folder with an untrained network, for what does not depend on its weights."""
-    import keras
-
+def save_teacher(records: Path, folder: Path) -> Any:
+    """A new run folder of a teacher, without its network: a `Run`."""
     from kdant_tf.config import TrainConfig
-    from kdant_tf.models.i3d import build_i3d
     from kdant_tf.runs import Run, manifest_sha256
 
-    manifest = load_manifest(record_folder)
+    manifest = load_manifest(records)
     run = Run(
-        folder=record_folder.parent / "run",
+        folder=folder,
         role="teacher",
         config=TrainConfig(width=0.0625, crop=32, epochs=1, batch_size=4),
         classes=manifest.classes,
         clip=manifest.clip,
         modality=manifest.modality,
         short_side=manifest.short_side,
-        records_sha256=manifest_sha256(record_folder),
+        records_sha256=manifest_sha256(records),
         dataset=manifest.dataset,
         fps=manifest.fps,
     )
     run.folder.mkdir()
     run.save()
+    return run
+
+
+@pytest.fixture(scope="session")
+def finished_run(record_folder: Path) -> Path:
+    """A teacher's run folder with an untrained network, for what does not depend on its weights."""
+    import keras
+
+    from kdant_tf.models.i3d import build_i3d
+
+    run = save_teacher(record_folder, record_folder.parent / "run")
     # Seeded, since tests count what the network happens to be right about.
     keras.utils.set_random_seed(0)
     build_i3d(len(run.classes), (8, 32, 32, 3), width=0.0625).save(run.model_path)
@@ -211,15 +232,15 @@ def finished_run(record_folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_run(finished_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with a network of one convolution, which is exported in a second."""
+def tiny_run(record_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with a network of one convolution, which is made and exported in a second."""
     import keras
     from tiny_network import build
 
-    folder = Path(shutil.copytree(finished_run, tmp_path_factory.mktemp("run") / "tiny"))
+    run = save_teacher(record_folder, tmp_path_factory.mktemp("run") / "tiny")
     keras.utils.set_random_seed(0)
-    build(4, (8, 32, 32, 3)).save(folder / "model.keras")
-    return folder
+    build(4, (8, 32, 32, 3)).save(run.model_path)
+    return run.folder
 
 
 @pytest.fixture(scope="module")

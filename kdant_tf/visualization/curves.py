@@ -46,7 +46,8 @@ def plot_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -
             axis.plot(epochs, values, marker=marker, markevery=every, ms=4, label=name, color=color)
             _draw_validation(axis, rows, column, name, color)
             _draw_rate_steps(axis, rows, color, named=len(runs) == 1)
-        axis.set(xlabel="epoch", title=title)
+        axis.set(xlabel="epoch")
+        axis.set_title(title, y=1.0)  # where it is anyway, without a search
         axis.set_ylim(bottom=0, top=1 if column == "accuracy" else None)
         axis.xaxis.set_major_locator(MaxNLocator(integer=True))
         axis.grid(alpha=0.3)

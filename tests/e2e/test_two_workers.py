@@ -8,8 +8,11 @@ import sys
 from pathlib import Path
 from typing import NamedTuple
 
+import keras
 import numpy as np
 import pytest
+from click.testing import CliRunner
+from kdant_cli.main import main
 
 WORKER = Path(__file__).with_name("worker.py")
 EPOCHS = 3
@@ -63,12 +66,12 @@ def free_ports(count: int) -> list[int]:
 def run_workers(
     folder: Path, outs: list[str], *options: object, die_after_step: tuple[int, ...] = (0, 0)
 ) -> list[Ended]:
-    """Starts as many workers as there are `outs`, and waits for all."""
+    """Starts a worker for each of `outs`, and waits for all."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(len(outs))]
     started = []
     for index, out in enumerate(outs):
         cluster = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-        environment = {**os.environ, "TF_CONFIG": json.dumps(cluster) if len(outs) > 1 else ""}
+        environment = {**os.environ, "TF_CONFIG": json.dumps(cluster)}
         weights = folder / f"{out}-{index}.npz"
         command = [sys.executable, WORKER, weights, die_after_step[index], "train-teacher", "--out", out]
         started.append(
@@ -90,19 +93,39 @@ def run_workers(
     return ended
 
 
+def train_alone(folder: Path, out: str, *options: object) -> Ended:
+    """The same training in this process, without others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "path", [str(folder), *sys.path])
+        patch.delenv("TF_CONFIG", raising=False)
+        result = CliRunner().invoke(main, [*map(str, ("train-teacher", "--out", out, *options))])
+        network = keras.saving.load_model(folder / out / "model.keras", compile=False)
+    weights = {each.path.replace("/", " "): each.numpy() for each in network.weights}
+    return Ended(result.exit_code, result.stdout, result.stderr, weights)
+
+
 @pytest.fixture(scope="module")
 def session(tmp_path_factory, record_folder: Path) -> Session:
     folder = tmp_path_factory.mktemp("workers")
-    (folder / "tiny.py").write_text(NETWORK)
+    (folder / "network_of_workers.py").write_text(NETWORK)
     (folder / "rate.toml").write_text(
         "weight_decay = 0.0\nlearning_rate = 0.1\nwarmup_epochs = 0.5\nema_decay = 0.5\n"
     )
-    options = ("--records", record_folder, "--model", "tiny:build", "--config", "rate.toml", "--crop", 32)
+    options = (
+        "--records",
+        record_folder,
+        "--model",
+        "network_of_workers:build",
+        "--config",
+        "rate.toml",
+        "--crop",
+        32,
+    )
     options += ("--batch-size", 8, "--epochs", EPOCHS, "--sync-batch-norm", "--devices", "cpu")
     died = run_workers(folder, ["run", "elsewhere"], *options, die_after_step=(0, STEPS + 1))
     resumed = run_workers(folder, ["run", "run"], *options, "--resume")
-    (alone,) = run_workers(folder, ["alone"], *options)
-    return Session(folder, died, resumed, alone)
+    return Session(folder, died, resumed, train_alone(folder, "alone", *options))
 
 
 def test_a_worker_that_dies_stops_the_others_with_one_sentence(session):
@@ -136,10 +159,19 @@ def test_two_workers_end_with_the_weights_of_one_process(session):
 
 def test_two_workers_mix_as_two_devices_of_one_do(session, record_folder):
     """Each mixes its part of a batch."""
-    options = ("--records", record_folder, "--model", "tiny:build", "--config", "rate.toml", "--crop", 32)
+    options = (
+        "--records",
+        record_folder,
+        "--model",
+        "network_of_workers:build",
+        "--config",
+        "rate.toml",
+        "--crop",
+        32,
+    )
     options += ("--batch-size", 8, "--epochs", 1, "--sync-batch-norm", "--mixup", 0.4, "--cutmix", 1)
     first, second = run_workers(session.folder, ["mixed", "mixed"], *options, "--devices", "cpu")
-    (one,) = run_workers(session.folder, ["mixed-alone"], *options, "--devices", "cpu:2")
+    one = train_alone(session.folder, "mixed-alone", *options, "--devices", "cpu:2")
     assert [worker.code for worker in (first, second, one)] == [0, 0, 0], (first.stderr, one.stderr)
     for name, expected in one.weights.items():
         np.testing.assert_allclose(first.weights[name], expected, rtol=1e-5, atol=1e-5, err_msg=name)
@@ -168,8 +200,6 @@ def test_only_the_chief_writes_and_prints(session):
 
 
 def test_the_saved_network_is_a_plain_one_with_these_weights(session, monkeypatch):
-    import keras
-
     network = keras.saving.load_model(session.folder / "run" / "model.keras", compile=False)
     for weight in network.weights:
         np.testing.assert_array_equal(

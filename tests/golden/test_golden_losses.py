@@ -123,6 +123,7 @@ def test_gradient_of_mixed_labels_is_probabilities_minus_targets():
     np.testing.assert_allclose(tape.gradient(loss, logits).numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 2**32 - 1),
     labels=st.lists(st.integers(-1, 4), min_size=1, max_size=6),

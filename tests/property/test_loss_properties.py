@@ -52,6 +52,7 @@ def test_losses_of_map_statistics_do_not_see_where_a_vector_is(seed, name, data)
     np.testing.assert_allclose(float(feature_loss(name, *moved)), before, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @given(seed=SEEDS, factor=st.sampled_from([0.25, 4.0, 100.0]))
 def test_jaccard_and_infonce_are_free_of_scale(seed, factor):
     student, teacher = two_maps(seed, (1, 2, 3))

@@ -26,6 +26,7 @@ def batch_of(labels: list[int]) -> dict[str, tf.Tensor]:
     return {"observed": tf.constant(clips), "future": tf.constant(2 * clips), "label": tf.constant(labels)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MIXERS)
 @given(labels=LABELS, step=st.integers(0, 2**40))
 def test_both_clips_and_the_label_are_mixed_alike(name: str, labels: list[int], step: int) -> None:
@@ -48,6 +49,7 @@ def test_both_clips_and_the_label_are_mixed_alike(name: str, labels: list[int], 
         assert (boxed | (errors < 1e-5)).any(), (i, errors)
 
 
+@pytest.mark.slow
 @given(labels=LABELS, step=st.integers(0, 2**40), replica=st.integers(0, 7))
 def test_the_same_step_mixes_to_the_same_bytes(labels: list[int], step: int, replica: int) -> None:
     first, again = (MIXERS["both"].mix(batch_of(labels), VIEWS, step, replica) for _ in range(2))

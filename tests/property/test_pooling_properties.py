@@ -38,6 +38,7 @@ def gradients_of(function, *points):
     return value, tape.gradient(value, tensors, unconnected_gradients=tf.UnconnectedGradients.ZERO)
 
 
+@pytest.mark.slow
 @given(
     maps=pairs_of_maps(levels=(1e-3, 1.0, 1e4)),
     alpha=st.none() | st.floats(0, 1e4) | st.sampled_from([1e-45, 1e-30, 1e4]),
@@ -120,6 +121,7 @@ def test_a_map_has_no_distance_from_itself(maps, alpha, name, chunk):
     assert np.isfinite(gradients[0]).all()
 
 
+@pytest.mark.slow
 @given(maps=pairs_of_maps(levels=(1.0,)), name=ATTENTION_LOSSES, chunk=CHUNKS, data=st.data())
 def test_attention_losses_do_not_see_where_a_vector_is(maps, name, chunk, data):
     moved = [value[:, data.draw(st.permutations(range(value.shape[1])))] for value in maps]
@@ -127,6 +129,7 @@ def test_attention_losses_do_not_see_where_a_vector_is(maps, name, chunk, data):
     np.testing.assert_allclose(float(feature_loss(name, *moved, chunk=chunk)), before, rtol=1e-5, atol=1e-9)
 
 
+@pytest.mark.slow
 @given(seed=SEEDS, positions=st.integers(2, 5), data=st.data())
 def test_the_direct_loss_sees_where_a_vector_is(seed, positions, data):
     values = np.random.default_rng(seed).standard_normal((1, positions, 4)).astype(np.float32)

@@ -97,6 +97,7 @@ def test_any_changed_byte_of_a_manifest_is_noticed(
         load_manifest(path.parent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "field",
     ["clip", "splits", "skipped", "classes", "modality", "flow", "features", "format_version", "colour"],

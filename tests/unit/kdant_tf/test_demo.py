@@ -34,6 +34,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str, float, str 
     return runs
 
 
+@pytest.mark.slow
 def test_a_teacher_and_three_students_are_trained(
     trained: list[tuple[str, str, float, str | None]], tmp_path: Path
 ) -> None:
@@ -52,6 +53,7 @@ def test_a_teacher_and_three_students_are_trained(
     assert len(stages) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("trained")
 def test_only_what_an_earlier_demo_left_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "teacher").mkdir()

@@ -176,6 +176,7 @@ def check_cut(path: Path) -> None:
         list(video.stored())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KINDS)
 def test_every_frame_is_where_the_player_shows_it(tmp_path: Path, name: str) -> None:
     kind = KINDS[name]

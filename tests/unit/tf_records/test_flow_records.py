@@ -105,6 +105,7 @@ def test_the_manifest_says_what_is_stored_and_how_flow_was_computed(folders: dic
     assert len({m.plan_sha256 for m in manifests.values()}) == 3
 
 
+@pytest.mark.slow
 def test_two_workers_write_the_same_bytes(few: Annotations, folders: dict[str, Path], tmp_path: Path) -> None:
     build_records(few, tmp_path / "two", BOTH, workers=2)
     assert content(tmp_path / "two") == content(folders["both"])
@@ -203,6 +204,7 @@ def first_batch(records: Records, views: tuple[str, ...] = (OBSERVED, FUTURE)) -
     return next(dataset.as_numpy_iterator())
 
 
+@pytest.mark.slow
 def test_clips_of_flow_have_two_channels_within_one(folders: dict[str, Path]) -> None:
     records = Records.open(folders["flow"])
     assert records.modality == "flow"
@@ -229,6 +231,7 @@ def test_evaluated_flow_is_the_stored_one(folders: dict[str, Path]) -> None:
         np.testing.assert_array_equal(clips[-1, ..., place], np.clip((cut - 128) / 127, -1, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("modality", ["rgb", "flow"])
 def test_records_of_both_serve_either_as_if_it_were_alone(folders: dict[str, Path], modality: str) -> None:
     both, alone = Records.open(folders["both"], modality=modality), Records.open(folders[modality])

@@ -112,6 +112,7 @@ def test_a_frame_is_computed_once_a_record_in_batches_of_one_size(records: Recor
     assert sum(len(set(batch)) for batch in batches) < sum(observed + future for observed, future in WINDOWS)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("views", [(OBSERVED, FUTURE), (EITHER,)])
 def test_training_sees_the_frames_that_it_would_see_in_the_images(
     records: Records, views: tuple[str, ...]
@@ -130,6 +131,7 @@ def test_training_sees_the_frames_that_it_would_see_in_the_images(
                 np.testing.assert_array_equal(feature_batch[view][..., 1], numbers)
 
 
+@pytest.mark.slow
 def test_evaluation_sees_the_windows_that_it_would_see_in_the_images(records: Records) -> None:
     made = write(records, split="test")
     assert set(made.manifest.splits) == {"test"}

@@ -147,6 +147,7 @@ def test_batches_have_the_promised_shapes_types_and_range(record_folder: Path) -
     assert sorted(labels.tolist()) == [-1] * 4 + sorted([0, 1, 2, 3] * 4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labeled_only", [False, True])
 def test_an_epoch_goes_on_after_the_batches_that_are_skipped(record_folder: Path, labeled_only: bool) -> None:
     records, options = Records.open(record_folder), {"epoch": 3, "labeled_only": labeled_only}
@@ -162,6 +163,7 @@ def test_skipped_batches_are_not_decoded(tmp_path: Path) -> None:
     assert batches(records, skip_batches=3) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("skip_batches", [0, 1])
 def test_shares_of_a_batch_make_up_the_batch(record_folder: Path, skip_batches: int) -> None:
     records = Records.open(record_folder)
@@ -185,6 +187,7 @@ def test_the_static_shape_is_known(still: Records) -> None:
     assert spec[OBSERVED].shape == (4, CLIP, CROP, CROP, 3)
 
 
+@pytest.mark.slow
 def test_an_epoch_is_a_function_of_seed_and_epoch(record_folder: Path) -> None:
     records = Records.open(record_folder)
     first = batches(records, crop=56, seed=1, epoch=2)
@@ -245,6 +248,7 @@ def test_training_crops_are_those_of_the_drawn_decision(still: Records) -> None:
             np.testing.assert_array_equal(clip, np.repeat(expected, CLIP, axis=0))
 
 
+@pytest.mark.slow
 def test_both_clips_of_a_pair_share_their_colours_and_the_rest_stays(still: Records) -> None:
     jitter = {"augmentation": augment.Augmentation(brightness=0.5, contrast=0.5, saturation=0.5, hue=0.2)}
     plain, drawn = (batches(still, labels=np.arange(12), **options) for options in ({}, jitter))
@@ -258,6 +262,7 @@ def test_both_clips_of_a_pair_share_their_colours_and_the_rest_stays(still: Reco
     assert same(drawn, batches(still, labels=np.arange(12), **jitter))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length", [4, 9, 14, 24])
 def test_an_observed_clip_of_a_drawn_share_ends_within_it_and_the_future_one_is_later(
     length: int, tmp_path: Path
@@ -307,6 +312,7 @@ def by_number(got: list[dict[str, np.ndarray]]) -> dict[int, bytes]:
     }
 
 
+@pytest.mark.slow
 def test_a_draw_comes_again_in_another_order(still: Records) -> None:
     options = {"labels": np.arange(12)}
     first, again = batches(still, epoch=1, **options), batches(still, epoch=4, draw=1, **options)
@@ -315,11 +321,13 @@ def test_a_draw_comes_again_in_another_order(still: Records) -> None:
     assert by_number(batches(still, epoch=4, **options)) != by_number(again)
 
 
+@pytest.mark.slow
 def test_a_view_alone_gives_the_same_clips_as_in_company(numbered: Records) -> None:
     for view in (OBSERVED, FUTURE):
         np.testing.assert_array_equal(clips(numbered, view), clips(numbered, view, views=(view,)))
 
 
+@pytest.mark.slow
 def test_either_view_takes_clips_of_both_segments_and_never_across(numbered: Records) -> None:
     drawn = np.concatenate([numbers(clips(numbered, EITHER, views=(EITHER,), epoch=e)) for e in range(5)])
     assert drawn.shape == (40, CLIP)
@@ -344,6 +352,7 @@ def test_labeled_only_leaves_out_the_unlabelled(record_folder: Path) -> None:
     assert sorted(labels.tolist()) == sorted([0, 1, 2, 3] * 4)
 
 
+@pytest.mark.slow
 def test_given_labels_replace_the_recorded_ones_in_record_order(record_folder: Path) -> None:
     records = Records.open(record_folder)
     recorded = records.labels_and_videos("train")[0]

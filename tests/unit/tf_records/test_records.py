@@ -28,6 +28,7 @@ def same(first: list[dict[str, np.ndarray]], second: list[dict[str, np.ndarray]]
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("labeled_only", [False, True])
 def test_pass_k_is_epoch_k_of_the_exact_reader(opened: Records, labeled_only: bool) -> None:
     tf.random.set_seed(7)  # Both orders depend on it too.
@@ -51,12 +52,14 @@ def test_pass_k_is_epoch_k_of_the_exact_reader(opened: Records, labeled_only: bo
         assert same(got, read(exact))
 
 
+@pytest.mark.slow
 def test_a_global_seed_of_0_draws_too(opened: Records) -> None:
     tf.random.set_seed(0)
     data = opened.dataset(batch_size=4, crop=32)
     assert sorted(np.concatenate([batch["index"] for batch in read(data)])) == list(range(20))
 
 
+@pytest.mark.slow
 def test_two_passes_differ_and_two_datasets_of_one_seed_agree(opened: Records) -> None:
     one, two, other = (opened.dataset(batch_size=5, crop=32, seed=seed) for seed in (1, 1, 2))
     passes = [(read(one), read(two)) for _ in range(2)]
@@ -65,6 +68,7 @@ def test_two_passes_differ_and_two_datasets_of_one_seed_agree(opened: Records) -
     assert not same(passes[0][0], read(other))
 
 
+@pytest.mark.slow
 def test_the_count_of_passes_outlives_the_dataset_it_was_made_for(opened: Records) -> None:
     data = opened.dataset(batch_size=4, crop=32).map(lambda batch: batch["index"]).repeat(2)
     gc.collect()
@@ -74,6 +78,7 @@ def test_the_count_of_passes_outlives_the_dataset_it_was_made_for(opened: Record
     assert len({tuple(order) for order in (*orders, *again)}) == 4
 
 
+@pytest.mark.slow
 def test_a_view_gives_pairs_that_plain_fit_takes(opened: Records) -> None:
     import keras
 
@@ -81,7 +86,7 @@ def test_a_view_gives_pairs_that_plain_fit_takes(opened: Records) -> None:
     pooled = keras.layers.GlobalAveragePooling3D()(clip)
     model = keras.Model(clip, keras.layers.Dense(4)(pooled))
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile("sgd", loss, metrics=["accuracy"])
+    model.compile("sgd", loss, metrics=["accuracy"], jit_compile=False)
     data = opened.dataset(view="observed", batch_size=4, crop=16)
     held_out = opened.dataset(split="test", view="observed", batch_size=3, crop=16)
     history = model.fit(data, validation_data=held_out, epochs=2, verbose=0, shuffle=False).history
@@ -89,6 +94,7 @@ def test_a_view_gives_pairs_that_plain_fit_takes(opened: Records) -> None:
     assert np.isfinite([history["loss"], history["val_loss"]]).all()
 
 
+@pytest.mark.slow
 def test_without_training_the_middle_clips_come_in_order(opened: Records) -> None:
     data = opened.dataset(split="test", batch_size=3)
     batches = read(data)
@@ -125,6 +131,7 @@ def test_what_cannot_be_given_is_refused_in_a_sentence(opened: Records, options:
         opened.dataset(**options)
 
 
+@pytest.mark.slow
 def test_a_shard_left_out_shortens_the_dataset(record_folder: Path, tmp_path: Path) -> None:
     from tf_records.plan import BuildOptions
     from tf_records.schema import ClipSpec

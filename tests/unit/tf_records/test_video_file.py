@@ -44,6 +44,7 @@ def times(starts_s: Iterable[float], frames: int) -> list[float]:
     return [float(start_s + (number + 0.5) / RATE) for start_s in starts_s for number in range(frames)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "codec"), [("v.mp4", "libx264"), ("v.mkv", "libx264"), ("v.avi", "mpeg4"), ("v.ts", "libx264")]
 )

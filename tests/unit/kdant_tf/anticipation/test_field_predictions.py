@@ -98,6 +98,7 @@ def test_a_stream_says_what_its_file_says(field: Path, exported: Path, name: str
     assert lines_of(piped.stdout) == lines_of(given.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "rate", "start_s"),
     [

@@ -84,6 +84,7 @@ def test_rtsp() -> None:
     check_all_accounted_for(answers, windows=10)
 
 
+@pytest.mark.slow
 def test_an_rtsp_stream_that_breaks_off_is_taken_up_again() -> None:
     """And given up when it has been away for too long."""
     said: list[str] = []

@@ -180,6 +180,7 @@ def test_layer_runs_on_two_devices():
     np.testing.assert_allclose(np.concatenate(replicas), whole, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_gradients_flow_through_the_layer_to_both_maps():
     observed, future = tf.Variable(random_map(1, 1, 3, 4)), tf.Variable(random_map(2, 1, 5, 4))
     layer = BidirectionalAttentionPooling()

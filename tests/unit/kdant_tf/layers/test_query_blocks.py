@@ -109,6 +109,7 @@ def test_large_maps_turn_blocks_on_by_themselves():
     assert "f32[1,1024,1024]" not in compiled.experimental_get_compiler_ir(*maps)(stage="hlo")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("chunk", [2, 100])
 def test_blocks_of_maps_whose_sizes_are_unknown(chunk, compiled):

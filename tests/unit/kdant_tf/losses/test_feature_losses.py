@@ -36,6 +36,7 @@ def test_half_precision_maps_give_a_float32_loss(name, dtype):
     assert float(loss) == float(exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FEATURE_LOSS_NAMES)
 def test_losses_run_in_a_function_of_unknown_sizes(name):
     a, r = random_map(1, 2, 1, 2, 2, 4), random_map(2, 2, 1, 2, 2, 4)

@@ -146,12 +146,12 @@ def test_strides_are_those_that_settings_and_records_are_checked_by(published):
     assert 224 // published.output["MaxPool3d_4a_3x3"].shape[-2] == MAP_STRIDE
 
 
-@pytest.mark.parametrize("endpoints", [(), []])
-def test_without_endpoints_it_gives_logits_that_fit_takes(endpoints):
-    network = build_i3d(3, (4, 32, 32, 3), width=0.0625, endpoints=endpoints)
+def test_without_endpoints_it_gives_logits_that_fit_takes():
+    assert build_i3d(3, (4, 32, 32, 3), width=0.0625, endpoints=[]).output.shape == (None, 3)
+    network = build_i3d(3, (4, 32, 32, 3), width=0.0625, endpoints=())
     assert network.output.shape == (None, 3)
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    network.compile("sgd", loss, metrics=["accuracy"])
+    network.compile("sgd", loss, metrics=["accuracy"], jit_compile=False)
     history = network.fit(random_clips(4, 4, 32, 32, 3), np.array([0, 1, 2, 0]), verbose=0).history
     assert set(history) == {"accuracy", "loss"}
     assert np.isfinite(history["loss"]).all()

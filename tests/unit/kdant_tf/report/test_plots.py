@@ -48,6 +48,7 @@ def test_training_is_drawn_with_where_each_run_ended(group):
     assert training_picture(group.runs) is None
 
 
+@pytest.mark.slow
 def test_up_to_three_networks_have_a_confusion_matrix_of_their_own(group, tmp_path):
     pictures = confusion_pictures(group)
     assert len(pictures) == 3
@@ -60,6 +61,7 @@ def test_up_to_three_networks_have_a_confusion_matrix_of_their_own(group, tmp_pa
     assert picture.alt.endswith("last, observed clip. 4 of 4 samples lie on the diagonal.")
 
 
+@pytest.mark.slow
 def test_classes_and_reliability_are_drawn(group):
     for picture in (class_picture(group), reliability_picture(group)):
         assert np.ptp(pixels_in(picture)) == 255

@@ -73,6 +73,7 @@ def test_out_has_to_be_a_new_file_in_a_folder_that_is_there(run, tmp_path, read_
     assert not (tmp_path / "other.html").exists()
 
 
+@pytest.mark.slow
 def test_results_of_an_earlier_network_are_left_out_and_named(run, tmp_path):
     """One view is evaluated again after the training went on, the other is not."""
     (run / "model.keras").write_bytes(b"trained further")
@@ -84,6 +85,7 @@ def test_results_of_an_earlier_network_are_left_out_and_named(run, tmp_path):
     assert "student, observed clip" not in text
 
 
+@pytest.mark.slow
 def test_records_that_were_insisted_on_are_said(run, tmp_path):
     results = json.loads((run / "evaluation.json").read_text())
     results["observed"]["differences"] = ["their clips have offset 20, the run's offset 5"]

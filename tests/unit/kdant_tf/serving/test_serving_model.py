@@ -41,6 +41,7 @@ def test_run_and_export_answer_alike(model: AnticipationModel, exported: Path, s
     np.testing.assert_allclose(load_model(exported).probabilities(clips), own, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_what_an_export_says_of_its_clips(exported: Path, tmp_path: Path) -> None:
     model = load_model(exported)
     assert (model.clip_frames, model.channels, model.fps, model.short_side) == (8, 3, 32.0, 64)

@@ -92,6 +92,7 @@ def test_chance_is_the_share_of_the_most_frequent_label():
     assert math.isnan(empty.logs()["chance"])
 
 
+@pytest.mark.slow
 def test_a_training_that_learns_nothing_says_so(record_folder, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "e2e"))
     config = TrainConfig(

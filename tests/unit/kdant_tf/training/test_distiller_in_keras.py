@@ -26,7 +26,7 @@ def dataset(*batches: dict[str, tf.Tensor]) -> tf.data.Dataset:
 
 
 def distiller(**options) -> Distiller:
-    # XLA, which compiles for seconds, is test_xla.py's subject; loading a saved distiller has it here.
+    # XLA, which compiles for seconds, is test_xla.py's subject.
     settings = {"feature_loss": "bidirectional", "feature_weight": 2.0, "xla": NOTHING}
     channels = 5 if options.get("projection") else 6
     return Distiller(tiny_network(1, channels), tiny_network(2), **{**settings, **options})
@@ -39,7 +39,7 @@ def evaluate(model: Distiller) -> dict[str, float]:
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", keras.optimizers.AdamW(0.01)])
 def test_fit_reports_accuracy_and_both_parts_of_the_loss(optimizer):
     model = distiller()
-    model.compile(optimizer=optimizer)
+    model.compile(optimizer=optimizer, jit_compile=False)
     teacher = weights_of(model.teacher)
     data = dataset(*BATCHES)
     history = model.fit(data, validation_data=data, epochs=2, shuffle=False, verbose=0).history
@@ -72,7 +72,7 @@ def test_evaluate_gives_means_over_samples_and_counts_labelled_ones_alone():
     model = distiller()
     top_2 = keras.metrics.SparseTopKCategoricalAccuracy(2, name="top_2")
     top_1 = keras.metrics.SparseTopKCategoricalAccuracy(1, name="top_1")
-    model.compile(metrics=["accuracy", top_2], weighted_metrics=[top_1])
+    model.compile(metrics=["accuracy", top_2], weighted_metrics=[top_1], jit_compile=False)
     before = weights_of(model.student)
     result = evaluate(model)
     sizes = [len(batch["label"]) for batch in BATCHES]
@@ -91,7 +91,7 @@ def test_evaluate_gives_means_over_samples_and_counts_labelled_ones_alone():
 
 def test_predict_gives_the_students_outputs_for_its_view():
     model = distiller()
-    model.compile()
+    model.compile(jit_compile=False)
     outputs = model.predict(dataset(*BATCHES[:2]), verbose=0)
     expected = model.student(tf.concat([batch["observed"] for batch in BATCHES[:2]], axis=0))
     for name, values in expected.items():
@@ -100,7 +100,7 @@ def test_predict_gives_the_students_outputs_for_its_view():
 
 def test_without_a_teacher_it_learns_from_labels():
     model = Distiller(tiny_network(1), view="future")
-    model.compile(optimizer=keras.optimizers.Adam(0.02))
+    model.compile(optimizer=keras.optimizers.Adam(0.02), jit_compile=False)
     data = dataset(random_batch(labels=(0, 1, 2, 0)))
     history = model.fit(data, epochs=8, shuffle=False, verbose=0).history
     assert history["feature_loss"] == [0.0] * 8
@@ -111,14 +111,14 @@ def test_without_a_teacher_it_learns_from_labels():
 @pytest.mark.parametrize(
     "options",
     [
-        {"alpha": 0.5, "penalty": "squared", "reduction": "sum", "weight_decay": 0.1, "xla": POOLING},
+        {"alpha": 0.5, "penalty": "squared", "reduction": "sum", "weight_decay": 0.1},
         {"projection": True, "feature_loss": "unidirectional", "gradient_accumulation": 2},
         {"label_smoothing": 0.1, "class_weights": (0.5, 1.0, 2.0), "focusing": 2.0},
     ],
 )
 def test_saving_and_loading_gives_the_same_distiller(options, tmp_path: Path):
     model = distiller(**options)
-    model.compile(optimizer=keras.optimizers.Adam(0.01), metrics=["accuracy"])
+    model.compile(optimizer=keras.optimizers.Adam(0.01), metrics=["accuracy"], jit_compile=False)
     data = dataset(*BATCHES[:2])
     model.fit(data, epochs=1, shuffle=False, verbose=0)
     model.save(tmp_path / "distiller.keras")
@@ -137,6 +137,15 @@ def test_saving_and_loading_gives_the_same_distiller(options, tmp_path: Path):
         each.fit(data, epochs=1, shuffle=False, verbose=0)
     for one, other in zip(model.trainable_variables, loaded.trainable_variables, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6, err_msg=one.path)
+
+
+def test_a_loaded_distiller_has_its_feature_loss_compiled_as_the_saved_one_had(tmp_path: Path):
+    model = distiller(xla=POOLING)
+    model.save(tmp_path / "distiller.keras")
+    loaded = keras.saving.load_model(tmp_path / "distiller.keras")
+    assert loaded.xla == POOLING
+    losses = [each.compute_losses(BATCHES[0], training=False)["feature_loss"] for each in (model, loaded)]
+    assert float(losses[0]) == float(losses[1]) > 0
 
 
 @keras.saving.register_keras_serializable(package="test_distiller_in_keras")
@@ -160,7 +169,7 @@ def test_a_feature_loss_may_be_a_function_or_a_loss_of_keras(loss, tmp_path: Pat
     assert {"map_variation"} <= set(losses)
     assert "pooling_entropy" not in losses
     before = weights_of(model.student)
-    model.compile(optimizer=keras.optimizers.SGD(0.05))
+    model.compile(optimizer=keras.optimizers.SGD(0.05), jit_compile=False)
     history = model.fit(dataset(*BATCHES[:2]), epochs=8, shuffle=False, verbose=0).history
     assert history["feature_loss"][-1] < history["feature_loss"][0]
     assert not np.array_equal(weights_of(model.student)["conv/kernel"], before["conv/kernel"])
@@ -177,7 +186,9 @@ def test_a_feature_loss_that_is_neither_name_nor_function_is_refused():
 def test_fit_on_two_devices_gives_the_weights_and_numbers_of_one(optimizer):
     def fit() -> tuple[Distiller, dict[str, list[float]]]:
         model = distiller(weight_decay=0.1)
-        model.compile(optimizer=optimizer, metrics=[keras.metrics.SparseTopKCategoricalAccuracy(2)])
+        model.compile(
+            optimizer=optimizer, metrics=[keras.metrics.SparseTopKCategoricalAccuracy(2)], jit_compile=False
+        )
         data = dataset(*BATCHES[:2])
         return model, model.fit(data, validation_data=data, epochs=2, shuffle=False, verbose=0).history
 

@@ -62,6 +62,7 @@ class Recorder(keras.callbacks.Callback):
         self.rates.append(float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("devices", ["cpu:1", "cpu:2"])
 def test_logs_are_means_over_an_epoch(devices):
     strategy = make_strategy(devices)

@@ -56,10 +56,12 @@ def mixed_by_hand(replicas: int = 1) -> list[dict[str, tf.Tensor]]:
     return whole
 
 
+@pytest.mark.slow
 def test_an_update_learns_from_the_mixed_batch():
     check_same(updated(BATCHES, **MIXED), updated(mixed_by_hand()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "xla", "parts"), [("cpu", NOTHING, 2), ("cpu", STEP, 1), ("cpu:2", NOTHING, 1)]
 )
@@ -75,6 +77,7 @@ def test_the_loop_mixes_on_each_device(devices: str, xla: str, parts: int):
     check_same(weights_of(model.student), updated(mixed_by_hand(strategy.num_replicas_in_sync)))
 
 
+@pytest.mark.slow
 def test_fit_mixes_and_evaluate_does_not():
     plain, mixing = (
         compiled(tiny_network(1), tiny_network(2), **OPTIONS, **options) for options in ({}, MIXED)

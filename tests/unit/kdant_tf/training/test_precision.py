@@ -103,9 +103,9 @@ def test_losses_of_16_bit_maps_are_computed_in_float32(precision):
     np.testing.assert_allclose(float(losses["feature_loss"]), features, rtol=2e-5)
 
 
-def test_a_network_trained_in_mixed_precision_is_used_in_float32(finished_run: Path, tmp_path: Path):
+def test_a_network_trained_in_mixed_precision_is_used_in_float32(tiny_run: Path, tmp_path: Path):
     folder = tmp_path / "run"
-    shutil.copytree(finished_run, folder)
+    shutil.copytree(tiny_run, folder)
     run = load_run(folder)
     network = load_saved(run.model_path)
     clips = np.random.default_rng(0).integers(0, 256, (2, 8, 40, 40, 3), dtype=np.uint8)

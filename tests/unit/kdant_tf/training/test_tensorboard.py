@@ -64,10 +64,10 @@ def test_an_event_file_that_was_cut_short_is_kept_up_to_there(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def drawer_of(record_folder, finished_run):
+def drawer_of(record_folder, tiny_run):
     def make(**settings):
-        config = TrainConfig(**{"width": 0.0625, "crop": 32, "batch_size": 4, **settings})
-        job = prepare_job(Records.open(record_folder), finished_run / "x", config, load_run(finished_run))
+        config = TrainConfig(model="tiny_network:build", crop=32, batch_size=4, **settings)
+        job = prepare_job(Records.open(record_folder), tiny_run / "x", config, load_run(tiny_run))
         with make_strategy("cpu").scope():
             assembly = assemble(job, load_weights=True, report=print)
         validation = make_validation(job, assembly)

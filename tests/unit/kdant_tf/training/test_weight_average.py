@@ -86,6 +86,7 @@ def test_an_epoch_ends_with_the_average_of_all_updates(devices):
             np.testing.assert_allclose(device.numpy(), steps[-1], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [0.0, 0.3], ids=["last", "best"])
 def test_the_average_is_what_is_validated_and_saved(record_folder, tmp_path, monkeypatch, fraction):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[3] / "e2e"))

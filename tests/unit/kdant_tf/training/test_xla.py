@@ -6,7 +6,8 @@ import tensorflow as tf
 from test_update import run_steps, whole_batch
 
 from kdant_tf.config import Execution, TrainConfig
-from kdant_tf.training import distiller
+from kdant_tf.runs import load_run
+from kdant_tf.training import assembly, distiller
 from kdant_tf.training.strategy import NOTHING, POOLING, STEP, choose_xla, make_strategy
 from kdant_tf.training.train import train
 from tf_records.errors import KdantError
@@ -37,6 +38,23 @@ def test_a_choice_that_cannot_be_is_refused_before_anything_is_built(record_fold
         with pytest.raises(KdantError, match=message):
             train(record_folder, tmp_path / "run", config, execution=Execution(devices="cpu:2", xla=xla))
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("choice", "compiled"), [("auto", 2), ("off", 0)])
+def test_a_training_compiles_its_feature_loss_and_what_measures_it(
+    record_folder, tiny_run, tmp_path, monkeypatch, choice: str, compiled: int
+):
+    parts = []
+    compile_with_xla = distiller.compile_with_xla
+    monkeypatch.setattr(
+        distiller, "compile_with_xla", lambda part: parts.append(part) or compile_with_xla(part)
+    )
+    monkeypatch.setattr(assembly, "choose_xla", choose_xla)
+    config = TrainConfig(model="tiny_network:build", crop=32, batch_size=8, epochs=1)
+    execution = Execution(devices="cpu", xla=choice)
+    summary = train(record_folder, tmp_path / "run", config, teacher=load_run(tiny_run), execution=execution)
+    assert len(parts) == compiled
+    assert np.isfinite(summary.final_loss)
 
 
 def check_same(result: tuple, expected: tuple) -> None:

@@ -46,6 +46,7 @@ def test_a_bar_is_as_long_as_the_mean_and_what_was_not_trained_has_none(tmp_path
     assert (np.diff(diamonds) == 1).sum() == 3  # two methods, and the legend
 
 
+@pytest.mark.slow
 def test_pictures_of_predictions_are_the_same_bytes_each_time(tmp_path):
     networks = {
         "teacher": predictions([0, 1, 2, 3] * 5, [0, 1, 2, 0] * 5),

@@ -99,6 +99,7 @@ def test_rows_have_each_networks_map_of_each_clip(channels):
         np.testing.assert_allclose(rows["walk"]["clip"].frame, (clips[1, 1] + 1) / 2, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_first_clips_are_one_of_each_class(record_folder):
     records = Records.open(record_folder)
     clips = first_clips(records, "test", "future", 32)

@@ -80,6 +80,7 @@ def test_predictions_of_another_network_or_other_records_are_made_anew(view, fie
     np.testing.assert_array_equal(load_predictions(path, "observed/test").probabilities, own.probabilities)
 
 
+@pytest.mark.slow
 def test_predictions_that_cannot_be_kept_are_drawn_all_the_same(view, full_disk):
     with full_disk():
         own = view.predictions("observed")

@@ -225,6 +225,7 @@ def test_the_real_annotations_give_the_papers_split(epic55: Path) -> None:
     assert len({s.id for s in annotations.samples}) == 28472
 
 
+@pytest.mark.slow
 def test_the_real_samples_agree_with_another_reading_of_the_file(epic55: Path) -> None:
     with (epic55 / "EPIC_verb_classes.csv").open(newline="") as file:
         verbs = {row["verb_id"]: row["class_key"] for row in csv.DictReader(file)}
@@ -239,6 +240,7 @@ def test_the_real_samples_agree_with_another_reading_of_the_file(epic55: Path) -
         assert abs(sample.start_s * 60 - int(row["start_frame"])) < 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target", "count"), [("noun", 321), ("action", 2513)])
 def test_the_real_annotations_have_as_many_nouns_and_actions_as_occur(
     epic55: Path, target: str, count: int

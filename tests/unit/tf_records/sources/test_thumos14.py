@@ -164,6 +164,7 @@ def test_the_real_lists_agree_with_a_count_by_awk(thumos14: Path) -> None:
     assert len({s.video for s in annotations.segments if s.split == "train"}) == 200
 
 
+@pytest.mark.slow
 def test_every_real_cliff_dive_is_also_listed_as_a_dive(thumos14: Path) -> None:
     annotations = read_thumos14(thumos14, need_videos=False)
     assert annotations.options["instances_listed_twice"] == {"train": 143, "test": 218}
