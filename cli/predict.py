@@ -116,7 +116,7 @@ def predict(
     slides over it; for each time it is said what is expected when the model's offset has passed.
     """
     from kdant_tf.anticipation.anticipate import fit_model
-    from kdant_tf.anticipation.sources import check_source
+    from kdant_tf.anticipation.sources import STDIN, check_source
 
     if overlay is not None:
         _check_overlay(overlay, sources, live, web)
@@ -142,7 +142,7 @@ def predict(
         )
         go_through = partial(_predict_source, model=model, options=options)
         done = _try_each(readable, go_through, alone=alone)
-        while page is not None and page.wait_for_replay():
+        while page is not None and page.wait_for_replay(possible=STDIN not in sources):
             done = _try_each(readable, go_through, alone=alone)
     if len(done) < len(sources):
         raise KdantError(

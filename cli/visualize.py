@@ -24,7 +24,7 @@ from .command import FOLDER, NAMES, RUN, KdantCommand, NameList, insist_option, 
     help=f"Only these: {', '.join(PICTURES)}. Default: all that can be drawn.",
 )
 @click.option("--split", type=click.Choice(["test", "val"]), default="test", help="Of the records.")
-@click.option("--ids", type=NAMES, default=(), help="Samples to show in heat-maps and drift.")
+@click.option("--ids", type=NAMES, default=(), help="Samples to show in heat-maps, grad-cam and drift.")
 @click.option(
     "--samples",
     type=click.IntRange(1, 50),
@@ -47,6 +47,12 @@ from .command import FOLDER, NAMES, RUN, KdantCommand, NameList, insist_option, 
     show_default=True,
     help="Of the pooled features; tsne needs the extra plots.",
 )
+@click.option(
+    "--class",
+    "class_name",
+    metavar="NAME",
+    help="Class that grad-cam looks for. Default: each sample's own.",
+)
 @insist_option
 @json_option
 def visualize(
@@ -64,6 +70,8 @@ def visualize(
     """
     if options["ids"] and options["samples"] is not None:
         raise click.UsageError("--ids names the samples to show, --samples draws them. Choose one.")
+    if options["class_name"] is not None and "grad-cam" not in (options["pictures"] or PICTURES):
+        raise click.UsageError("--class goes with --pictures grad-cam.")
     from kdant_tf.runs import load_run
 
     loaded = [load_run(folder) for folder in runs]

@@ -87,7 +87,7 @@ function showStatus() {
     find("status").dataset.status = status;
     find("status").textContent = WORDS[status];
   }
-  find("again").hidden = status !== "ended";
+  find("again").hidden = status !== "ended" || !state.again;
 }
 
 function setText(id, text) {

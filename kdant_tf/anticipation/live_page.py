@@ -136,10 +136,13 @@ class LivePage(AbstractContextManager["LivePage"]):
         """Shows a sentence, such as that a camera has broken off, from any thread; "" takes it away."""
         self._publish(note=sentence)
 
-    def wait_for_replay(self) -> bool:
-        """After the last source: waits until a browser asks to see them again."""
-        self._publish(status="ended")
-        return self.server.wait_for_request()
+    def wait_for_replay(self, *, possible: bool = True) -> bool:
+        """After the last source: waits until a browser asks to see them again, if that is possible."""
+        self._publish(status="ended", again=possible)
+        while self.server.wait_for_request():
+            if possible:
+                return True
+        return False
 
     def _extend_line(self, each: Anticipation, name: str | None) -> None:
         """What was expected lasts until the next expectation, or a stride."""

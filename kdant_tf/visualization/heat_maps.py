@@ -24,6 +24,7 @@ from tf_records.records import Records, iterate_batches
 # Lightness rises all the way, so that it can be read in grey too.
 _COLOURS = matplotlib.colormaps["inferno"]
 _UNIT_SQUARE = (0, 1, 0, 1)
+_LENGTH = "length of the vector"
 # Inches: a picture's side, the gap beside it, and the room for its title, the row's title and the colour bar.
 _SIDE, _GAP, _TITLE, _LEFT, _BAR = 1.75, 0.12, 0.42, 0.4, 0.95
 # Of the colours over the frame.
@@ -62,7 +63,9 @@ def activation_magnitude(feature_map: np.ndarray) -> np.ndarray:
     return magnitude
 
 
-def plot_heat_maps(rows: Mapping[str, Mapping[str, HeatMap]], path: Path, *, note: str = "") -> Path:
+def plot_heat_maps(
+    rows: Mapping[str, Mapping[str, HeatMap]], path: Path, *, note: str = "", measure: str = _LENGTH
+) -> Path:
     """A row a sample, a column a network; one colour scale for each row.
 
     It goes from the smallest to the largest value in the row, so that networks compare in amount too. A
@@ -72,11 +75,12 @@ def plot_heat_maps(rows: Mapping[str, Mapping[str, HeatMap]], path: Path, *, not
         rows: title → name of the column → heat map, with the same columns in each row.
         path: PNG to write.
         note: below all.
+        measure: what the colours show, beside their scale.
 
     Returns:
         `path`.
     """
-    return save(_draw_rows(rows, note), path)
+    return save(_draw_rows(rows, note, measure), path)
 
 
 def heat_map_pixels(rows: Mapping[str, Mapping[str, HeatMap]]) -> np.ndarray:
@@ -181,7 +185,7 @@ def _middle_frame(clip: np.ndarray) -> np.ndarray:
     return np.pad(frame, ((0, 0), (0, 0), (0, 3 - frame.shape[-1])), constant_values=0.5)
 
 
-def _draw_rows(rows: Mapping[str, Mapping[str, HeatMap]], note: str) -> Figure:
+def _draw_rows(rows: Mapping[str, Mapping[str, HeatMap]], note: str, measure: str) -> Figure:
     names = {name: wrap(shorten(name, 48), 24) for name in next(iter(rows.values()))}
     width = len(names) * (_SIDE + _GAP) + _LEFT + 0.05 + _BAR
     lines = fit_note(note, width - 0.6)
@@ -203,7 +207,7 @@ def _draw_rows(rows: Mapping[str, Mapping[str, HeatMap]], note: str) -> Figure:
             _draw_heat_map(axis, heat_map, scale)
         axes[0].set_ylabel(shorten(title, 24), fontsize=9.5)
         bar = ((width - _BAR + 0.1) / width, low / total, 0.13 / width, _SIDE / total)
-        _draw_bar(figure.add_axes(bar), scale)
+        _draw_bar(figure.add_axes(bar), scale, measure)
     figure.text(_LEFT / width, (bottom - 0.04) / total, lines, fontsize=8, color=GREY, va="top")
     return figure
 
@@ -225,7 +229,8 @@ def _draw_heat_map(axis: Axes, heat_map: HeatMap, scale: Normalize) -> None:
         axis.imshow(grey, cmap="gray", vmin=0, vmax=1, extent=_UNIT_SQUARE)
         style: dict[str, Any] = {"cmap": _COLOURS, "norm": scale, "alpha": _ALPHA}
         axis.imshow(heat_map.magnitude, extent=_UNIT_SQUARE, interpolation="bilinear", **style)
-        _draw_ring(axis, heat_map.magnitude)
+        if heat_map.magnitude.max() > 0:
+            _draw_ring(axis, heat_map.magnitude)
         axis.set(xlim=(0, 1), ylim=(0, 1))
     for spine in axis.spines.values():
         spine.set(
@@ -243,7 +248,7 @@ def _draw_ring(axis: Axes, magnitude: np.ndarray) -> None:
         axis.plot((x + 0.5) / columns, 1 - (y + 0.5) / rows, "o", ms=size, mfc="none", mec=colour, mew=1.3)
 
 
-def _draw_bar(axis: Axes, scale: Normalize) -> None:
+def _draw_bar(axis: Axes, scale: Normalize, measure: str) -> None:
     bar = axis.figure.colorbar(ScalarMappable(scale, _COLOURS), cax=axis, alpha=0.75)
-    bar.set_label("length of the vector", fontsize=8)
+    bar.set_label(measure, fontsize=8)
     axis.tick_params(labelsize=8)

@@ -18,6 +18,7 @@ from kdant_tf.evaluation.evaluate import check_fit, default_view, evaluate_run
 from kdant_tf.evaluation.predictions import DIVERGED, Predictions, load_predictions
 from kdant_tf.models.networks import feature_map_name, load_network, load_saved, load_teacher
 from kdant_tf.runs import PREDICTIONS_NAME, PROJECTION_NAME, Run, manifest_sha256, result_name, weights_sha256
+from kdant_tf.visualization.grad_cam import NoGradientError, grad_cam
 from tf_records import schema
 from tf_records.augment import CROP_FRACTION, clip_indices, crop_centrally, window_starts
 from tf_records.contact_sheet import colour_flow
@@ -173,6 +174,19 @@ class RunView:
                 f"vectors cannot be compared. Distil with --projection."
             )
         return own
+
+    def class_activation(self, pair: ClipPair, view: str, class_index: int) -> np.ndarray:
+        """Grad-CAM of a class on a sample's clip: float32 `(T, H, W)`.
+
+        Raises:
+            PictureError: the map has no places in the frame, or the logits are not made of it.
+        """
+        self.map_of(pair, view)
+        clip = pair.clip(view, self.run.modality, self.run.config.crop)
+        try:
+            return grad_cam(self.network, clip, class_index)
+        except NoGradientError as error:
+            raise PictureError(f"No Grad-CAM of {self.name}: {error}.") from error
 
     def _map(self, network: keras.Model, pair: ClipPair, view: str) -> np.ndarray:
         clip = pair.clip(view, self.run.modality, self.run.config.crop)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +33,7 @@ from kdant_tf.visualization.run_view import (
     teacher_of,
 )
 from kdant_tf.visualization.style import describe_prediction, unique_names
-from tf_records.errors import RunError
+from tf_records.errors import RecordError, RunError
 from tf_records.files import check_apart, claim_folder
 from tf_records.records import Records
 from tf_records.schema import FUTURE, OBSERVED
@@ -43,6 +44,12 @@ _HEAT_MAPS_NOTE = (
     "Length of the feature vectors of one clip, averaged over its time, on one scale for each row; the ring "
     "is where it is largest. Above: the first class and its probability over all windows of the "
     "sample; ✓ right, ✗ and a dashed border: wrong."
+)
+_GRAD_CAM_NOTE = (
+    "Grad-CAM of {asked}: what at each place of one clip raises its logit, averaged over time, as a share of "
+    "the largest in the picture; the ring is there. A picture without a ring has nothing that speaks for it. "
+    "Above: the first class and its probability over all windows of the sample; ✓ right, ✗ and a dashed "
+    "border: wrong."
 )
 _DRIFT_NOTE = (
     "Numbered squares on the right: the teacher's strongest vectors r_i. Lines: the weights "
@@ -64,6 +71,7 @@ class PictureOptions:
         samples: or how many to draw; None is the first of each class, up to eight.
         seed: of that draw, and of t-SNE.
         targets: strongest vectors of the teacher that are followed.
+        class_name: that Grad-CAM is asked of; None for each sample's label.
         projection: of the features, "pca" or "tsne".
         insist: take records of another offset, frame rate or flow than a run was trained on.
     """
@@ -74,6 +82,7 @@ class PictureOptions:
     samples: int | None = None
     seed: int = 0
     targets: int = 3
+    class_name: str | None = None
     projection: str = "pca"
     insist: bool = False
 
@@ -128,6 +137,7 @@ def visualize(
     views = _view_runs(runs, records, options, networks or {}, on_batch)
     pictures = _Pictures(views, Path(out), options)
     pictures.check_ids()
+    pictures.check_class()
     check_apart(Path(out), pictures.records.folder)
     check_apart(Path(out), *(view.run.folder for view in views), may_lie_in=True)
     claim_folder(Path(out), overwrite=overwrite, resumable=False)
@@ -189,16 +199,73 @@ def draw_heat_maps(
     Raises:
         PictureError: a network has no map in space.
     """
+
+    def magnitude(each: RunView, pair: ClipPair, view: str) -> np.ndarray:
+        return activation_magnitude(each.map_of(pair, view))
+
+    return plot_heat_maps(_heat_map_rows(views, pairs, classes, magnitude), path, note=_HEAT_MAPS_NOTE)
+
+
+def draw_grad_cam(
+    views: Sequence[RunView],
+    pairs: Sequence[ClipPair],
+    classes: Sequence[str],
+    path: Path,
+    *,
+    class_name: str | None = None,
+) -> Path:
+    """The same rows with Grad-CAM, each map scaled to its largest value.
+
+    Args:
+        views: of at least one run.
+        pairs: of the samples to draw.
+        classes: names in index order.
+        path: PNG to write.
+        class_name: that is asked of; None for each sample's label.
+
+    Raises:
+        PictureError: a network has no map in space, or its logits are not made of it.
+    """
+
+    def magnitude(each: RunView, pair: ClipPair, view: str) -> np.ndarray:
+        index = pair.label if class_name is None else classes.index(class_name)
+        activation = each.class_activation(pair, view, index).mean(axis=0)
+        largest = activation.max()
+        shares: np.ndarray = activation / largest if largest > 0 else activation
+        return shares
+
+    asked = "each sample's class" if class_name is None else f"the class {class_name}"
+    rows = _heat_map_rows(views, pairs, classes, magnitude)
+    return plot_heat_maps(rows, path, note=_GRAD_CAM_NOTE.format(asked=asked), measure="share of the largest")
+
+
+def _heat_map_rows(
+    views: Sequence[RunView],
+    pairs: Sequence[ClipPair],
+    classes: Sequence[str],
+    magnitude: Callable[[RunView, ClipPair, str], np.ndarray],
+) -> dict[str, dict[str, HeatMap]]:
+    """Row → column → heat map, whose magnitudes `(H, W)` are those of a run, a sample and a view."""
+
+    def heat_map(each: RunView, pair: ClipPair, view: str) -> HeatMap:
+        probabilities = each.probabilities(pair, view)
+        return HeatMap(
+            frame=_middle(pair.frames(view)),
+            magnitude=magnitude(each, pair, view),
+            title=describe_prediction(classes, probabilities, pair.label),
+            wrong=int(np.argmax(probabilities)) != pair.label,
+        )
+
     teachers, _ = split_roles(views)
     rows: dict[str, dict[str, HeatMap]] = {}
     for number, pair in enumerate(pairs, start=1):
         row = {"observed clip": _bare_heat_map(pair, OBSERVED)}
-        row |= {each.title: _heat_map(each, pair, OBSERVED, classes) for each in views}
+        row |= {each.title: heat_map(each, pair, OBSERVED) for each in views}
         row["future clip"] = _bare_heat_map(pair, FUTURE)
         for each in teachers:
-            row[f"{each.title} on the future clip"] = _heat_map(each, pair, FUTURE, classes)
+            row[f"{each.title} on the future clip"] = heat_map(each, pair, FUTURE)
         rows[f"{number}  {classes[pair.label]}"] = row
-    return plot_heat_maps(rows, path, note=_HEAT_MAPS_NOTE)
+    return rows
 
 
 def draw_drift(
@@ -277,6 +344,14 @@ class _Pictures:
         if self.options.ids:
             self._numbers()
 
+    def check_class(self) -> None:
+        """Refuses an unknown class before anything is drawn."""
+        name = self.options.class_name
+        if name is not None and name not in self.classes:
+            close = difflib.get_close_matches(name, self.classes, n=1)
+            hint = f"Did you mean {close[0]!r}?" if close else f"Such classes are there: {self.classes[0]!r}."
+            raise RecordError(f"{self.records.folder} has no class {name!r}. {hint}")
+
     def pairs(self) -> list[ClipPair]:
         if self.records.manifest.features is not None:
             raise PictureError(
@@ -296,6 +371,11 @@ class _Pictures:
     def _draw_heat_maps(self) -> list[DrawnPicture]:
         path = draw_heat_maps(self.views, self.pairs(), self.classes, self.out / "heat_maps.png")
         return [DrawnPicture(kind="heat-maps", path=path)]
+
+    def _draw_grad_cam(self) -> list[DrawnPicture]:
+        path, name = self.out / "grad_cam.png", self.options.class_name
+        draw_grad_cam(self.views, self.pairs(), self.classes, path, class_name=name)
+        return [DrawnPicture(kind="grad-cam", path=path)]
 
     def _draw_drift(self) -> list[DrawnPicture]:
         drawn = []
@@ -364,16 +444,6 @@ class _Pictures:
 def _bare_heat_map(pair: ClipPair, view: str) -> HeatMap:
     times_s = pair.times_s[view]
     return HeatMap(frame=_middle(pair.frames(view)), title=f"{times_s[(len(times_s) - 1) // 2]:.2f} s")
-
-
-def _heat_map(each: RunView, pair: ClipPair, view: str, classes: Sequence[str]) -> HeatMap:
-    probabilities = each.probabilities(pair, view)
-    return HeatMap(
-        frame=_middle(pair.frames(view)),
-        magnitude=activation_magnitude(each.map_of(pair, view)),
-        title=describe_prediction(classes, probabilities, pair.label),
-        wrong=int(np.argmax(probabilities)) != pair.label,
-    )
 
 
 def _middle(frames: np.ndarray) -> np.ndarray:

@@ -90,7 +90,7 @@ def test_everything_is_drawn_and_listed(runs: list[Path], drawn: dict) -> None:
     names = [Path(file["path"]).name for file in drawn["files"]]
     assert sorted(names) == sorted(path.name for path in out.iterdir())
     assert names == [
-        "heat_maps.png",
+        *("heat_maps.png", "grad_cam.png"),
         *("drift_01_fall.png", "drift_02_grow.png", "drift_03_rise.png", "drift_04_shrink.png"),
         *("confusion_teacher.png", "confusion_student-a.png", "confusion_student-b.png"),
         *("per_class.png", "reliability.png", "curves.png", "features.png"),
@@ -211,7 +211,7 @@ def test_a_network_without_places_in_its_map_is_named(
     keras.Model(clip, {"logits": logits, "frames": pooled}).save(run / "model.keras")
     listed = visualize(runs[0], run, "--records", record_folder, "--out", tmp_path / "out")
     reasons = {each["picture"]: each["reason"] for each in listed["left_out"]}
-    for kind in ("heat-maps", "drift"):
+    for kind in ("heat-maps", "grad-cam", "drift"):
         assert "map of flat has no places in the frame" in reasons[kind]
     assert {"confusion", "features"} <= {file["picture"] for file in listed["files"]}
 

@@ -57,6 +57,7 @@ def test_wrong_usage_draws_nothing(command):
         (("--pictures", "heat"), "should be of heat-maps"),
         (("--ids", "a", "--samples", 2), "Choose one"),
         (("--targets", 5), "1<=x<=4"),
+        (("--class", "fall", "--pictures", "heat-maps"), "--class goes with --pictures grad-cam"),
         (("--projection", "umap"), "'pca', 'tsne'"),
     ):
         result = run(*command, *options)
@@ -111,3 +112,17 @@ def test_a_curve_of_other_records_or_another_split_is_not_drawn_for_these(comman
     assert "on these records, yet" in refused.stderr
     record_evaluation(load_run(folder), "tau", {"split": "test", "top1": points})
     assert run(*command, "--pictures", "earliness", "--overwrite").exit_code == 0
+
+
+@pytest.mark.slow
+def test_grad_cam_looks_for_the_class_asked_for(command):
+    only = (*command, "--pictures", "grad-cam", "--samples", 2, "--overwrite")
+    pictures = []
+    for options in ((), ("--class", "fall"), ("--class", "grow")):
+        result = run(*only, *options)
+        assert result.exit_code == 0, result.stderr
+        pictures.append((command[-1] / "grad_cam.png").read_bytes())
+    assert len(set(pictures)) == 3
+    refused = run(*only, "--class", "groww")
+    assert refused.exit_code == 1
+    assert "has no class 'groww'. Did you mean 'grow'?" in refused.stderr

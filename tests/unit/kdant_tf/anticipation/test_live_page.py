@@ -216,6 +216,15 @@ def test_the_page_says_why_it_ended() -> None:
     assert state(page)["note"] == "Gave up on rtsp://camera after 60 s."
 
 
+def test_what_cannot_be_played_again_is_not_offered(page: LivePage, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = iter([True, True, False])
+    monkeypatch.setattr(page.server, "wait_for_request", lambda: next(asked))
+    assert page.wait_for_replay()
+    assert (state(page)["status"], state(page)["again"]) == ("ended", True)
+    assert not page.wait_for_replay(possible=False)
+    assert state(page)["again"] is False
+
+
 def test_a_played_source_is_the_source_in_all_else(page: LivePage) -> None:
     inner = Frames(0.0)
     played = PlayedSource(inner, page)
