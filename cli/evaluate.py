@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,14 @@ def _parse_share(part: str) -> float:
     if not 0 < share <= 1:
         raise ValueError(part)
     return share
+
+
+_MEASURED = "measured"
+
+
+def _parse_latency(part: str) -> float | str:
+    """Seconds, or the word."""
+    return _MEASURED if part.strip() == _MEASURED else parse_not_negative(part) / 1000
 
 
 @click.command("evaluate", cls=KdantCommand, short_help="Measure how well a run anticipates, or recognizes.")
@@ -72,6 +80,21 @@ def _parse_share(part: str) -> float:
     "of the action, of records built with --longest-anticipation-s.",
 )
 @click.option(
+    "--streaming",
+    is_flag=True,
+    help="Accuracy of answers that are there in time: of clips that end earlier by the time an answer takes, "
+    "of records built with --longest-anticipation-s.",
+)
+@click.option(
+    "--latency-ms",
+    "latencies",
+    type=CommaList(_parse_latency, "milliseconds, at least 0, or measured", name="ms"),
+    default=(_MEASURED,),
+    show_default=_MEASURED,
+    help="With --streaming, how long an answer takes: 0,50,100 as kdant benchmark finds, or measured, which "
+    "is the network's time on this machine.",
+)
+@click.option(
     "--pictures",
     is_flag=True,
     help="Also draw confusion matrix, accuracy of each class and reliability, into RUN/pictures.",
@@ -88,6 +111,8 @@ def evaluate(
     fusion_weights: tuple[float, ...],
     shares: tuple[float, ...],
     taus_s: tuple[float, ...],
+    streaming: bool,
+    latencies: tuple[float | str, ...],
     pictures: bool,
     insist: bool,
     per_class: bool,
@@ -98,13 +123,17 @@ def evaluate(
     Result and predictions are also kept in the run folder, in evaluation.json and predictions.npz.
     Intervals are of 95 %, bootstrapped over videos.
     """
-    _check_usage(bool(shares), bool(taus_s), other=bool(others or view), pictures=pictures)
+    curves = {"--observe": bool(shares), "--tau": bool(taus_s), "--streaming": streaming}
+    _check_usage(curves, other=bool(others or view), pictures=pictures)
+    if latencies != (_MEASURED,) and not streaming:
+        raise click.UsageError("--latency-ms goes with --streaming.")
     _check_weights(fusion_weights, 1 + len(others))
     from kdant_tf.runs import load_run
 
     runs = [load_run(folder) for folder in (run, *others)]
     start_tensorflow()
     from kdant_tf.evaluation import evaluate as evaluation
+    from kdant_tf.models.networks import load_network
     from tf_records.records import Records
 
     opened = Records.open(records, split=split)
@@ -113,17 +142,23 @@ def evaluate(
         compute = partial(evaluation.evaluate_observed_shares, runs[0], opened, shares)
     elif taus_s:
         compute = partial(evaluation.evaluate_anticipation_times, runs[0], opened, taus_s)
+    elif streaming:
+        network = load_network(runs[0])
+        measured_s = evaluation.measure_latency(runs[0], network) if _MEASURED in latencies else 0.0
+        latencies_s = [measured_s if isinstance(each, str) else each for each in latencies]
+        compute = partial(evaluation.evaluate_streaming, runs[0], opened, latencies_s, network=network)
     elif others:
         weights = fusion_weights or (1.0,) * len(runs)
         compute = partial(evaluation.evaluate_streams, runs, opened, weights=weights, view=view)
     else:
         compute = partial(evaluation.evaluate_run, runs[0], opened, view=view)
     result, not_kept = _compute(partial(compute, split=split, insist=insist))
-    if shares or taus_s:
+    if any(curves.values()):
         where = "the first part of each video" if shares else "clips that end before the actions"
         title = f"{run} on {where} of {records} ({split})"
         differences = runs[0].differences(opened.manifest, offset=False)
-        _print_curve(title, "share" if shares else "tau", result, differences, as_json)
+        name = "share" if shares else "latency" if streaming else "tau"
+        _print_curve(title, name, result, differences, as_json)
     else:
         names = " + ".join(str(each.folder) for each in runs)
         title = f"{names} on the {result.view} segments of {records} ({split})"
@@ -147,11 +182,12 @@ def _compute(compute: Callable[..., Any]) -> tuple[Any, NotKeptError | None]:
             return error.result, error
 
 
-def _check_usage(shares: bool, taus: bool, *, other: bool, pictures: bool) -> None:
-    if (shares and taus) or ((shares or taus) and other):
-        raise click.UsageError("--observe and --tau go neither together nor with --with or --view.")
-    if pictures and (shares or taus or other):
-        raise click.UsageError("--pictures goes with none of --observe, --tau, --with and --view.")
+def _check_usage(curves: Mapping[str, bool], *, other: bool, pictures: bool) -> None:
+    asked = [name for name, given in curves.items() if given]
+    if len(asked) > 1 or (asked and other):
+        raise click.UsageError(f"{', '.join(curves)} go neither together nor with --with or --view.")
+    if pictures and (asked or other):
+        raise click.UsageError(f"--pictures goes with none of {', '.join(curves)}, --with and --view.")
 
 
 def _check_weights(fusion_weights: Sequence[float], runs: int) -> None:
@@ -192,11 +228,18 @@ def _print_evaluation(title: str, result: Evaluation, per_class: bool, as_json: 
         print_table("", ("class", "samples", "top-1"), rows)
 
 
+_POINTS: dict[str, Callable[[float], str]] = {
+    "share": lambda share: f"{100 * share:.1f} %",
+    "tau": lambda seconds: f"{seconds:g} s",
+    "latency": lambda seconds: f"{1000 * seconds:.3g} ms",
+}
+
+
 def _print_curve(
     title: str, name: str, curve: Sequence[CurvePoint], differences: Sequence[str], as_json: bool
 ) -> None:
     """Points of a curve on stdout, and in what the records differ from those of the training."""
-    from .output import percent, print_json, print_table
+    from .output import print_json, print_table
 
     if as_json:
         points = [
@@ -207,10 +250,7 @@ def _print_curve(
         return
     if differences:
         title = f"{title}; not as trained: {'; '.join(differences)}"
-    rows = [
-        (percent(point.x) if name == "share" else f"{point.x:g} s", _with_interval(point.top1))
-        for point in curve
-    ]
+    rows = [(_POINTS[name](point.x), _with_interval(point.top1)) for point in curve]
     print_table(title, (name, "top-1"), rows)
 
 

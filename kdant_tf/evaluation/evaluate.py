@@ -6,6 +6,8 @@ import contextlib
 import dataclasses
 import math
 import os
+import statistics
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -36,6 +38,10 @@ from tf_records.errors import NotKeptError, RunError
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records, iterate_batches
 from tf_records.schema import FUTURE, OBSERVED
+
+_LATENCY_WARM_UPS, _LATENCY_CALLS = 2, 10
+# A sum of two times may round up.
+_TIME_TOLERANCE_S = 1e-9
 
 BATCH_SIZE = 16
 # The confusion matrix of more classes is mostly zeros: 2,513 classes would take 12 MB of JSON.
@@ -311,18 +317,88 @@ def evaluate_anticipation_times(
     Raises:
         RunError: the records keep no, or too few, frames for that, or do not fit the run.
     """
+    times = {tau_s: tau_s for tau_s in taus_s}
+    return _evaluate_at(run, records, "tau", times, split, network, insist, on_batch)
+
+
+def evaluate_streaming(
+    run: RunOrFolder,
+    records: RecordsOrFolder,
+    latencies_s: Sequence[float],
+    *,
+    split: str = "test",
+    network: keras.Model | None = None,
+    insist: bool = False,
+    on_batch: OnBatch = lambda clips: None,
+) -> list[CurvePoint]:
+    """Accuracy where an answer counts only once it is there: against the time that it takes.
+
+    An answer that is to be there τ before the action, and takes l, is of a clip that ends τ + l before it. So
+    a larger network has to be right earlier. Clips are taken to begin whenever they are asked for; a network
+    that is always busy begins up to one more l earlier.
+
+    Args:
+        run, records, split, network, insist, on_batch: see `evaluate_run`.
+        latencies_s: from the end of a clip to its answer, at least 0; see `measure_latency`.
+
+    Returns:
+        A point for each latency.
+
+    Raises:
+        RunError: the records keep no, or too few, frames for that, or do not fit the run.
+
+    Source: Furnari and Farinella 2021, "Towards Streaming Egocentric Action Anticipation", §3.
+    """
     (run,), records = read_inputs([run], records, split)
-    longest_s = records.manifest.longest_anticipation_s
-    if longest_s is None or max(taus_s) > longest_s:
+    clip, fps = records.manifest.clip, records.manifest.fps
+    own_s = clip.anticipation_s
+    if own_s is None:
+        if fps is None:
+            raise RunError(
+                f"Records {records.folder} have several frame rates and an offset in frames, so that the "
+                f"seconds to the action differ. Build them with --anticipation-s."
+            )
+        own_s = (clip.offset_at(fps) - clip.clip_frames) / fps
+    times = {latency_s: own_s + latency_s for latency_s in latencies_s}
+    return _evaluate_at(run, records, "latency", times, split, network, insist, on_batch)
+
+
+def measure_latency(run: Run, network: keras.Model | None = None) -> float:
+    """Median time of ten answers to one clip on this machine, in seconds; preprocessing is not in it."""
+    network = load_network(run) if network is None else network
+    infer = compile_inference(network)
+    clip = tf.zeros((1, *network.input.shape[1:]))
+    seconds = []
+    for _ in range(_LATENCY_WARM_UPS + _LATENCY_CALLS):
+        began_s = time.perf_counter()
+        infer(clip).numpy()
+        seconds.append(time.perf_counter() - began_s)
+    return statistics.median(seconds[_LATENCY_WARM_UPS:])
+
+
+def _evaluate_at(
+    run: RunOrFolder,
+    records: RecordsOrFolder,
+    name: str,
+    taus_s: Mapping[float, float],
+    split: str,
+    network: keras.Model | None,
+    insist: bool,
+    on_batch: OnBatch,
+) -> list[CurvePoint]:
+    """A curve called `name`: x → seconds from the end of the clip to the start of the action."""
+    (run,), records = read_inputs([run], records, split)
+    longest_s, wanted_s = records.manifest.longest_anticipation_s, max(taus_s.values())
+    if longest_s is None or wanted_s > longest_s + _TIME_TOLERANCE_S:
         raise RunError(
             f"Records {records.folder} keep "
             f"{'the clips of one time' if longest_s is None else f'{longest_s:g} s before each action'}. "
-            f"Build them with --longest-anticipation-s {max(taus_s):g}."
+            f"Build them with --longest-anticipation-s {wanted_s:.4g}."
         )
     differences = check_fit([run], records, insist=insist, offset=False)
     network = load_network(run) if network is None else network
     predictions = {
-        tau_s: predict_run(
+        x: predict_run(
             run,
             records,
             view=OBSERVED,
@@ -332,9 +408,9 @@ def evaluate_anticipation_times(
             insist=insist,
             on_batch=on_batch,
         )
-        for tau_s in taus_s
+        for x, tau_s in taus_s.items()
     }
-    return _keep_curve(run, "tau", split, predictions, differences)
+    return _keep_curve(run, name, split, predictions, differences)
 
 
 def _keep_curve(

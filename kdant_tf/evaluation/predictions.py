@@ -255,10 +255,13 @@ def _belong(result: Mapping[str, Any], kept: Predictions) -> bool:
 
 
 def read_curves(run: Run, name: str) -> dict[str, list[CurvePoint]]:
-    """The curves that `kdant evaluate --observe` or `--tau` kept in the run folder, by `result_name`.
+    """The curves that `kdant evaluate --observe`, `--tau` or `--streaming` kept in the run folder.
 
     Args:
-        name: "share" or "tau".
+        name: "share", "tau" or "latency".
+
+    Returns:
+        `result_name` → the curve.
 
     Raises:
         RunError: evaluation.json cannot be read.

@@ -22,7 +22,11 @@ _CURVES = {
 # Beside it, dashed, where epochs were validated.
 _VALIDATED = {"classification_loss": "validation_loss", "accuracy": "validation_accuracy"}
 # What accuracy is drawn against: the name in evaluation.json → in words.
-AGAINST = {"share": "share of the video seen", "tau": "seconds from the clip's end to the action"}
+AGAINST = {
+    "share": "share of the video seen",
+    "tau": "seconds from the clip's end to the action",
+    "latency": "seconds that an answer takes",
+}
 
 
 def plot_curves(runs: Mapping[str, Sequence[Mapping[str, float]]], path: Path) -> None:

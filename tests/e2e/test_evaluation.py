@@ -180,6 +180,25 @@ def test_a_longer_segment_changes_nothing_at_the_records_own_time(
     assert "0.5 s before each action" in refuse("evaluate", tiny_run, "--records", lead, "--tau", "0.6")
 
 
+def test_an_answer_that_takes_time_is_of_an_earlier_clip(lead: Path, tiny_run: Path, tmp_path: Path) -> None:
+    """The records' own time is 0.4 s before the action."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    at = ("evaluate", run, "--records", lead)
+    curve = kdant_json(*at, "--streaming", "--latency-ms", "0,100")["latency"]
+    earlier = kdant_json(*at, "--tau", "0.4,0.5")["tau"]
+    assert [point["latency"] for point in curve] == [0.0, 0.1]
+    assert [point["top1"] for point in curve] == [point["top1"] for point in earlier]
+    suffix = f", records {manifest_sha256(lead)[:8]}/test"
+    kept = load_predictions(run / "predictions.npz", f"latency 0.1{suffix}")
+    expected = load_predictions(run / "predictions.npz", f"tau 0.5{suffix}")
+    np.testing.assert_array_equal(kept.probabilities, expected.probabilities)
+    (measured,) = kdant_json(*at, "--streaming")["latency"]
+    assert 0 < measured["latency"] < 0.1  # a tiny network
+    assert "Build them with --longest-anticipation-s 0.6." in refuse(
+        *at, "--streaming", "--latency-ms", "200"
+    )
+
+
 def test_a_longer_segment_is_refused_where_it_makes_no_sense(
     lead: Path, tmp_path: Path, videos: Path
 ) -> None:

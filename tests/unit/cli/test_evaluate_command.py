@@ -61,8 +61,11 @@ def test_a_student_is_added_to_itself_and_another_view_is_kept_beside(command):
 def test_what_does_not_go_together_is_a_usage_error_before_anything_is_read(tmp_path):
     command = (tmp_path / "none", "--records", tmp_path)
     for options, words in (
-        (("--observe", "0.5", "--tau", "1"), "--observe and --tau go neither together"),
+        (("--observe", "0.5", "--tau", "1"), "--observe, --tau, --streaming go neither together"),
         (("--tau", "1", "--view", "future"), "nor with --with or --view"),
+        (("--streaming", "--tau", "1"), "--observe, --tau, --streaming go neither together"),
+        (("--latency-ms", "50"), "--latency-ms goes with --streaming"),
+        (("--streaming", "--latency-ms", "-1"), "milliseconds, at least 0, or measured"),
         (("--pictures", "--observe", "0.5"), "--pictures goes with none of"),
         (("--with", tmp_path, "--fusion-weights", "1"), "should be 2 numbers, one a run. Received: 1"),
         (("--observe", "1.5"), "should be shares above 0 up to 1"),
