@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from kdant_tf.serving.run_archive import PackedRun
 
 
-@click.command("export", cls=KdantCommand, short_help="Write a SavedModel, OpenVINO or ONNX model.")
+@click.command("export", cls=KdantCommand, short_help="Write a network for servers and other runtimes.")
 @click.argument("run", type=RUN)
 @click.option(
     "--out",
@@ -35,16 +35,17 @@ if TYPE_CHECKING:
     type=click.Choice([*FORMATS, RUN_ARCHIVE]),
     default=SAVED_MODEL,
     show_default=True,
-    help="Of the network's file: savedmodel for TensorFlow Serving; openvino and onnx need the extra of the "
-    "same name. run-archive is the run as one file, for others to evaluate, predict and go on with.",
+    help="Of the network's file: savedmodel for TensorFlow Serving; openvino, onnx and litert need the "
+    "extra of the same name. run-archive is the run as one file, for others to evaluate, predict and go on "
+    "with.",
 )
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
     default=FLOAT32,
     show_default=True,
-    help="bfloat16 (openvino): computed in 16 bits where the processor can; float16 (openvino, onnx): half "
-    "the size; int8 (openvino, onnx): computed in 8 bits. What it costs is measured on --records.",
+    help="bfloat16 (openvino): computed in 16 bits where the processor can; float16 (all but savedmodel): "
+    "half the size; int8 (openvino, onnx): computed in 8 bits. What it costs is measured on --records.",
 )
 @click.option(
     "--calibration",
@@ -99,7 +100,7 @@ def export(
     batching: bool,
     as_json: bool,
 ) -> None:
-    """Write a network for TensorFlow Serving, OpenVINO or ONNX Runtime, preprocessing included.
+    """Write a network for TensorFlow Serving or another runtime, preprocessing included.
 
     Before it gets its name it is loaded, and compared with the run on a few clips. Versions count up.
     """

@@ -7,8 +7,10 @@ with matrices, which are computed from the frames' size in the graph: every runt
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import logging
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,12 +18,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kdant_tf.models.pooling_in_2d import split_pooling
 from kdant_tf.serving import RAW
 from kdant_tf.serving.formats import (
     FLOAT16,
     FLOAT32,
     FORMATS,
     INT8,
+    LITERT,
     ONNX,
     OPENVINO,
     import_openvino,
@@ -67,11 +71,13 @@ def convert(
         OSError: the folder cannot be written.
     """
     # Batch normalisation is folded here: what converters make of it differs.
-    function = trace([stream.folded() for stream in streams])
+    folded = [stream.folded() for stream in streams]
+    function = trace([_split(stream) for stream in folded], 1) if format == LITERT else trace(folded)
     inputs = _Inputs(streams, calibration)
     writers: dict[str, Callable[[Any, Path, str, _Inputs], None]] = {
         OPENVINO: _write_openvino,
         ONNX: _write_onnx,
+        LITERT: _write_litert,
     }
     try:
         folder.mkdir(exist_ok=True)
@@ -88,8 +94,13 @@ def convert(
     return module.describe()
 
 
-def trace(streams: Sequence[Stream]) -> Any:
-    """A tf.function of uint8 clips of each stream → "logits" and "probabilities", `(B, classes)`."""
+def trace(streams: Sequence[Stream], batch: int | None = None) -> Any:
+    """A tf.function of uint8 clips of each stream → "logits" and "probabilities", `(B, classes)`.
+
+    Args:
+        streams: RGB first.
+        batch: clips a call; None for any number.
+    """
     infer = infer_once(streams)
     if infer.captured_inputs:
         raise RunError(
@@ -100,7 +111,7 @@ def trace(streams: Sequence[Stream]) -> Any:
     def answer(*clips: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.name_scope(PREPARING):
             prepared = [
-                tf.ensure_shape(prepare(values, stream), (None, *stream.prepared_shape))
+                _with_shape(prepare(values, stream), (batch, *stream.prepared_shape))
                 for values, stream in zip(clips, streams, strict=True)
             ]
         logits, _ = infer(*prepared)
@@ -110,7 +121,18 @@ def trace(streams: Sequence[Stream]) -> Any:
         clips_spec(name, stream.run.clip.clip_frames, stream.channels)
         for name, stream in zip(input_names(RAW, streams), streams, strict=True)
     ]
+    specs = [tf.TensorSpec((batch, *spec.shape[1:]), spec.dtype, name=spec.name) for spec in specs]
     return tf.function(answer, input_signature=specs, autograph=False)
+
+
+def _with_shape(values: tf.Tensor, shape: tuple[int | None, ...]) -> tf.Tensor:
+    """A reshape where the shape is known: for LiteRT a map's shape is what its makers' constants say."""
+    return tf.ensure_shape(values, shape) if None in shape else tf.reshape(values, shape)
+
+
+def _split(stream: Stream) -> Stream:
+    stem = None if stream.stem is None else split_pooling(stream.stem)
+    return dataclasses.replace(stream, network=split_pooling(stream.network), stem=stem)
 
 
 def prepare(clips: tf.Tensor, stream: Stream) -> tf.Tensor:
@@ -158,6 +180,20 @@ def resampling_matrix(size: tf.Tensor, start: tf.Tensor, side: tf.Tensor, pixels
     inside = (places >= 0) & (places < tf.cast(side, tf.float32))
     heights *= tf.cast(inside, tf.float32)[None]
     return heights / tf.reduce_sum(heights, axis=1, keepdims=True)
+
+
+def _write_litert(function: Any, path: Path, precision: str, calibration: _Inputs) -> None:
+    """By way of a SavedModel, from which alone a converter takes the names of inputs and outputs."""
+    module = tf.Module()
+    module.function = function
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, signatures={RAW: function.get_concrete_function()})
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
+        if precision == FLOAT16:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [tf.float16]
+        path.write_bytes(converter.convert())
 
 
 class _Inputs:

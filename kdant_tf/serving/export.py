@@ -154,8 +154,9 @@ def export_run(
         fold_batch_norm: fold batch normalisation into the layers before it, which saves operations.
         batching: write parameters for a server that joins requests.
         network: of `run`, where it is loaded already.
-        format: "savedmodel", "openvino" or "onnx"; the latter two need the extra of the package of that name.
-        precision: "float32"; of OpenVINO also "bfloat16", of OpenVINO and ONNX "float16" and "int8".
+        format: "savedmodel", "openvino", "onnx" or "litert"; all but the first need the extra of that name.
+        precision: "float32"; of OpenVINO also "bfloat16", of OpenVINO and ONNX "int8", of all but SavedModel
+            "float16".
         calibration: for "int8": records of frames, by whose training clips ranges of values are found.
             Without `records`, clips of their test split are compared.
 

@@ -8,6 +8,7 @@ TensorFlow's time.
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import threading
 from collections import OrderedDict
@@ -20,7 +21,7 @@ import numpy as np
 
 from tf_records.errors import KdantError, RunError, first_line
 
-SAVED_MODEL, OPENVINO, ONNX = "savedmodel", "openvino", "onnx"
+SAVED_MODEL, OPENVINO, ONNX, LITERT = "savedmodel", "openvino", "onnx", "litert"
 FLOAT32, BFLOAT16, FLOAT16, INT8 = "float32", "bfloat16", "float16", "int8"
 # Shapes of clips that OpenVINO keeps a network compiled for: a stream has one, a benchmark one a batch size.
 _COMPILED_SHAPES = 4
@@ -68,6 +69,13 @@ FORMATS = {
         writes=("onnx", "tf2onnx"),
         runs=("onnxruntime",),
         precisions=(FLOAT32, FLOAT16, INT8),
+    ),
+    LITERT: Format(
+        file="model.tflite",
+        title="LiteRT",
+        extra="litert",
+        runs=("ai_edge_litert",),
+        precisions=(FLOAT32, FLOAT16),
     ),
 }
 PRECISIONS = tuple(dict.fromkeys(name for each in FORMATS.values() for name in each.precisions))
@@ -133,7 +141,7 @@ def open_network(version: str | Path, name: str, precision: str = FLOAT32) -> An
     """
     check_installed(name)
     path = Path(version) / FORMATS[name].file
-    opens: dict[str, Callable[[Path, str], Answer]] = {OPENVINO: _OpenVino, ONNX: _Onnx}
+    opens: dict[str, Callable[[Path, str], Answer]] = {OPENVINO: _OpenVino, ONNX: _Onnx, LITERT: _LiteRt}
     try:
         return opens[name](path, precision)
     except Exception as error:  # Each runtime has its own for a damaged file.
@@ -211,3 +219,23 @@ class _Onnx:
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
         answers = self._session.run(self._outputs, dict(inputs))
         return dict(zip(self._outputs, answers, strict=True))
+
+
+class _LiteRt:
+    """One clip at a time, one thread after the other: an interpreter holds the tensors of one call."""
+
+    def __init__(self, path: Path, precision: str) -> None:
+        from ai_edge_litert.interpreter import Interpreter
+
+        interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
+        self._run = interpreter.get_signature_runner()
+        self._lock = threading.Lock()
+
+    def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        count = len(next(iter(inputs.values())))
+        with self._lock:
+            answers = [
+                self._run(**{name: values[number, None] for name, values in inputs.items()})
+                for number in range(count)
+            ]
+        return {name: np.concatenate([answer[name] for answer in answers]) for name in answers[0]}

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -59,10 +60,12 @@ def test_what_lies_beside_it(version: Path) -> None:
     assert (version / FORMATS[config["format"]].file).is_file()
     assert config["precision"] == "float32"
     (signature,) = config["signatures"].values()
-    assert signature["inputs"] == {"clips": {"dtype": "uint8", "shape": [None, 8, None, None, 3]}}
+    batch = 1 if config["format"] == "litert" else None
+    assert signature["inputs"] == {"clips": {"dtype": "uint8", "shape": [batch, 8, None, None, 3]}}
     assert sorted(signature["outputs"]) == ["logits", "probabilities"]
     assert (version / "labels.txt").read_text().splitlines() == config["classes"]
-    assert "`clips` uint8 (?, 8, ?, ?, 3)" in (version / "model_card.md").read_text()
+    card = (version / "model_card.md").read_text()
+    assert f"`clips` uint8 ({'?' if batch is None else batch}, 8, ?, ?, 3)" in card
     assert not (version / "assets.extra").exists()
 
 
@@ -152,7 +155,8 @@ print([name for name in sys.modules if name.startswith("openvino_telemetry")])
 
 
 @pytest.mark.parametrize(
-    ("name", "precision"), [("openvino", "bfloat16"), ("openvino", "float16"), ("onnx", "float16")]
+    ("name", "precision"),
+    [("openvino", "bfloat16"), ("openvino", "float16"), ("onnx", "float16"), ("litert", "float16")],
 )
 def test_what_16_bits_cost_is_measured_on_records(
     name: str, precision: str, tiny_run: Path, record_folder: Path, tmp_path: Path
@@ -179,7 +183,7 @@ def test_what_16_bits_cost_is_measured_on_records(
             kind: sum(np.prod(each.dims) for each in weights if each.data_type == kind) for kind in (1, 10)
         }
         assert sizes[onnx.TensorProto.FLOAT16] > 900 > 100 > sizes[onnx.TensorProto.FLOAT]
-    else:
+    elif name == "openvino":
         assert (exported.folder / "model.bin").stat().st_size < 2 * 1000 + 500
 
 
@@ -245,6 +249,30 @@ def test_answers_are_compared_with_labels() -> None:
     assert parity.logit_difference is None
     unlabelled = _compare(logits, {"serving_default": rows}, np.array([-1, -1, -1]), "clips", "run")
     assert unlabelled.accuracy is None
+
+
+@pytest.mark.slow
+def test_an_i3d_runs_on_litert(finished_run: Path, tmp_path: Path) -> None:
+    """Its 3-D poolings would be operations of TensorFlow that LiteRT does not have."""
+    skip_without("litert")
+    exported = export_run(finished_run, tmp_path, format="litert")
+    clips = draw_clips(1, 40, 40)
+    expected = load_model(finished_run).probabilities(clips)
+    np.testing.assert_allclose(load_model(exported.folder).probabilities(clips), expected, atol=1e-5)
+
+
+def test_what_a_converter_cannot_do_is_one_sentence(
+    tiny_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    skip_without("litert")
+    monkeypatch.setattr(
+        "kdant_tf.serving.conversion.prepare",
+        lambda clips, stream: tf.raw_ops.Betainc(a=1.0, b=1.0, x=prepare(clips, stream)),
+    )
+    place = f"LiteRT cannot hold the network of run {tiny_run}: "
+    with pytest.raises(RunError, match=rf"^{re.escape(place)}[^\n]+\. Export it in another format"):
+        export_run(tiny_run, tmp_path / "served", format="litert")
+    assert list((tmp_path / "served").iterdir()) == []
 
 
 def test_predict_says_of_a_video_what_the_savedmodel_says(
