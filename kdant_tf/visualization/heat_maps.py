@@ -64,7 +64,12 @@ def activation_magnitude(feature_map: np.ndarray) -> np.ndarray:
 
 
 def plot_heat_maps(
-    rows: Mapping[str, Mapping[str, HeatMap]], path: Path, *, note: str = "", measure: str = _LENGTH
+    rows: Mapping[str, Mapping[str, HeatMap]],
+    path: Path,
+    *,
+    note: str = "",
+    measure: str = _LENGTH,
+    limits: tuple[float, float] | None = None,
 ) -> Path:
     """A row a sample, a column a network; one colour scale for each row.
 
@@ -76,11 +81,12 @@ def plot_heat_maps(
         path: PNG to write.
         note: below all.
         measure: what the colours show, beside their scale.
+        limits: of the scale; None for the smallest and the largest value in each row.
 
     Returns:
         `path`.
     """
-    return save(_draw_rows(rows, note, measure), path)
+    return save(_draw_rows(rows, note, measure, limits), path)
 
 
 def heat_map_pixels(rows: Mapping[str, Mapping[str, HeatMap]]) -> np.ndarray:
@@ -185,7 +191,12 @@ def _middle_frame(clip: np.ndarray) -> np.ndarray:
     return np.pad(frame, ((0, 0), (0, 0), (0, 3 - frame.shape[-1])), constant_values=0.5)
 
 
-def _draw_rows(rows: Mapping[str, Mapping[str, HeatMap]], note: str, measure: str) -> Figure:
+def _draw_rows(
+    rows: Mapping[str, Mapping[str, HeatMap]],
+    note: str,
+    measure: str,
+    limits: tuple[float, float] | None,
+) -> Figure:
     names = {name: wrap(shorten(name, 48), 24) for name in next(iter(rows.values()))}
     width = len(names) * (_SIDE + _GAP) + _LEFT + 0.05 + _BAR
     lines = fit_note(note, width - 0.6)
@@ -199,7 +210,7 @@ def _draw_rows(rows: Mapping[str, Mapping[str, HeatMap]], note: str, measure: st
         figure.text(*place, names[name], ha="center", va="center", fontsize=9, fontweight="bold")
     for number, (title, row) in enumerate(rows.items()):
         low = total - top - number * (_SIDE + _TITLE) - _TITLE - _SIDE + 0.12
-        scale = _shared_scale([*row.values()])
+        scale = _shared_scale([*row.values()]) if limits is None else Normalize(*limits)
         axes = [
             figure.add_axes((lefts[name] / width, low / total, _SIDE / width, _SIDE / total)) for name in row
         ]

@@ -236,7 +236,13 @@ def draw_grad_cam(
 
     asked = "each sample's class" if class_name is None else f"the class {class_name}"
     rows = _heat_map_rows(views, pairs, classes, magnitude)
-    return plot_heat_maps(rows, path, note=_GRAD_CAM_NOTE.format(asked=asked), measure="share of the largest")
+    return plot_heat_maps(
+        rows,
+        path,
+        note=_GRAD_CAM_NOTE.format(asked=asked),
+        measure="share of the largest",
+        limits=(0.0, 1.0),
+    )
 
 
 def _heat_map_rows(

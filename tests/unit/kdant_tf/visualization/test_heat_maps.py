@@ -49,6 +49,20 @@ def test_one_colour_scale_serves_each_row(tmp_path):
     assert (colors[counts > 100].sum(axis=1) > weak_color.sum() + 100).sum() > 1
 
 
+def test_limits_hold_whatever_is_in_the_row_and_nothing_has_no_ring(tmp_path):
+    """Half of the scale has one colour beside any other map; of a map of nothing, one colour is all."""
+    colors = []
+    for other in (0.0, 1.0):
+        maps = {"half": np.full((2, 2), 0.5), "other": np.full((2, 2), other)}
+        row = {name: HeatMap(frame=GREY_FRAME, magnitude=magnitude) for name, magnitude in maps.items()}
+        path = plot_heat_maps({"row": row}, tmp_path / "maps.png", limits=(0.0, 1.0))
+        picture = pixels_of(path)
+        colors.append(picture[200, 110].tolist())
+        inside = picture[105:255, 265:425].reshape(-1, 3)
+        assert (len(np.unique(inside, axis=0)) == 1) == (other == 0.0)
+    assert colors[0] == colors[1]
+
+
 def test_a_constant_map_draws_without_warning(tmp_path):
     panels = {"teacher": HeatMap(frame=np.zeros((4, 4, 3)), magnitude=np.ones((2, 2)))}
     assert pixels_of(plot_heat_maps({"1": panels, "2": panels}, tmp_path / "maps.png")).size
