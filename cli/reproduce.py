@@ -202,8 +202,16 @@ def figure4(**options: Any) -> None:
 )
 @_input_options
 @_rows_option
+@click.option(
+    "--reference",
+    type=click.Choice(["none", "labels"]),
+    default="none",
+    show_default=True,
+    help="What students differ from in the table: the student without a feature loss, or the network that "
+    "learns from labels alone.",
+)
 @_run_options
-def losses(**options: Any) -> None:
+def losses(reference: str, **options: Any) -> None:
     """Which loss helps: every way to learn from the teacher, side by side.
 
     \b
@@ -213,13 +221,13 @@ def losses(**options: Any) -> None:
         --endpoint block_16_project_BN --crop 224 --out features
       kdant reproduce losses --records features --out STUDY
 
-    Differences are from the student without a feature loss, over videos and seeds. With --label-fraction the
+    Intervals of the differences are over videos and seeds. With --label-fraction the
     other pairs are unlabelled: `labels` leaves them out, students learn from the teacher's probabilities on
     them.
     """
     from kdant_tf.studies.loss_study import LOSS_PRESETS, plan_losses
 
-    run_table(plan_losses, LOSS_PRESETS, **options)
+    run_table(functools.partial(plan_losses, reference=reference), LOSS_PRESETS, **options)
 
 
 def _are_drifts(drifts: Sequence[float]) -> bool:

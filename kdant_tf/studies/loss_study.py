@@ -4,6 +4,7 @@ Not a table of the paper, which has three of these rows. Each student is the sam
 records; only what it learns from the teacher differs. No TensorFlow here.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -67,7 +68,11 @@ _NETWORKS = (
 
 
 def plan_losses(
-    sources: Sequence[RecordSource], settings: StudySettings, row_names: Sequence[str] = ()
+    sources: Sequence[RecordSource],
+    settings: StudySettings,
+    row_names: Sequence[str] = (),
+    *,
+    reference: str = _NONE,
 ) -> Study:
     """A teacher, a network from labels alone, and a student for each way to learn from the teacher.
 
@@ -77,11 +82,12 @@ def plan_losses(
         sources: records with one test split each.
         settings: preset, scale, file and label fraction of the runs.
         row_names: empty for all.
+        reference: "none" or "labels", the row that students and the other of the two differ from.
 
     Raises:
         KdantError: records that cannot be read, invalid settings, or unknown rows.
     """
-    rows = choose_rows(LOSS_ROWS, row_names)
+    rows = choose_rows([_differ_from(reference, row) for row in LOSS_ROWS], row_names)
     runs = plan_runs(choose_networks(_NETWORKS, rows), sources, settings)
     streams = tuple(sources[0].records)
     return Study(
@@ -94,3 +100,9 @@ def plan_losses(
         columns=tuple(TableColumn(name=stream, streams=(stream,)) for stream in streams),
         draw_seeds=True,
     )
+
+
+def _differ_from(reference: str, row: TableRow) -> TableRow:
+    if row.network == _TEACHER:
+        return row
+    return dataclasses.replace(row, reference=None if row.name == reference else reference)

@@ -112,6 +112,9 @@ def test_the_loss_study_has_every_loss_and_no_two_students_alike(record_folder: 
     assert (config.feature_loss, config.feature_normalization) == ("bidirectional", "l2")
     assert (config.model, config.label_fraction, config.label_seed) == ("features3d", 0.25, 1)
     assert {row.name: row.reference for row in study.rows} == {"none": None, "bidirectional-l2": "none"}
+    from_labels = plan_losses([source], settings, ("teacher", "labels", "none"), reference="labels")
+    references = {row.name: row.reference for row in from_labels.rows}
+    assert references == {"teacher": "labels", "labels": None, "none": "labels"}
     whole = plan_losses([source], settings)
     assert {own["feature_loss"] for own in WAYS.values()} == set(FEATURE_LOSS_NAMES)
     assert len({repr(sorted(own.items())) for own in WAYS.values()}) == len(WAYS)
