@@ -97,8 +97,8 @@ def assert_equal(left: Run, right: Run) -> None:
 def finish(records: Path, out: Path) -> None:
     """Compares what was killed with what was not."""
     draw = np.random.default_rng(0)
-    steps = [sorted(draw.permutation(np.arange(5, TEACHER_STEPS + 1))[:4].tolist())]
-    steps.append(sorted(draw.permutation(np.arange(1, STUDENT_STEPS + 1))[:5].tolist()))
+    steps = [sorted(draw.permutation(np.arange(5, TEACHER_STEPS + 1))[:2].tolist())]
+    steps.append(sorted(draw.permutation(np.arange(1, STUDENT_STEPS + 1))[:3].tolist()))
     print("killed at", [4, *steps[0]], "of the teacher and", steps[1], "of the student")
     teacher = run(records, out / "teacher", None, Killer(None), minutes=0)
     assert teacher is not None

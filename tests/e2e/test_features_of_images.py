@@ -1,15 +1,21 @@
 """Features of an image network, from the command line: extract, train a head on them, evaluate, export."""
 
+import dataclasses
 import json
+import shutil
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from kdant_cli.main import main
 from test_bad_input import refuse
 
+from kdant_tf.config import TrainConfig
+from kdant_tf.models.networks import build_network
 from kdant_tf.runs import load_run
+from tf_records.records import Records
 
 HEAD = ("--model", "features3d", "--width", 0.0625, "--crop", 64, "--batch-size", 8, "--epochs", 1)
 STEM = ("--model", "mobilenet_v2", "--init", "random")
@@ -34,9 +40,15 @@ def features(record_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
 
 
 @pytest.fixture(scope="module")
-def teacher(features: Path) -> Path:
-    out = features.parent / "teacher"
-    kdant_json("train-teacher", "--records", features, "--out", out, *HEAD)
+def teacher(features: Path, finished_run: Path) -> Path:
+    """A network with random weights, as `kdant train-teacher` would have left it; the student is trained."""
+    out = Path(shutil.copytree(finished_run, features.parent / "teacher"))
+    config = TrainConfig(model="features3d", width=0.0625, crop=64, batch_size=8, epochs=1)
+    about = Records.open(features).manifest.features
+    run = dataclasses.replace(load_run(out), config=config, features=about)
+    run.save()
+    keras.utils.set_random_seed(0)
+    build_network(config, len(run.classes), (8, 8, 8, 192)).save(run.model_path)
     return out
 
 

@@ -20,7 +20,7 @@ def start(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600, check=False)
 
 
-def test_a_training_killed_at_ten_random_steps_ends_bit_for_bit_like_one_that_was_not(
+def test_a_training_killed_at_six_random_steps_ends_bit_for_bit_like_one_that_was_not(
     record_folder: Path, tmp_path: Path
 ) -> None:
     """The first time by kill -9 of the process, then by an exception that nothing catches."""

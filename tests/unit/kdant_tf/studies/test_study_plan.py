@@ -132,6 +132,14 @@ def test_the_scale_names_what_it_changed(record_folder: Path, tmp_path: Path) ->
     )
 
 
+def test_sizes_that_runs_do_not_share_are_all_named(record_folder: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text("[student]\nepochs = 5\n")
+    source = RecordSource(split="1", records={"rgb": record_folder}, seeds=(0,))
+    scale = plan_table1([source], StudySettings(scale="tiny", file=own)).scale
+    assert scale == "tiny, with own.toml (crop 32, width 0.0625, 1 or 5 epochs)"
+
+
 def test_a_row_of_the_literature_alone_still_trains_ours(record_folder: Path) -> None:
     source = RecordSource(split="1", records={"rgb": record_folder}, seeds=(0,))
     study = plan_table1([source], StudySettings(), ["recognition"])
