@@ -393,7 +393,7 @@ def _evaluate_at(
         raise RunError(
             f"Records {records.folder} keep "
             f"{'the clips of one time' if longest_s is None else f'{longest_s:g} s before each action'}. "
-            f"Build them with --longest-anticipation-s {wanted_s:.4g}."
+            f"Build them with --longest-anticipation-s {math.ceil(100 * wanted_s - 1e-6) / 100:g}."
         )
     differences = check_fit([run], records, insist=insist, offset=False)
     network = load_network(run) if network is None else network
