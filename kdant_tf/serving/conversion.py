@@ -154,10 +154,12 @@ def prepare(clips: tf.Tensor, stream: Stream) -> tf.Tensor:
         rows = resampling_matrix(height, (height - side + 1) // 2, side, high)
         columns = resampling_matrix(width, (width - side + 1) // 2, side, wide)
     frames, channels = clips.shape[1], clips.shape[4]
-    # (B, T, H, W, C) → (B·T, H, W·C) → (B·T, h, W·C) → (B·T·h, W, C) → (B·T·h, w, C)
-    values = tf.reshape(tf.cast(clips, tf.float32), (-1, height, width * channels))
-    values = tf.reshape(tf.matmul(rows, values), (-1, width, channels))
-    scaled = augment.scale(tf.reshape(tf.matmul(columns, values), (-1, high, wide, channels)))
+    # Channels before the rows: the products are then large ones. (B, T, H, W, C) → (B·T, C, H, W) → …
+    values = tf.transpose(tf.reshape(tf.cast(clips, tf.float32), (-1, height, width, channels)), (0, 3, 1, 2))
+    # … → (B·T, C, h, W) → (B·T·C·h, W) → (B·T·C·h, w) → (B·T, C, h, w) → (B·T, h, w, C)
+    values = tf.reshape(tf.matmul(rows, values), (-1, width))
+    values = tf.reshape(tf.matmul(values, columns, transpose_b=True), (-1, channels, high, wide))
+    scaled = augment.scale(tf.transpose(values, (0, 2, 3, 1)))
     return tf.reshape(scaled, (-1, frames, high, wide, channels))
 
 
