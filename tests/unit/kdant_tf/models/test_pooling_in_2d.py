@@ -60,6 +60,7 @@ def test_values_are_those_of_three_dimensions(padding, size, strides, kind, redu
     assert split.compute_output_shape(CLIP.shape) == expected.shape
 
 
+@pytest.mark.slow
 def test_an_i3d_has_no_pooling_in_three_dimensions_left() -> None:
     network = build_i3d(3, (8, 32, 32, 3), width=0.0625)
     clips = np.random.default_rng(0).normal(size=(1, 8, 32, 32, 3)).astype(np.float32)

@@ -25,6 +25,8 @@ from kdant_tf.serving.signatures import open_streams, prepare_clips
 from kdant_tf.serving.trial_clips import TrialRecords
 from tf_records.errors import KdantError, RunError
 
+pytestmark = pytest.mark.slow  # converters take seconds
+
 OTHERS = [name for name in FORMATS if name != SAVED_MODEL]
 
 
