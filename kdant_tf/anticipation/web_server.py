@@ -18,6 +18,7 @@ import socket
 import struct
 import threading
 from collections.abc import Callable, Mapping
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -215,14 +216,16 @@ class WebServer(AbstractContextManager["WebServer"]):
         limits = {"max_header_size": _LARGEST_REQUEST, "max_body_size": _LARGEST_REQUEST}
         http = HTTPServer(application, idle_connection_timeout=_IDLE_S, **limits)
         http.add_socket(self._socket)
-        pictures = asyncio.create_task(self._encode_pictures())
-        await self._stop.wait()
-        pictures.cancel()
+        # One thread, whose memory is used again; a pool's would be taken from one after the other.
+        with ThreadPoolExecutor(1, "kdant-jpeg") as encoder:
+            pictures = asyncio.create_task(self._encode_pictures(encoder))
+            await self._stop.wait()
+            pictures.cancel()
         http.stop()
         await asyncio.gather(*(browser.dismiss() for browser in self._browsers))
         await http.close_all_connections()
 
-    async def _encode_pictures(self) -> None:
+    async def _encode_pictures(self, encoder: Executor) -> None:
         """Makes a JPEG of the newest picture, over and over, while there are browsers."""
         while True:
             await self._fresh.wait()
@@ -232,7 +235,7 @@ class WebServer(AbstractContextManager["WebServer"]):
                 continue
             pause = asyncio.create_task(asyncio.sleep(1 / _MOST_PICTURES_PER_S))
             try:
-                jpeg = await asyncio.to_thread(picture.encode)
+                jpeg = await self._loop.run_in_executor(encoder, picture.encode)
             except Exception:
                 _log.exception("A picture cannot be shown.")
             else:
