@@ -205,6 +205,7 @@ def test_a_browser_that_leaves_is_forgotten(server: WebServer) -> None:
         while server.browsers == 2:
             publish(server, 1)
             await asyncio.sleep(0.001)
+        publish(server, 1)
         assert await read(stays) is not None
 
     follow(server, work, 2)
