@@ -123,8 +123,8 @@ def test_the_table_has_intervals_and_classes(records: Path, run: Path) -> None:
 
 def test_what_does_not_go_together_is_refused(records: Path, run: Path, other: Path) -> None:
     command = ("evaluate", run, "--records", records)
-    assert "--observe and --tau" in refuse(*command, "--observe", "0.5", "--with", other, code=2)
-    assert "--observe and --tau" in refuse(*command, "--observe", "0.5", "--tau", "1", code=2)
+    for options in (("--with", other), ("--tau", "1"), ("--streaming",)):
+        assert "go neither together" in refuse(*command, "--observe", "0.5", *options, code=2)
     assert "should be seconds" in refuse(*command, "--tau", "-1", code=2)
     assert "--longest-anticipation-s 0.5" in refuse(*command, "--tau", "0.5")
     for shares in ("0", "1.1", "0.1:1", "0.1:1:0", "a", "0.5:0.1:0.1"):

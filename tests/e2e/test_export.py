@@ -262,7 +262,7 @@ def test_the_model_card_tells_a_stranger_what_it_is(tiny_run: Path, tmp_path: Pa
         "| width | 0.0625 |",
     ):
         assert text in card
-    assert f"`kdant evaluate {tiny_run}" in export_card(tiny_run, tmp_path / "other")
+    assert f"`kdant evaluate {tiny_run.name} " in export_card(tiny_run, tmp_path / "other")
 
 
 def export_card(run: Path, out: Path) -> str:
