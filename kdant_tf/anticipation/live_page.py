@@ -158,6 +158,8 @@ class LivePage(AbstractContextManager["LivePage"]):
 
     def _publish(self, **changed: Any) -> None:
         with self._lock:
+            if self._state.get("status") == "closed":  # The last word is the last.
+                return
             self._state |= changed
             self.server.publish_state(json.dumps(self._state, separators=(",", ":")))
 
