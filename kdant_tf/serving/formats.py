@@ -15,19 +15,21 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from tf_records.errors import KdantError, RunError, first_line
+
+# `kdant export --help` names the formats, and is there at once.
+if TYPE_CHECKING:
+    import numpy as np
 
 SAVED_MODEL, OPENVINO, ONNX, LITERT = "savedmodel", "openvino", "onnx", "litert"
 FLOAT32, BFLOAT16, FLOAT16, INT8 = "float32", "bfloat16", "float16", "int8"
 # Shapes of clips that OpenVINO keeps a network compiled for: a stream has one, a benchmark one a batch size.
 _COMPILED_SHAPES = 4
 
-Arrays = Mapping[str, np.ndarray]
-Answer = Callable[[Arrays], dict[str, np.ndarray]]
+Arrays: TypeAlias = "Mapping[str, np.ndarray]"
+Answer: TypeAlias = "Callable[[Arrays], dict[str, np.ndarray]]"
 
 
 class Format(NamedTuple):
@@ -189,6 +191,8 @@ class _OpenVino:
         self._lock = threading.Lock()
 
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        import numpy as np
+
         compiled = self._compile({name: values.shape for name, values in inputs.items()})
         # A request holds the tensors of one call; one for each keeps threads apart.
         results = compiled.create_infer_request().infer(dict(inputs))
@@ -232,6 +236,8 @@ class _LiteRt:
         self._lock = threading.Lock()
 
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
+        import numpy as np
+
         count = len(next(iter(inputs.values())))
         with self._lock:
             answers = [
