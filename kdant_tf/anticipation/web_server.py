@@ -236,7 +236,7 @@ class WebServer(AbstractContextManager["WebServer"]):
             pause = asyncio.create_task(asyncio.sleep(1 / _MOST_PICTURES_PER_S))
             try:
                 jpeg = await self._loop.run_in_executor(encoder, picture.encode)
-            except Exception:
+            except Exception:  # of any kind: answers go on without this picture, the log says why
                 _log.exception("A picture cannot be shown.")
             else:
                 self.jpeg = (number, _TIME.pack(picture.time_s) + jpeg)
