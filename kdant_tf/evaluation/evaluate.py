@@ -278,22 +278,8 @@ def evaluate_observed_shares(
             f"Accuracy against the observed share needs records whose test samples are whole videos, as "
             f"JHMDB's are. {records.folder} is of {records.manifest.dataset}."
         )
-    differences = check_fit([run], records, insist=insist, offset=False)
-    network = load_network(run) if network is None else network
-    predictions = {
-        share: predict_run(
-            run,
-            records,
-            view=FUTURE,
-            split=split,
-            network=network,
-            share=share,
-            insist=insist,
-            on_batch=on_batch,
-        )
-        for share in shares
-    }
-    return _keep_curve(run, "share", split, predictions, differences)
+    seen = {share: {"share": share} for share in shares}
+    return _evaluate_curve(run, records, "share", FUTURE, seen, split, network, insist, on_batch)
 
 
 def evaluate_anticipation_times(
@@ -395,20 +381,27 @@ def _evaluate_at(
             f"{'the clips of one time' if longest_s is None else f'{longest_s:g} s before each action'}. "
             f"Build them with --longest-anticipation-s {math.ceil(100 * wanted_s - 1e-6) / 100:g}."
         )
+    seen = {x: {"tau_s": tau_s} for x, tau_s in taus_s.items()}
+    return _evaluate_curve(run, records, name, OBSERVED, seen, split, network, insist, on_batch)
+
+
+def _evaluate_curve(
+    run: Run,
+    records: Records,
+    name: str,
+    view: str,
+    seen: Mapping[float, Mapping[str, Any]],
+    split: str,
+    network: keras.Model | None,
+    insist: bool,
+    on_batch: OnBatch,
+) -> list[CurvePoint]:
+    """A curve called `name`: x → what of each segment the network sees, as `predict_run` takes it."""
     differences = check_fit([run], records, insist=insist, offset=False)
     network = load_network(run) if network is None else network
+    given: dict[str, Any] = {"view": view, "split": split, "network": network, "insist": insist}
     predictions = {
-        x: predict_run(
-            run,
-            records,
-            view=OBSERVED,
-            split=split,
-            network=network,
-            tau_s=tau_s,
-            insist=insist,
-            on_batch=on_batch,
-        )
-        for x, tau_s in taus_s.items()
+        x: predict_run(run, records, **given, **what, on_batch=on_batch) for x, what in seen.items()
     }
     return _keep_curve(run, name, split, predictions, differences)
 
