@@ -47,6 +47,7 @@ lint: $(INSTALLED)
 
 bench: $(INSTALLED)  ## speed, as ratios inside one run; BENCH holds options
 	$(BIN)/python tests/benchmarks/bench.py $(BENCH)
+	$(BIN)/python tests/benchmarks/bench_inference.py
 	$(BIN)/python tests/benchmarks/bench_pooling_memory.py
 	$(BIN)/python tests/benchmarks/bench_building.py
 	$(BIN)/python tests/benchmarks/bench_reading.py

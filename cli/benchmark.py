@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdant_tf.models.inference import DEFAULT, ENGINES, FLOAT32, PRECISIONS, TENSORFLOW, Engine
 from tf_records.start_tensorflow import start_tensorflow
 
-from .command import RUN, CommaList, KdantCommand, json_option
+from .command import RUN, CommaList, KdantCommand, NameList, json_option, make_engine
 from .output import percent, print_json, print_table
 from .server import make_server, server_options
 
@@ -55,6 +57,23 @@ def _parse_frame(ctx: click.Context, param: click.Parameter, value: str) -> tupl
     type=click.IntRange(2),
     help="Also ask from so many threads at a time, and compare their answers with those of one.",
 )
+@click.option(
+    "--engine",
+    "engines",
+    type=NameList(ENGINES),
+    default=TENSORFLOW,
+    show_default=True,
+    help="What computes a run's answers, tensorflow or openvino (extra openvino); both, with a comma between "
+    "them, in turns.",
+)
+@click.option(
+    "--precision",
+    "precisions",
+    type=NameList(PRECISIONS),
+    default=FLOAT32,
+    show_default=True,
+    help="In which they are computed: auto, float32 or bfloat16; several in turns.",
+)
 @server_options
 @json_option
 def benchmark(
@@ -63,20 +82,27 @@ def benchmark(
     frame: tuple[int, int],
     repeats: int,
     threads: int | None,
+    engines: tuple[str, ...],
+    precisions: tuple[str, ...],
     as_json: bool,
     **server_settings: Any,
 ) -> None:
     """Measure how long a model takes to answer, and what takes the time.
 
     MODEL is a run folder or one written by export. Several are timed in turns on the same clips and compared
-    with the first, such as a run and its export.
+    with the first, such as a run and its export, or a run by both engines.
     """
     if len(set(models)) < len(models):
         raise click.UsageError("The same MODEL was given twice.")
     server = make_server(**server_settings)
     if server is not None and len(models) > 1:
         raise click.UsageError("--server goes with one MODEL, the one that it serves.")
-    timed = _open_models(models, server, server_settings["grpc"])
+    made = [
+        make_engine(*each) for each in itertools.product(dict.fromkeys(engines), dict.fromkeys(precisions))
+    ]
+    if server is not None and made != [DEFAULT]:
+        raise click.UsageError("--engine and --precision go with a run, --server with what it has loaded.")
+    timed = _open_models(models, made, server, server_settings["grpc"])
     from kdant_tf.serving.benchmark import time_calls, time_threads
 
     from .output import CountProgress
@@ -98,7 +124,9 @@ def benchmark(
     print_times(calls, together, f"frames of {width} x {height}", as_json)
 
 
-def _open_models(models: Sequence[Path], server: Server | None, grpc: bool) -> list[TimedModel]:
+def _open_models(
+    models: Sequence[Path], engines: Sequence[Engine], server: Server | None, grpc: bool
+) -> list[TimedModel]:
     if server is not None:
         if grpc:
             start_tensorflow()
@@ -108,7 +136,7 @@ def _open_models(models: Sequence[Path], server: Server | None, grpc: bool) -> l
     start_tensorflow()
     from kdant_tf.serving.benchmark import open_local
 
-    return [open_local(folder) for folder in models]
+    return [open_local(folder, engine) for folder in models for engine in engines]
 
 
 def print_times(rows: Sequence[CallTimes], threads: Sequence[ThreadTimes], clips: str, as_json: bool) -> None:

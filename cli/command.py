@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdant_tf.models.inference import ENGINES, FLOAT32, PRECISIONS, TENSORFLOW, Engine
 from tf_records.errors import KdantError, RecordError
 from tf_records.remote_path import RecordPath, record_path
 
@@ -425,6 +426,27 @@ def weights_option(text: str) -> Decorator:
     return click.option("--fusion-weights", type=weights, default=(), help=text)
 
 
+def make_engine(name: str, precision: str) -> Engine:
+    """What --engine and --precision name; what there is to say of it goes to stderr."""
+    return Engine(name=name, precision=precision, report=lambda line: click.echo(printable(line), err=True))
+
+
+engine_options = add_options(
+    click.option(
+        "--engine",
+        type=click.Choice(ENGINES),
+        default=TENSORFLOW,
+        show_default=True,
+        help="What computes a run's answers; openvino needs the extra of that name.",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(PRECISIONS),
+        default=FLOAT32,
+        show_default=True,
+        help="In which a run's answers are computed; auto: bfloat16 where the processor has it.",
+    ),
+)
 folder_options = add_options(
     click.option("--resume", is_flag=True, help="Go on with what was begun in --out."),
     click.option("--overwrite", is_flag=True, help="Replace what is in --out."),

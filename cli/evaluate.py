@@ -18,8 +18,10 @@ from .command import (
     RUN,
     CommaList,
     KdantCommand,
+    engine_options,
     insist_option,
     json_option,
+    make_engine,
     parse_not_negative,
     records_option,
     weights_option,
@@ -99,6 +101,7 @@ def _parse_latency(part: str) -> float | str:
     is_flag=True,
     help="Also draw confusion matrix, accuracy of each class and reliability, into RUN/pictures.",
 )
+@engine_options
 @insist_option
 @click.option("--per-class", is_flag=True, help="Print each class's accuracy too.")
 @json_option
@@ -114,6 +117,8 @@ def evaluate(
     streaming: bool,
     latencies: tuple[float | str, ...],
     pictures: bool,
+    engine: str,
+    precision: str,
     insist: bool,
     per_class: bool,
     as_json: bool,
@@ -128,6 +133,7 @@ def evaluate(
     if latencies != (_MEASURED,) and not streaming:
         raise click.UsageError("--latency-ms goes with --streaming.")
     _check_weights(fusion_weights, 1 + len(others))
+    made = make_engine(engine, precision)
     from kdant_tf.runs import load_run
 
     runs = [load_run(folder) for folder in (run, *others)]
@@ -144,7 +150,7 @@ def evaluate(
         compute = partial(evaluation.evaluate_anticipation_times, runs[0], opened, taus_s)
     elif streaming:
         network = load_network(runs[0])
-        measured_s = evaluation.measure_latency(runs[0], network) if _MEASURED in latencies else 0.0
+        measured_s = evaluation.measure_latency(runs[0], network, made) if _MEASURED in latencies else 0.0
         latencies_s = [measured_s if isinstance(each, str) else each for each in latencies]
         compute = partial(evaluation.evaluate_streaming, runs[0], opened, latencies_s, network=network)
     elif others:
@@ -152,7 +158,7 @@ def evaluate(
         compute = partial(evaluation.evaluate_streams, runs, opened, weights=weights, view=view)
     else:
         compute = partial(evaluation.evaluate_run, runs[0], opened, view=view)
-    result, not_kept = _compute(partial(compute, split=split, insist=insist))
+    result, not_kept = _compute(partial(compute, split=split, engine=made, insist=insist))
     if any(curves.values()):
         where = "the first part of each video" if shares else "clips that end before the actions"
         title = f"{run} on {where} of {records} ({split})"
@@ -217,6 +223,7 @@ def _print_evaluation(title: str, result: Evaluation, per_class: bool, as_json: 
             "calibration error": percent(result.expected_calibration_error),
             "samples": f"{result.samples} in {result.videos} videos",
             "chance": percent(1 / len(result.classes)),
+            "computed": f"by {result.engine} in {result.precision}",
             **({"not as trained": "; ".join(result.differences)} if result.differences else {}),
         },
     )

@@ -9,7 +9,8 @@ import click
 from click.core import ParameterSource
 
 from kdant_tf.archive import RUN_ARCHIVE
-from kdant_tf.serving.formats import FLOAT32, FORMATS, INT8, PRECISIONS, SAVED_MODEL, check_precision
+from kdant_tf.models.inference import FLOAT32
+from kdant_tf.serving.formats import FORMATS, INT8, PRECISIONS, SAVED_MODEL, check_precision
 from tf_records.errors import KdantError
 from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
@@ -44,8 +45,9 @@ if TYPE_CHECKING:
     type=click.Choice(PRECISIONS),
     default=FLOAT32,
     show_default=True,
-    help="bfloat16 (openvino): computed in 16 bits where the processor can; float16 (all but savedmodel): "
-    "half the size; int8 (openvino, onnx): computed in 8 bits. What it costs is measured on --records.",
+    help="bfloat16 (savedmodel, openvino): computed in 16 bits where the processor can; float16 (all but "
+    "savedmodel): half the size; int8 (openvino, onnx): computed in 8 bits. What it costs is measured on "
+    "--records.",
 )
 @click.option(
     "--calibration",

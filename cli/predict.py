@@ -15,7 +15,7 @@ import click
 from tf_records.errors import KdantError
 from tf_records.flow import ALGORITHMS
 
-from .command import FOLDER, RUN, KdantCommand, printable
+from .command import FOLDER, RUN, KdantCommand, engine_options, make_engine, printable
 from .output import percent, print_fields, print_json
 from .server import open_model, server_options
 
@@ -89,6 +89,7 @@ _BAR = 10
 @click.option("--web", is_flag=True, help="Also show it in the browser: a page at the address printed.")
 @click.option("--host", help="With --web: address to listen at; default: 127.0.0.1, this machine alone.")
 @click.option("--port", type=click.IntRange(0, 65535), help="With --web: 0 for a free one; default: 8000.")
+@engine_options
 @server_options
 def predict(
     sources: tuple[str, ...],
@@ -107,6 +108,8 @@ def predict(
     web: bool,
     host: str | None,
     port: int | None,
+    engine: str,
+    precision: str,
     **server: Any,
 ) -> None:
     """Say what is about to happen, time by time, in videos and streams.
@@ -118,6 +121,7 @@ def predict(
     from kdant_tf.anticipation.anticipate import fit_model
     from kdant_tf.anticipation.sources import STDIN, check_source
 
+    made = make_engine(engine, precision)
     if overlay is not None:
         _check_overlay(overlay, sources, live, web)
     alone = len(sources) == 1
@@ -126,7 +130,7 @@ def predict(
         raise KdantError("None of the sources can be read, see above.")
     done = readable
     with _open_page(web, host, port) as page:
-        model = fit_model(open_model(folder, **server), fps=fps, flow_algorithm=flow_algorithm)
+        model = fit_model(open_model(folder, engine=made, **server), fps=fps, flow_algorithm=flow_algorithm)
         model.warm_up()
         options = _Options(
             live=live,

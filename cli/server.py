@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from kdant_tf.models.inference import DEFAULT, Engine
 from tf_records.errors import KdantError
 from tf_records.start_tensorflow import start_tensorflow
 
@@ -67,11 +68,12 @@ def make_server(server: tuple[str, int] | None, *, grpc: bool, tls: bool, **opti
     return Server(host=host, port=port, tls=tls, **options)
 
 
-def open_model(folder: Path, *, grpc: bool, **options: Any) -> AnticipationModel:
+def open_model(folder: Path, *, grpc: bool, engine: Engine = DEFAULT, **options: Any) -> AnticipationModel:
     """The model of `folder`, or the one that a server has of it.
 
     Args:
         folder: of a run or an export.
+        engine: that computes a run's answers here.
         grpc, options: the values of `server_options`.
     """
     server = make_server(grpc=grpc, **options)
@@ -80,7 +82,9 @@ def open_model(folder: Path, *, grpc: bool, **options: Any) -> AnticipationModel
 
         if needs_tensorflow(folder):
             start_tensorflow()
-        return load_model(folder)
+        return load_model(folder, engine)
+    if not engine.is_default:
+        raise click.UsageError("--engine and --precision go with a run, --server with what it has loaded.")
     if grpc:
         start_tensorflow()
     from kdant_tf.serving.client import connect

@@ -23,6 +23,15 @@ from kdant_tf.evaluation.metrics import (
     mean_class_accuracy_interval,
 )
 from kdant_tf.evaluation.predictions import Predictions, fuse, save_predictions
+from kdant_tf.models.inference import (
+    DEFAULT,
+    FLOAT32,
+    TENSORFLOW,
+    Engine,
+    Inference,
+    compile_inference,
+    open_inference,
+)
 from kdant_tf.models.networks import load_network
 from kdant_tf.runs import (
     MODEL_NAME,
@@ -76,6 +85,7 @@ class Evaluation:
         per_class: of every class, in index order.
         predictions: probabilities of each sample, from which all of these follow.
         differences: in what network and records differ from the training's, where that was insisted on.
+        engine, precision: that computed the probabilities.
     """
 
     view: str
@@ -92,6 +102,8 @@ class Evaluation:
     per_class: tuple[ClassAccuracy, ...]
     predictions: Predictions = dataclasses.field(repr=False, compare=False)
     differences: tuple[str, ...] = ()
+    engine: str = TENSORFLOW
+    precision: str = FLOAT32
 
     @property
     def top1(self) -> float:
@@ -166,6 +178,7 @@ def evaluate_run(
     view: str | None = None,
     split: str = "test",
     network: keras.Model | None = None,
+    engine: Engine = DEFAULT,
     insist: bool = False,
     on_batch: OnBatch = lambda clips: None,
 ) -> Evaluation:
@@ -178,6 +191,7 @@ def evaluate_run(
             Table 1's anticipation half.
         split: "test" or "val".
         network: the run's, where it is loaded already.
+        engine: that computes the answers: TensorFlow in float32, OpenVINO, or either in bfloat16.
         insist: take records of another offset, frame rate or flow than the run was trained on; the result
             has the `differences`.
         on_batch: called after each batch with its number of clips.
@@ -186,7 +200,7 @@ def evaluate_run(
         Accuracies with their intervals, those of each class, and the predictions of each sample.
 
     Raises:
-        RunError: no such run, or records that do not fit it.
+        RunError: no such run, records that do not fit it, or an engine that cannot do its network.
         RecordError: no such records, or no such split in them.
 
     Example:
@@ -198,15 +212,22 @@ def evaluate_run(
     (run,), records = read_inputs([run], records, split)
     view = default_view(run) if view is None else _check_view(view)
     differences = check_fit([run], records, insist=insist, offset=view == OBSERVED)
-    predictions = predict_run(
-        run, records, view=view, split=split, network=network, insist=insist, on_batch=on_batch
+    network = load_network(run) if network is None else network
+    inference = open_inference(network, engine, name=f"run {run.folder}")
+    given: dict[str, Any] = {"network": network, "inference": inference, "insist": insist}
+    predictions = predict_run(run, records, view=view, split=split, **given, on_batch=on_batch)
+    result = dataclasses.replace(
+        _summarize(run, records, predictions, view, split),
+        differences=differences,
+        engine=inference.engine,
+        precision=inference.precision,
     )
-    result = dataclasses.replace(_summarize(run, records, predictions, view, split), differences=differences)
     confusion = result.confusion if len(result.classes) > DENSE_CLASSES else None
     name = result_name(run, view, split, predictions.records_sha256)
     with _keeping(run, result):
         save_predictions(run.folder / PREDICTIONS_NAME, f"{name}/{split}", predictions, confusion)
-        fields = {**result.to_dict(), "windows": run.config.windows, **_digests(predictions)}
+        fields = {**result.to_dict(), **inference.to_dict(), "windows": run.config.windows}
+        fields |= _digests(predictions)
         record_evaluation(run, name, {**fields, "predictions_sha256": predictions.sha256})
     return result
 
@@ -218,6 +239,7 @@ def evaluate_streams(
     weights: Sequence[float],
     view: str | None = None,
     split: str = "test",
+    engine: Engine = DEFAULT,
     insist: bool = False,
     on_batch: OnBatch = lambda clips: None,
 ) -> Evaluation:
@@ -228,7 +250,7 @@ def evaluate_streams(
     Args:
         runs: finished, of one view; each reads the records in its own modality.
         weights: of the runs' logits, see `fuse`.
-        records, view, split, insist, on_batch: see `evaluate_run`.
+        records, view, split, engine, insist, on_batch: see `evaluate_run`.
 
     Raises:
         RunError: records that do not fit a run, or runs with other samples or classes.
@@ -237,11 +259,19 @@ def evaluate_streams(
     first = opened[0]
     view = default_view(first) if view is None else _check_view(view)
     differences = check_fit(opened, records, insist=insist, offset=view == OBSERVED)
-    streams = [
-        predict_run(run, records, view=view, split=split, insist=insist, on_batch=on_batch) for run in opened
-    ]
+    given: dict[str, Any] = {"view": view, "split": split, "insist": insist, "on_batch": on_batch}
+    streams, inferences = [], []
+    for run in opened:
+        network = load_network(run)
+        inferences.append(open_inference(network, engine, name=f"run {run.folder}"))
+        streams.append(predict_run(run, records, network=network, inference=inferences[-1], **given))
     fused = fuse(streams, weights)
-    result = dataclasses.replace(_summarize(first, records, fused, view, split), differences=differences)
+    result = dataclasses.replace(
+        _summarize(first, records, fused, view, split),
+        differences=differences,
+        engine=inferences[0].engine,
+        precision=inferences[0].precision,
+    )
     fusion = {
         "runs": [str(run.folder) for run in opened],
         "weights": list(weights),
@@ -260,13 +290,14 @@ def evaluate_observed_shares(
     *,
     split: str = "test",
     network: keras.Model | None = None,
+    engine: Engine = DEFAULT,
     insist: bool = False,
     on_batch: OnBatch = lambda clips: None,
 ) -> list[CurvePoint]:
     """Accuracy against the share of the video that the network sees, for teachers and students alike.
 
     Args:
-        run, records, split, network, insist, on_batch: see `evaluate_run`.
+        run, records, split, network, engine, insist, on_batch: see `evaluate_run`.
         shares: in (0, 1]; of a video's frames, rounded up.
 
     Raises:
@@ -279,7 +310,7 @@ def evaluate_observed_shares(
             f"JHMDB's are. {records.folder} is of {records.manifest.dataset}."
         )
     seen = {share: {"share": share} for share in shares}
-    return _evaluate_curve(run, records, "share", FUTURE, seen, split, network, insist, on_batch)
+    return _evaluate_curve(run, records, "share", FUTURE, seen, split, network, engine, insist, on_batch)
 
 
 def evaluate_anticipation_times(
@@ -289,6 +320,7 @@ def evaluate_anticipation_times(
     *,
     split: str = "test",
     network: keras.Model | None = None,
+    engine: Engine = DEFAULT,
     insist: bool = False,
     on_batch: OnBatch = lambda clips: None,
 ) -> list[CurvePoint]:
@@ -297,14 +329,14 @@ def evaluate_anticipation_times(
     Where a video begins too late for a time, its first clip is evaluated.
 
     Args:
-        run, records, split, network, insist, on_batch: see `evaluate_run`.
+        run, records, split, network, engine, insist, on_batch: see `evaluate_run`.
         taus_s: seconds, at least 0.
 
     Raises:
         RunError: the records keep no, or too few, frames for that, or do not fit the run.
     """
     times = {tau_s: tau_s for tau_s in taus_s}
-    return _evaluate_at(run, records, "tau", times, split, network, insist, on_batch)
+    return _evaluate_at(run, records, "tau", times, split, network, engine, insist, on_batch)
 
 
 def evaluate_streaming(
@@ -314,6 +346,7 @@ def evaluate_streaming(
     *,
     split: str = "test",
     network: keras.Model | None = None,
+    engine: Engine = DEFAULT,
     insist: bool = False,
     on_batch: OnBatch = lambda clips: None,
 ) -> list[CurvePoint]:
@@ -324,7 +357,7 @@ def evaluate_streaming(
     that is always busy begins up to one more l earlier.
 
     Args:
-        run, records, split, network, insist, on_batch: see `evaluate_run`.
+        run, records, split, network, engine, insist, on_batch: see `evaluate_run`.
         latencies_s: from the end of a clip to its answer, at least 0; see `measure_latency`.
 
     Returns:
@@ -346,18 +379,18 @@ def evaluate_streaming(
             )
         own_s = (clip.offset_at(fps) - clip.clip_frames) / fps
     times = {latency_s: own_s + latency_s for latency_s in latencies_s}
-    return _evaluate_at(run, records, "latency", times, split, network, insist, on_batch)
+    return _evaluate_at(run, records, "latency", times, split, network, engine, insist, on_batch)
 
 
-def measure_latency(run: Run, network: keras.Model | None = None) -> float:
+def measure_latency(run: Run, network: keras.Model | None = None, engine: Engine = DEFAULT) -> float:
     """Median time of ten answers to one clip on this machine, in seconds; preprocessing is not in it."""
     network = load_network(run) if network is None else network
-    infer = compile_inference(network)
+    infer = open_inference(network, dataclasses.replace(engine, report=lambda line: None))
     clip = tf.zeros((1, *network.input.shape[1:]))
     seconds = []
     for _ in range(_LATENCY_WARM_UPS + _LATENCY_CALLS):
         began_s = time.perf_counter()
-        infer(clip).numpy()
+        infer(clip)
         seconds.append(time.perf_counter() - began_s)
     return statistics.median(seconds[_LATENCY_WARM_UPS:])
 
@@ -369,6 +402,7 @@ def _evaluate_at(
     taus_s: Mapping[float, float],
     split: str,
     network: keras.Model | None,
+    engine: Engine,
     insist: bool,
     on_batch: OnBatch,
 ) -> list[CurvePoint]:
@@ -382,7 +416,7 @@ def _evaluate_at(
             f"Build them with --longest-anticipation-s {math.ceil(100 * wanted_s - 1e-6) / 100:g}."
         )
     seen = {x: {"tau_s": tau_s} for x, tau_s in taus_s.items()}
-    return _evaluate_curve(run, records, name, OBSERVED, seen, split, network, insist, on_batch)
+    return _evaluate_curve(run, records, name, OBSERVED, seen, split, network, engine, insist, on_batch)
 
 
 def _evaluate_curve(
@@ -393,17 +427,18 @@ def _evaluate_curve(
     seen: Mapping[float, Mapping[str, Any]],
     split: str,
     network: keras.Model | None,
+    engine: Engine,
     insist: bool,
     on_batch: OnBatch,
 ) -> list[CurvePoint]:
     """A curve called `name`: x → what of each segment the network sees, as `predict_run` takes it."""
     differences = check_fit([run], records, insist=insist, offset=False)
     network = load_network(run) if network is None else network
-    given: dict[str, Any] = {"view": view, "split": split, "network": network, "insist": insist}
-    predictions = {
-        x: predict_run(run, records, **given, **what, on_batch=on_batch) for x, what in seen.items()
-    }
-    return _keep_curve(run, name, split, predictions, differences)
+    inference = open_inference(network, engine, name=f"run {run.folder}")
+    given: dict[str, Any] = {"view": view, "split": split, "insist": insist, "on_batch": on_batch}
+    given |= {"network": network, "inference": inference}
+    predictions = {x: predict_run(run, records, **given, **what) for x, what in seen.items()}
+    return _keep_curve(run, name, split, predictions, differences, inference)
 
 
 def _keep_curve(
@@ -412,6 +447,7 @@ def _keep_curve(
     split: str,
     predictions_at: Mapping[float, Predictions],
     differences: Sequence[str],
+    inference: Inference,
 ) -> list[CurvePoint]:
     """Keeps predictions under `NAME X/SPLIT`, and the accuracies under `NAME` in evaluation.json."""
     points = [
@@ -425,7 +461,8 @@ def _keep_curve(
             at = result_name(run, f"{name} {x:g}", split, predictions.records_sha256)
             save_predictions(run.folder / PREDICTIONS_NAME, f"{at}/{split}", predictions)
         name = result_name(run, name, split, predictions.records_sha256)
-        record_evaluation(run, name, {"split": split, "top1": curve, **differing, **_digests(predictions)})
+        fields = {"split": split, "top1": curve, **inference.to_dict(), **differing}
+        record_evaluation(run, name, {**fields, **_digests(predictions)})
     return points
 
 
@@ -496,7 +533,8 @@ def predict_run(
     *,
     view: str,
     split: str,
-    network: keras.Model | None = None,
+    network: keras.Model,
+    inference: Inference,
     share: float = 1.0,
     tau_s: float | None = None,
     insist: bool = False,
@@ -505,6 +543,8 @@ def predict_run(
     """Class probabilities of a split's samples, with the run's windows and crop.
 
     Args:
+        network: of the run.
+        inference: what is made of it.
         share, tau_s: what of each segment the network sees, see `evaluation_batches`.
     """
     run.check_records(records.manifest, records.folder, insist=insist)
@@ -519,9 +559,10 @@ def predict_run(
         share=share,
         tau_s=tau_s,
     )
-    network = load_network(run) if network is None else network
     samples = records.split(split).records
-    predictions = predict(network, iterate_batches(batches, records, split), samples, on_batch)
+    predictions = predict(
+        network, iterate_batches(batches, records, split), samples, on_batch, infer=inference
+    )
     predictions.check_finite(f"The network of run {run.folder}")
     return dataclasses.replace(
         predictions,
@@ -535,7 +576,7 @@ def predict(
     batches: Iterable[Mapping[str, tf.Tensor]],
     samples: int,
     on_batch: OnBatch = lambda clips: None,
-    infer: Callable[[tf.Tensor], tf.Tensor] | None = None,
+    infer: Callable[[tf.Tensor], Any] | None = None,
 ) -> Predictions:
     """Class probabilities of each sample in the batches, averaged over its windows (§4.1).
 
@@ -544,7 +585,7 @@ def predict(
         batches: of `evaluation_batches`.
         samples: number of samples in the split.
         on_batch: called after each batch with its number of clips.
-        infer: `compile_inference` of the network, where it is kept.
+        infer: what is made of the network, where it is kept: clips → probabilities, array or tensor.
 
     Returns:
         Of every sample that was read, also where the network's outputs are not finite: see
@@ -557,7 +598,7 @@ def predict(
     ids, videos = np.full(samples, "", dtype=object), np.full(samples, "", dtype=object)
     for batch in batches:
         index = batch["index"].numpy()
-        np.add.at(sums, index, infer(batch["clip"]).numpy())
+        np.add.at(sums, index, np.asarray(infer(batch["clip"])))
         read[index] = True
         labels[index] = batch["label"].numpy()
         for names, key in ((ids, "id"), (videos, "video")):
@@ -569,16 +610,6 @@ def predict(
         ids=ids[read].astype(str),
         videos=videos[read].astype(str),
     )
-
-
-def compile_inference(network: keras.Model) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Clips → class probabilities; traced once for as long as the function is kept."""
-
-    def infer(clips: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(network(clips, training=False)["logits"])
-
-    traced: Callable[[tf.Tensor], tf.Tensor] = tf.function(infer, reduce_retracing=True, autograph=False)
-    return traced
 
 
 def _summarize(run: Run, records: Records, predictions: Predictions, view: str, split: str) -> Evaluation:

@@ -162,12 +162,12 @@ def set_precision(network: keras.Model, precision: str) -> None:
     logits, and what follows it, compute in float32 whatever the precision.
 
     Args:
-        network: functional, with an output "logits".
+        network: functional, with an output "logits", or a stem without.
         precision: name of a Keras policy: "float32", "mixed_bfloat16" or "mixed_float16".
     """
     for layer in layers_within(network):
         layer.dtype_policy = precision
-    if precision == FLOAT32:
+    if precision == FLOAT32 or not isinstance(network.output, dict):
         return
     for layer in _layers_of_logits(network.output[LOGITS]):
         for part in layers_within(layer, include_self=True):

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from PIL import Image
 
+from kdant_tf.models.inference import DEFAULT, FLOAT32, Engine
 from kdant_tf.runs import load_run
 from kdant_tf.serving import ENCODED, RAW
 from kdant_tf.serving.client import connect, make_client
-from kdant_tf.serving.formats import FLOAT32, Arrays
+from kdant_tf.serving.formats import Arrays
 from kdant_tf.serving.model import (
     AnticipationModel,
     find_version,
@@ -128,26 +129,29 @@ class ThreadTimes:
     largest_difference: float
 
 
-def open_local(folder: str | Path) -> TimedModel:
+def open_local(folder: str | Path, engine: Engine = DEFAULT) -> TimedModel:
     """The model of a run folder, or of one that `kdant export` wrote, loaded into this process.
 
     Args:
         folder: of the run or the export.
+        engine: that is to compute a run's answers.
 
     Raises:
+        KdantError: see `load_model`.
         RunError: it cannot be read.
     """
     version = find_version(folder)
-    if version is not None:
+    if version is not None and engine.is_default:
         return _open_export(str(folder), version)
-    model, run = load_model(folder), load_run(folder)
+    model, run = load_model(folder, engine), load_run(folder)
     crops = None if run.features is not None else [run.config.crop]
+    name = str(folder) if engine.is_default else f"{folder} ({engine.name}, {engine.precision})"
 
     def make_calls(clips: np.ndarray) -> dict[str, Call]:
         before = _parts(RAW, make_inputs(clips, model.modality, RAW), crops)
         return {RAW: Call(whole=lambda: model.infer(clips), before=before)}
 
-    return TimedModel(name=str(folder), model=model, make_calls=make_calls)
+    return TimedModel(name=name, model=model, make_calls=make_calls)
 
 
 def open_served(server: Server, description: str | Path, *, grpc: bool = False) -> TimedModel:

@@ -18,19 +18,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kdant_tf.models.inference import FLOAT32, OPENVINO, import_openvino, without_telemetry
 from kdant_tf.models.pooling_in_2d import split_pooling
 from kdant_tf.serving import RAW
-from kdant_tf.serving.formats import (
-    FLOAT16,
-    FLOAT32,
-    FORMATS,
-    INT8,
-    LITERT,
-    ONNX,
-    OPENVINO,
-    import_openvino,
-    without_telemetry,
-)
+from kdant_tf.serving.formats import FLOAT16, FORMATS, INT8, LITERT, ONNX
 from kdant_tf.serving.signatures import ServedModule, Stream, clips_spec, infer_once, input_names
 from kdant_tf.serving.trial_clips import TrialClip
 from tf_records import augment

@@ -21,13 +21,13 @@ import numpy as np
 import tensorflow as tf
 
 from kdant_tf.evaluation.predictions import read_config
+from kdant_tf.models import inference
+from kdant_tf.models.inference import BFLOAT16, FLOAT32
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, load_run, manifest_sha256
 from kdant_tf.serving import RAW
 from kdant_tf.serving.conversion import CALIBRATION_CLIPS, convert
 from kdant_tf.serving.formats import (
-    BFLOAT16,
     FLOAT16,
-    FLOAT32,
     INT8,
     SAVED_MODEL,
     Answer,
@@ -49,9 +49,9 @@ LABELS_NAME = "labels.txt"
 BATCHING_NAME = "batching_params.pbtxt"
 BATCHING_FLAGS = "--enable_batching --enable_per_model_batching_parameters"
 WARM_UP_PATH = Path("assets.extra", "tf_serving_warmup_requests")
-# Largest difference of a probability from the run's: of a SavedModel, and of other formats by precision.
+# Largest difference of a probability from the run's: of a SavedModel in float32, and of others by precision.
 TOLERANCE = 1e-5
-TOLERANCES = {FLOAT32: 1e-4, FLOAT16: 0.05, BFLOAT16: 0.1, INT8: 1.0}
+TOLERANCES = {**inference.TOLERANCES, FLOAT16: 0.05, INT8: 1.0}
 # Share of clips that an export has to name as its run does: 8 bits change probabilities, not what they say.
 _LEAST_SAME_TOP1 = 0.5
 _TEMPORARY = ".tmp-"
@@ -155,8 +155,8 @@ def export_run(
         batching: write parameters for a server that joins requests.
         network: of `run`, where it is loaded already.
         format: "savedmodel", "openvino", "onnx" or "litert"; all but the first need the extra of that name.
-        precision: "float32"; of OpenVINO also "bfloat16", of OpenVINO and ONNX "int8", of all but SavedModel
-            "float16".
+        precision: "float32"; of SavedModel and OpenVINO also "bfloat16", of OpenVINO and ONNX "int8", of all
+            but SavedModel "float16".
         calibration: for "int8": records of frames, by whose training clips ranges of values are found.
             Without `records`, clips of their test split are compared.
 
@@ -203,7 +203,9 @@ def export_run(
     with lock_folder(out, "export"), _temporary_folder(out) as temporary:
         with _errors_named(out):
             if format == SAVED_MODEL:
-                signatures = _write_saved_model(streams, temporary, fold_batch_norm=fold_batch_norm)
+                # In 16 bits a normalisation of its own would round once more.
+                fold_batch_norm = fold_batch_norm or precision == BFLOAT16
+                signatures = _write_saved_model(streams, temporary, precision, fold=fold_batch_norm)
                 no_warm_up = _write_warm_up(temporary, next(iter(clips)).requests(streams))
             else:
                 signatures = convert(streams, temporary, format, precision, calibrating)
@@ -235,10 +237,12 @@ def _with_rate(run: Run, records: Records | None) -> Run:
     return dataclasses.replace(run, dataset=records.manifest.dataset, fps=records.manifest.fps)
 
 
-def _write_saved_model(streams: Sequence[Stream], folder: Path, *, fold_batch_norm: bool) -> dict[str, Any]:
+def _write_saved_model(
+    streams: Sequence[Stream], folder: Path, precision: str, *, fold: bool
+) -> dict[str, Any]:
     """Writes the SavedModel; returns its signatures for config.json."""
-    served = [stream.folded() for stream in streams] if fold_batch_norm else streams
-    module = make_signatures(served)
+    served = [stream.folded() for stream in streams] if fold else streams
+    module = make_signatures(served, precision)
     tf.saved_model.save(module, str(folder), signatures=dict(module.functions))
     return module.describe()
 
@@ -412,7 +416,8 @@ def _check_parity(
             found[name].append(answer(clip.requests(streams)[name]))
     assert first is not None
     parity = _compare(np.concatenate(logits), found, np.array(labels), source, str(streams[0].run.folder))
-    tolerance = TOLERANCE if written["format"] == SAVED_MODEL else TOLERANCES[written["precision"]]
+    exact = (written["format"], written["precision"]) == (SAVED_MODEL, FLOAT32)
+    tolerance = TOLERANCE if exact else TOLERANCES[written["precision"]]
     if not parity.difference <= tolerance:
         raise RunError(
             f"The exported model differs from run {streams[0].run.folder} by {parity.difference:.2g} in a "

@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import sys
 import threading
-from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from kdant_tf.models.inference import BFLOAT16, FLOAT32, OPENVINO, OpenVinoNetwork, import_openvino
 from tf_records.errors import KdantError, RunError, first_line
 
 # `kdant export --help` names the formats, and is there at once.
 if TYPE_CHECKING:
     import numpy as np
 
-SAVED_MODEL, OPENVINO, ONNX, LITERT = "savedmodel", "openvino", "onnx", "litert"
-FLOAT32, BFLOAT16, FLOAT16, INT8 = "float32", "bfloat16", "float16", "int8"
-# Shapes of clips that OpenVINO keeps a network compiled for: a stream has one, a benchmark one a batch size.
-_COMPILED_SHAPES = 4
+SAVED_MODEL, ONNX, LITERT = "savedmodel", "onnx", "litert"
+FLOAT16, INT8 = "float16", "int8"
 
 Arrays: TypeAlias = "Mapping[str, np.ndarray]"
 Answer: TypeAlias = "Callable[[Arrays], dict[str, np.ndarray]]"
@@ -54,7 +50,7 @@ class Format(NamedTuple):
 
 
 FORMATS = {
-    SAVED_MODEL: Format("saved_model.pb", "SavedModel"),
+    SAVED_MODEL: Format("saved_model.pb", "SavedModel", precisions=(FLOAT32, BFLOAT16)),
     OPENVINO: Format(
         file="model.xml",
         title="OpenVINO",
@@ -143,7 +139,7 @@ def open_network(version: str | Path, name: str, precision: str = FLOAT32) -> An
     """
     check_installed(name)
     path = Path(version) / FORMATS[name].file
-    opens: dict[str, Callable[[Path, str], Answer]] = {OPENVINO: _OpenVino, ONNX: _Onnx, LITERT: _LiteRt}
+    opens: dict[str, Callable[[Path, str], Answer]] = {OPENVINO: _open_openvino, ONNX: _Onnx, LITERT: _LiteRt}
     try:
         return opens[name](path, precision)
     except Exception as error:  # Each runtime has its own for a damaged file.
@@ -152,63 +148,9 @@ def open_network(version: str | Path, name: str, precision: str = FLOAT32) -> An
         ) from error
 
 
-def import_openvino() -> Any:
-    """OpenVINO without its telemetry, which else tells Intel of each import and conversion, unasked."""
-    with without_telemetry():
-        import openvino
-
-    return openvino
-
-
-@contextmanager
-def without_telemetry() -> Iterator[None]:
-    """Imports within do not find the package by which OpenVINO and NNCF tell of their use."""
-    module = "openvino_telemetry"
-    kept = sys.modules.get(module)
-    sys.modules[module] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if kept is None:
-            del sys.modules[module]
-        else:
-            sys.modules[module] = kept
-
-
-class _OpenVino:
-    """Compiled for each shape of clips as it comes: two thirds of the time of one for any shape."""
-
-    def __init__(self, path: Path, precision: str) -> None:
-        self._core = import_openvino().Core()
-        self._path = str(path)
-        self._hints = {
-            # Left to itself it computes in 16 bits wherever the processor can.
-            "INFERENCE_PRECISION_HINT": "bf16" if precision == BFLOAT16 else "f32",
-            "PERFORMANCE_HINT": "LATENCY",
-        }
-        self._core.read_model(self._path)  # A damaged file is found here.
-        self._compiled: OrderedDict[tuple[Any, ...], Any] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:
-        import numpy as np
-
-        compiled = self._compile({name: values.shape for name, values in inputs.items()})
-        # A request holds the tensors of one call; one for each keeps threads apart.
-        results = compiled.create_infer_request().infer(dict(inputs))
-        return {output.get_any_name(): np.array(values) for output, values in results.items()}
-
-    def _compile(self, shapes: Mapping[str, tuple[int, ...]]) -> Any:
-        key = tuple(sorted(shapes.items()))
-        with self._lock:
-            if key not in self._compiled:
-                model = self._core.read_model(self._path)
-                model.reshape({name: list(shape) for name, shape in shapes.items()})
-                self._compiled[key] = self._core.compile_model(model, "CPU", self._hints)
-            self._compiled.move_to_end(key)
-            while len(self._compiled) > _COMPILED_SHAPES:
-                self._compiled.popitem(last=False)
-            return self._compiled[key]
+def _open_openvino(path: Path, precision: str) -> Answer:
+    core = import_openvino().Core()
+    return OpenVinoNetwork(lambda: core.read_model(str(path)), precision)
 
 
 class _Onnx:

@@ -18,9 +18,10 @@ from PIL import Image
 
 from kdant_tf.archive import local_run
 from kdant_tf.evaluation.predictions import DIVERGED
+from kdant_tf.models.inference import DEFAULT, FLOAT32, Engine
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, flow_from, load_run
 from kdant_tf.serving import ENCODED, RAW
-from kdant_tf.serving.formats import FLOAT32, FORMATS, SAVED_MODEL, Answer, Arrays, format_of, open_network
+from kdant_tf.serving.formats import FORMATS, SAVED_MODEL, Answer, Arrays, format_of, open_network
 from kdant_tf.version import unreadable_advice
 from tf_records.errors import KdantError, RunError, first_line
 from tf_records.schema import CHANNELS, RGB, ClipSpec, FlowInfo
@@ -149,21 +150,29 @@ def check_finite(probabilities: np.ndarray, name: str) -> None:
         )
 
 
-def load_model(path: str | Path) -> AnticipationModel:
+def load_model(path: str | Path, engine: Engine = DEFAULT) -> AnticipationModel:
     """The model of a run folder, or of a folder that `kdant export` wrote (the highest version, or one).
 
     Args:
         path: of the run folder or an archive of it, of the folder of versions, or of one of these.
+        engine: that is to compute a run's answers; an export says itself what computes it.
 
     Raises:
-        RunError: no such folder, one that is neither, or one that cannot be read.
+        KdantError: an export, and an engine for it.
+        RunError: no such folder, one that is neither, or one that cannot be read; or an engine that cannot
+            do the run's network.
     """
     folder = local_run(path)
     exported = find_version(folder)
     if exported is not None:
+        if not engine.is_default:
+            raise KdantError(
+                f"{folder} is an export, which has its own format and precision. Leave --engine and "
+                f"--precision out, or give the run."
+            )
         return _model_of_version(exported, str(folder))
     if (folder / MODEL_NAME).is_file() or (folder / CONFIG_NAME).is_file():
-        return _model_of_run(load_run(folder))
+        return _model_of_run(load_run(folder), engine)
     if not folder.is_dir():
         raise RunError(
             f"Model folder {folder} does not exist. Give a run folder, or one that kdant export wrote."
@@ -326,7 +335,7 @@ def _model_of_version(version: Path, name: str) -> AnticipationModel:
     )
 
 
-def _model_of_run(run: Run) -> AnticipationModel:
+def _model_of_run(run: Run, engine: Engine) -> AnticipationModel:
     return AnticipationModel(
         name=str(run.folder),
         classes=run.classes,
@@ -336,26 +345,37 @@ def _model_of_run(run: Run) -> AnticipationModel:
         fps=run.fps,
         anticipates=run.anticipates,
         flow=run.flow,
-        infer=_load_network(run),
+        infer=_load_network(run, engine),
     )
 
 
-def _load_network(run: Run) -> Infer:
+def _load_network(run: Run, engine: Engine) -> Infer:
     import tensorflow as tf
 
+    from kdant_tf.models.inference import convert_inference
     from kdant_tf.serving.signatures import clips_spec, open_streams, prepare_clips
 
     (stream,) = open_streams([run])
+    spec = clips_spec("clips", run.clip.clip_frames, stream.channels)
+
+    def prepare(clips: tf.Tensor) -> tf.Tensor:
+        return prepare_clips(clips, stream.prepare)
 
     def answer(clips: tf.Tensor) -> tf.Tensor:
-        logits, _ = stream.infer(prepare_clips(clips, stream.prepare))
+        logits, _ = stream.infer(prepare(clips))
         return tf.nn.softmax(logits)
 
-    spec = clips_spec("clips", run.clip.clip_frames, stream.channels)
-    traced = tf.function(answer, input_signature=[spec], autograph=False)
-
-    def infer(clips: np.ndarray) -> np.ndarray:
-        probabilities: np.ndarray = traced(tf.constant(clips)).numpy()
-        return probabilities
-
-    return infer
+    if engine.is_default:
+        traced = tf.function(answer, input_signature=[spec], autograph=False)
+        return lambda clips: traced(tf.constant(clips)).numpy()
+    folded = stream.folded()
+    inference = convert_inference(
+        lambda clips: folded.infer(clips)[0],
+        folded.networks,
+        engine,
+        shape=stream.prepared_shape,
+        reference=lambda clips: stream.infer(clips)[0],
+        name=f"run {run.folder}",
+    )
+    prepared = tf.function(prepare, input_signature=[spec], autograph=False)
+    return lambda clips: inference(prepared(tf.constant(clips)))

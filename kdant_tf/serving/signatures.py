@@ -18,6 +18,7 @@ import tensorflow as tf
 from kdant_tf.config import INITS
 from kdant_tf.models.batch_norm_folding import fold_batch_norm
 from kdant_tf.models.i3d_stem import load_stem
+from kdant_tf.models.inference import FLOAT32, freeze
 from kdant_tf.models.networks import LOGITS, feature_map_name, load_network
 from kdant_tf.runs import Run
 from kdant_tf.serving import ENCODED, FEATURES, RAW
@@ -26,14 +27,12 @@ from tf_records.errors import RunError
 from tf_records.schema import CHANNELS, FLOW, RGB
 
 TOP_K = 5
-# Bytes of weights that a graph holds as constants; a serialised graph ends at 2 GiB.
-_LARGEST_CONSTANTS = 1 << 30
 
 Prepare = Callable[[tf.Tensor], tf.Tensor]
 Outputs = dict[str, tf.Tensor]
 
 
-def make_signatures(streams: Sequence[Stream]) -> ServedModule:
+def make_signatures(streams: Sequence[Stream], precision: str = FLOAT32) -> ServedModule:
     """The signatures of one network, or of two whose logits are added, ready for `tf.saved_model.save`.
 
     Inputs are `clips`, of a pair also `flow_clips`; in ENCODED `frames`, of a pair also `flow_frames`.
@@ -44,9 +43,10 @@ def make_signatures(streams: Sequence[Stream]) -> ServedModule:
 
     Args:
         streams: RGB first.
+        precision: "float32" or "bfloat16", in which all but the last layers compute.
     """
     classes = streams[0].run.classes
-    infer = infer_once(streams)
+    infer = infer_once(streams, precision)
 
     def name_classes(inputs: Sequence[tf.Tensor]) -> Outputs:
         logits, _ = infer(*inputs)
@@ -70,7 +70,7 @@ def make_signatures(streams: Sequence[Stream]) -> ServedModule:
         FEATURES: _trace(streams, clips, prepare_clips, give_features),
     }
     if infer.captured_inputs:  # Variables, or tables that layers of one's own look things up in.
-        module.networks = [part for stream in streams for part in (stream.network, stream.stem)]
+        module.networks = [part for stream in streams for part in stream.networks]
     return module
 
 
@@ -78,7 +78,7 @@ class ServedModule(tf.Module):
     """What is saved: `functions`, name → traced function, and the `networks` that hold what they capture."""
 
     functions: dict[str, Any]
-    networks: list[keras.Model | None]
+    networks: list[keras.Model]
 
     def describe(self) -> dict[str, Any]:
         """Name → "inputs" and "outputs" → name → "dtype" and "shape", for config.json."""
@@ -97,28 +97,21 @@ def input_names(signature: str, streams: Sequence[Stream]) -> list[str]:
     return [name if stream is streams[0] else f"{stream.run.modality}_{name}" for stream in streams]
 
 
-def infer_once(streams: Sequence[Stream]) -> Any:
+def infer_once(streams: Sequence[Stream], precision: str = FLOAT32) -> Any:
     """Prepared clips of each stream → logits and features; one graph for all signatures.
 
     Its weights are constants where they are not too large for a graph.
     """
-    networks = [part for stream in streams for part in (stream.network, stream.stem) if part is not None]
-    # Read out here, since inside of the graph a variable has no value.
-    values = [(variable, variable.numpy()) for network in networks for variable in network.variables]
-    if sum(value.nbytes for _, value in values) > _LARGEST_CONSTANTS:
-        values = []
 
     def infer(*inputs: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        constants = [(variable, tf.constant(value)) for variable, value in values]
-        with keras.StatelessScope(state_mapping=constants):
-            outputs = [stream.infer(clips) for stream, clips in zip(streams, inputs, strict=True)]
+        outputs = [stream.infer(clips) for stream, clips in zip(streams, inputs, strict=True)]
         logits = tf.add_n(
             [stream.weight * logits for stream, (logits, _) in zip(streams, outputs, strict=True)]
         )
         return logits, tf.concat([features for _, features in outputs], axis=-1)
 
     specs = [tf.TensorSpec((None, *stream.prepared_shape), tf.float32) for stream in streams]
-    return tf.function(infer, input_signature=specs, autograph=False).get_concrete_function()
+    return freeze(infer, [part for stream in streams for part in stream.networks], specs, precision)
 
 
 def _specs(
@@ -171,6 +164,11 @@ class Stream:
         return CHANNELS[self.run.modality]
 
     @property
+    def networks(self) -> list[keras.Model]:
+        """Those that `infer` calls."""
+        return [self.network] if self.stem is None else [self.network, self.stem]
+
+    @property
     def crop(self) -> int | None:
         """Pixels of the square cut out of each frame; None where the stem sees whole frames."""
         return self.run.config.crop if self.run.features is None else self.run.features.crop
@@ -197,7 +195,7 @@ class Stream:
     def infer(self, clips: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Prepared `(B, T, H, W, C)` → logits `(B, classes)` and the mean of the feature map `(B, d)`."""
         outputs = self.network(self._network_input(clips), training=False)
-        features = outputs[feature_map_name(self.network)]
+        features = tf.cast(outputs[feature_map_name(self.network)], tf.float32)
         return outputs[LOGITS], tf.reduce_mean(features, axis=list(range(1, len(features.shape) - 1)))
 
     def folded(self) -> Stream:

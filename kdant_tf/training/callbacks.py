@@ -16,8 +16,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kdant_tf.evaluation.evaluate import BATCH_SIZE, compile_inference, default_view, predict
+from kdant_tf.evaluation.evaluate import BATCH_SIZE, default_view, predict
 from kdant_tf.evaluation.metrics import mean_class_accuracy, negative_log_likelihood, top_k_accuracy
+from kdant_tf.models.inference import compile_inference
 from kdant_tf.models.networks import feature_map_name
 from kdant_tf.runs import (
     BEST_NAME,

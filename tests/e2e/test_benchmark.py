@@ -78,3 +78,11 @@ def test_a_folder_without_a_model(tmp_path: Path):
     assert "Model folder" in benchmark(tmp_path / "no", *SMALL).stderr
     (tmp_path / "saved_model.pb").touch()
     assert "has no config.json" in benchmark(tmp_path, *SMALL).stderr
+
+
+def test_a_run_in_several_precisions_is_timed_in_turns(tiny_run: Path):
+    printed = benchmark_json(tiny_run, "--precision", "float32,bfloat16")
+    first, second = printed["rows"]
+    assert (first["model"], second["model"]) == (str(tiny_run), f"{tiny_run} (tensorflow, bfloat16)")
+    assert first["ratio"] is None
+    assert second["ratio"] > 0

@@ -47,6 +47,9 @@ def test_json_holds_percentiles_and_threads(capsys: pytest.CaptureFixture[str]):
         ("--frame", "0x10"),
         ("--threads", "1"),
         ("--server", "a:1", "--constants"),
+        ("--server", "a:1", "--precision", "bfloat16"),
+        ("--engine", "tensorflow,onnx"),
+        ("--precision", "int8"),
     ],
     ids=" ".join,
 )

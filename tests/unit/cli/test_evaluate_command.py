@@ -6,10 +6,12 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from kdant_cli.evaluate import evaluate
 
+from kdant_tf.models.inference import ENGINES, OPENVINO
 from kdant_tf.runs import load_run
 from tf_records.schema import ClipSpec
 
@@ -33,9 +35,10 @@ def test_json_has_one_object_with_the_numbers_of_the_table(command):
     assert (result.exit_code, result.stderr) == (0, "")
     printed = json.loads(result.stdout)
     assert sorted(printed) == [
-        *("classes", "confusion", "expected_calibration_error", "many_shot_mean_top5_recall"),
+        *("classes", "confusion", "engine", "expected_calibration_error", "many_shot_mean_top5_recall"),
         *("mean_class_accuracy", "mean_class_accuracy_interval", "mean_top5_recall"),
-        *("negative_log_likelihood", "per_class", "samples", "split", "top1", "top1_interval", "top5"),
+        *("negative_log_likelihood", "per_class", "precision", "samples", "split", "top1", "top1_interval"),
+        "top5",
         *("top5_interval", "videos", "view"),
     ]
     assert (printed["view"], printed["split"], printed["samples"]) == ("future", "test", 8)
@@ -119,3 +122,50 @@ def test_what_was_computed_is_printed_also_where_it_cannot_be_kept(command, monk
     assert result.exit_code == 1
     assert json.loads(result.stdout)["samples"] == 8
     assert f"computed but cannot be kept in {command[0]}: No space left on device. Make" in result.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 0.05)])
+def test_every_engine_says_nearly_the_same_and_is_noted(command, engine, precision, tolerance):
+    if engine == OPENVINO:
+        pytest.importorskip("openvino")
+    folder = command[0]
+    expected = json.loads(run(*command, "--json").stdout)["negative_log_likelihood"]
+    result = run(*command, "--engine", engine, "--precision", precision, "--json")
+    assert result.exit_code == 0, result.stderr
+    printed = json.loads(result.stdout)
+    assert (printed["engine"], printed["precision"]) == (engine, precision)
+    assert printed["negative_log_likelihood"] == pytest.approx(expected, abs=tolerance)
+    kept = json.loads((folder / "evaluation.json").read_text())["future"]
+    assert (kept["engine"], kept["precision"]) == (engine, precision)
+    if (engine, precision) == (ENGINES[0], "float32"):
+        assert (result.stderr, "engine_difference" in kept) == ("", False)
+    else:
+        assert 0 <= kept["engine_difference"] <= tolerance
+        assert f"run {folder}: engine {engine}, {precision}; probabilities of 2 drawn clips" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_network_that_an_engine_gets_wrong_is_not_evaluated(command, monkeypatch):
+    def make_wrong(*args, **kwargs):
+        return lambda clips: {"probabilities": np.full((len(clips), 4), 0.25)}
+
+    monkeypatch.setattr("kdant_tf.models.inference.freeze", make_wrong)
+    before = (command[0] / "evaluation.json").read_bytes()
+    result = run(*command, "--precision", "bfloat16")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert "differs by" in result.stderr
+    assert result.stderr.endswith("Leave --engine and --precision out.\n")
+    assert (command[0] / "evaluation.json").read_bytes() == before
+    monkeypatch.setattr("kdant_tf.models.inference.freeze", lambda *args: 1 / 0)
+    result = run(*command, "--precision", "bfloat16")
+    assert (result.exit_code, result.stderr.count("\n")) == (1, 1)
+    assert "The engine tensorflow cannot compute run" in result.stderr
+
+
+def test_the_extra_that_is_missing_is_named_before_anything_is_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    result = run(tmp_path / "none", "--records", tmp_path, "--engine", "openvino")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert 'Install what it needs: pip install "kdant-tf[openvino]".' in result.stderr

@@ -8,6 +8,7 @@ import pytest
 from click.testing import CliRunner, Result
 from kdant_cli.server import make_server, open_model, server_options
 
+from kdant_tf.models.inference import Engine
 from tf_records.errors import RunError
 
 
@@ -64,3 +65,9 @@ def test_a_server_needs_a_description_of_its_model(tmp_path: Path) -> None:
         open_model(tmp_path, server=("localhost", 1), grpc=False, **options)
     with pytest.raises(RunError, match="neither"):
         open_model(tmp_path, server=None, grpc=False, **options)
+
+
+def test_an_engine_is_for_what_is_loaded_here(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"server": ("localhost", 1), "model_name": "m", "tls": False, "ca_file": None}
+    with pytest.raises(click.UsageError, match="--engine and --precision go with a run"):
+        open_model(tmp_path, grpc=False, timeout_s=1.0, engine=Engine(precision="bfloat16"), **options)

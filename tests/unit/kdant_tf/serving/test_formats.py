@@ -147,7 +147,7 @@ def test_openvino_is_imported_without_its_telemetry() -> None:
     pytest.importorskip("openvino_telemetry")
     script = """
 import sys
-from kdant_tf.serving.formats import import_openvino
+from kdant_tf.models.inference import import_openvino
 import_openvino().convert_model
 assert "openvino" in sys.modules
 print([name for name in sys.modules if name.startswith("openvino_telemetry")])
@@ -158,7 +158,13 @@ print([name for name in sys.modules if name.startswith("openvino_telemetry")])
 
 @pytest.mark.parametrize(
     ("name", "precision"),
-    [("openvino", "bfloat16"), ("openvino", "float16"), ("onnx", "float16"), ("litert", "float16")],
+    [
+        ("savedmodel", "bfloat16"),
+        ("openvino", "bfloat16"),
+        ("openvino", "float16"),
+        ("onnx", "float16"),
+        ("litert", "float16"),
+    ],
 )
 def test_what_16_bits_cost_is_measured_on_records(
     name: str, precision: str, tiny_run: Path, record_folder: Path, tmp_path: Path
@@ -168,8 +174,9 @@ def test_what_16_bits_cost_is_measured_on_records(
     parity = exported.parity
     assert parity.clips == 8  # All of the test split, where float32 is tried on four.
     assert 1e-8 < parity.difference < 0.01
-    assert parity.logit_difference is not None
-    assert 0 < parity.logit_difference < 0.05
+    if name != SAVED_MODEL:
+        assert parity.logit_difference is not None
+        assert 0 < parity.logit_difference < 0.05
     assert parity.run_accuracy in {count / 8 for count in range(9)}
     config = json.loads((exported.folder / "config.json").read_text())
     assert config["precision"] == precision
@@ -231,10 +238,11 @@ def test_8_bits_need_records(tiny_run: Path, record_folder: Path, tmp_path: Path
     assert not (tmp_path / "served").exists()
 
 
-@pytest.mark.parametrize(("name", "precision"), [("savedmodel", "bfloat16"), ("onnx", "bfloat16")])
+@pytest.mark.parametrize(("name", "precision"), [("litert", "bfloat16"), ("onnx", "bfloat16")])
 def test_a_precision_that_a_format_lacks(name: str, precision: str, tiny_run: Path, tmp_path: Path) -> None:
     words = (
-        f"format {name} is written in float32.* Received: {precision}. {precision} is for the format openvino"
+        f"format {name} is written in float32.* Received: {precision}. {precision} is for the format "
+        "savedmodel or openvino"
     )
     with pytest.raises(KdantError, match=words):
         export_run(tiny_run, tmp_path / "served", format=name, precision=precision)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from kdant_tf.models.inference import ENGINES, OPENVINO, Engine
 from kdant_tf.runs import load_run
 from kdant_tf.serving import model as module
 from kdant_tf.serving.export import export_run
@@ -39,6 +40,25 @@ def test_run_and_export_answer_alike(model: AnticipationModel, exported: Path, s
     assert (own.dtype, own.shape) == (np.float32, (2, len(model.classes)))
     np.testing.assert_allclose(own.sum(axis=1), 1, rtol=1e-5)
     np.testing.assert_allclose(load_model(exported).probabilities(clips), own, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-6), ("bfloat16", 0.02)])
+def test_other_engines_answer_alike(
+    model: AnticipationModel, tiny_run: Path, engine: str, precision: str, tolerance: float
+) -> None:
+    if engine == OPENVINO:
+        pytest.importorskip("openvino")
+    clips = np.random.default_rng(0).integers(0, 256, (2, 8, 40, 50, 3), dtype=np.uint8)
+    other = load_model(tiny_run, Engine(name=engine, precision=precision)).probabilities(clips)
+    assert (other.dtype, other.shape) == (np.float32, (2, len(model.classes)))
+    np.testing.assert_allclose(other, model.probabilities(clips), atol=tolerance)
+
+
+def test_an_export_has_an_engine_of_its_own(exported: Path) -> None:
+    with pytest.raises(KdantError, match="is an export, which has its own format and precision"):
+        load_model(exported, Engine(precision="bfloat16"))
 
 
 @pytest.mark.slow
