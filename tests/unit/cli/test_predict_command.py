@@ -36,7 +36,7 @@ def model(monkeypatch: pytest.MonkeyPatch) -> dict[str, AnticipationModel]:
             infer=lambda clips: np.tile(np.float32([0.25, 0.75]), (len(clips), 1)),
         )
     }
-    monkeypatch.setattr(models, "load_model", lambda folder: held["model"])
+    monkeypatch.setattr(models, "load_model", lambda folder, engine: held["model"])
     return held
 
 
