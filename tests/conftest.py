@@ -1,8 +1,8 @@
 """What all tests share: two logical CPU devices, one small record folder, the real data where present."""
 
-# ruff: noqa: E402
 
 import dataclasses
+import gc
 import os
 import resource
 import shutil
@@ -19,26 +19,36 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
 import pytest
 from hypothesis import settings
 
-from tf_records.start_tensorflow import start_tensorflow
-
-start_tensorflow()
-
-import tensorflow as tf
-
 from tf_records.manifest import load_manifest
 from tf_records.plan import BuildOptions
 from tf_records.schema import ClipSpec
 from tf_records.sources.synthetic import OFFSET_FRAMES, SyntheticSpec, read_synthetic
+from tf_records.start_tensorflow import start_tensorflow
 from tf_records.writer import build_records
 
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
-)
 settings.register_profile("kdant", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("kdant")
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 JHMDB = DATA / "jhmdb"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Starts TensorFlow with two CPU devices, but in the process that only deals tests out to others."""
+    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+        return
+    start_tensorflow()
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
+    )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is there by now stays: no search for garbage has to go through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -47,7 +57,7 @@ def _auto_xla_is_off() -> Iterator[None]:
     from kdant_tf.training import assembly
     from kdant_tf.training.strategy import NOTHING, choose_xla
 
-    def choose(choice: str, strategy: tf.distribute.Strategy) -> str:
+    def choose(choice: str, strategy: Any) -> str:
         return NOTHING if choice == "auto" else choose_xla(choice, strategy)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -37,3 +37,14 @@ def test_what_keras_alone_would_import_can_be_imported_afterwards() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
     )
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_what_was_imported_is_not_searched_for_garbage_and_what_comes_later_is() -> None:
+    code = (
+        "import gc, weakref; from tf_records.start_tensorflow import start_tensorflow; start_tensorflow(); "
+        "kept = gc.get_freeze_count(); assert kept > 100_000, kept; "
+        "later = type('Later', (), {})(); later.itself = later; seen = weakref.ref(later); "
+        "start_tensorflow(); del later; gc.collect(); assert seen() is None"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
