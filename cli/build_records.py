@@ -11,6 +11,7 @@ from click.core import ParameterSource
 
 from tf_records.errors import AnnotationError
 from tf_records.flow import ALGORITHMS
+from tf_records.heads import describe_heads, heads_from
 from tf_records.remote_path import RecordPath
 from tf_records.schema import MODALITIES
 from tf_records.start_tensorflow import start_tensorflow
@@ -20,6 +21,7 @@ from .command import (
     NAMES,
     RECORD_FOLDER,
     KdantCommand,
+    NameList,
     add_options,
     command_line,
     folder_options,
@@ -44,6 +46,7 @@ _OWN_OPTIONS = {
     "allow_outside": "csv",
     "skip_bad_rows": "csv",
 }
+_TARGETS = ("verb", "noun", "action")
 
 source_options = add_options(
     click.option(
@@ -66,8 +69,9 @@ source_options = add_options(
         "--target",
         default="verb",
         show_default=True,
-        type=click.Choice(["verb", "noun", "action"]),
-        help="EPIC-KITCHENS' classes.",
+        type=NameList(_TARGETS, distinct=True),
+        help="EPIC-KITCHENS' classes: verb, noun, action; several, verb,noun,action, give one network a head "
+        "for each.",
     ),
     click.option("--allow-outside", is_flag=True, help="A CSV may name videos outside its folder."),
     click.option(
@@ -338,7 +342,6 @@ def _read_source(options: dict[str, Any], protocol: Protocol, build_options: Bui
     same = (
         "source",
         "split",
-        "target",
         "classes",
         "drift",
         "allow_outside",
@@ -353,6 +356,7 @@ def _read_source(options: dict[str, Any], protocol: Protocol, build_options: Bui
         need_videos=not options["dry_run"],
         limits=build_options.limits,
         **{name: options[name] for name in (*same, *mining)},
+        target=",".join(options["target"]),
     )
     return read_annotations(wanted, protocol)
 
@@ -442,6 +446,8 @@ def _print(summary: dict[str, Any], built: RecordPath | None, as_json: bool) -> 
         for name, split in summary["splits"].items()
     ]
     title = f"{len(summary['classes'])} classes: {_list_names(summary['classes'])}"
+    if "heads" in summary:
+        title = f"Heads: {describe_heads(heads_from(summary['heads']))}"
     print_table(title, ("split", "labelled", "unlabelled", "shards", "MB"), rows)
     if built is not None:
         click.echo(f"Next: {command_line('train-teacher', '--records', built, '--out', 'teacher')}")

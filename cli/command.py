@@ -326,11 +326,17 @@ def is_distinct(values: Sequence[Any]) -> bool:
 
 
 class NameList(CommaList):
-    """Names, if need be of `choices` alone; what is empty between two commas does not count."""
+    """Names, if need be of `choices` alone and each once; what is empty between two commas does not count."""
 
-    def __init__(self, choices: Sequence[str] = ()) -> None:
+    def __init__(self, choices: Sequence[str] = (), *, distinct: bool = False) -> None:
         expected = f"of {', '.join(choices)}" if choices else "names such as a,b"
-        super().__init__(str, expected, lambda names: not choices or set(names) <= set(choices), name="name")
+        if distinct:
+            expected += ", each once"
+
+        def accepts(names: Sequence[str]) -> bool:
+            return (not choices or set(names) <= set(choices)) and (not distinct or is_distinct(names))
+
+        super().__init__(str, expected, accepts, name="name")
 
     def _parse(self, part: str) -> Any:
         return part

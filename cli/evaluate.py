@@ -29,6 +29,7 @@ from .command import (
 
 if TYPE_CHECKING:
     from kdant_tf.evaluation.evaluate import Evaluation
+    from kdant_tf.evaluation.heads import HeadEvaluations
     from kdant_tf.evaluation.metrics import CurvePoint, Interval
 
 
@@ -153,6 +154,10 @@ def evaluate(
         measured_s = evaluation.measure_latency(runs[0], network, made) if _MEASURED in latencies else 0.0
         latencies_s = [measured_s if isinstance(each, str) else each for each in latencies]
         compute = partial(evaluation.evaluate_streaming, runs[0], opened, latencies_s, network=network)
+    elif runs[0].heads:
+        from kdant_tf.evaluation.heads import evaluate_heads
+
+        compute = partial(evaluate_heads, runs[0], opened, others=runs[1:], weights=fusion_weights, view=view)
     elif others:
         weights = fusion_weights or (1.0,) * len(runs)
         compute = partial(evaluation.evaluate_streams, runs, opened, weights=weights, view=view)
@@ -167,8 +172,12 @@ def evaluate(
         _print_curve(title, name, result, differences, as_json)
     else:
         names = " + ".join(str(each.folder) for each in runs)
-        title = f"{names} on the {result.view} segments of {records} ({split})"
-        _print_evaluation(title, result, per_class, as_json)
+        of_heads = result if runs[0].heads else {"": result}
+        title = f"{names} on the {next(iter(of_heads.values())).view} segments of {records} ({split})"
+        if runs[0].heads:
+            _print_heads(title, result, per_class, as_json)
+        else:
+            _print_evaluation(title, result, per_class, as_json)
     if not_kept is not None:
         raise not_kept
     if pictures:
@@ -210,29 +219,71 @@ def _print_evaluation(title: str, result: Evaluation, per_class: bool, as_json: 
     if as_json:
         print_json(result.to_dict())
         return
-    many_shot = result.many_shot_mean_top5_recall
-    print_fields(
-        title,
-        {
-            "top-1": _with_interval(result.top1_interval),
-            "top-5": _with_interval(result.top5_interval),
-            "mean class accuracy": _with_interval(result.mean_class_accuracy_interval),
-            "mean top-5 recall": percent(result.mean_top5_recall),
-            **({} if many_shot is None else {"  many-shot classes": percent(many_shot)}),
-            "negative log likelihood": f"{result.negative_log_likelihood:.3f}",
-            "calibration error": percent(result.expected_calibration_error),
-            "samples": f"{result.samples} in {result.videos} videos",
-            "chance": percent(1 / len(result.classes)),
-            "computed": f"by {result.engine} in {result.precision}",
-            **({"not as trained": "; ".join(result.differences)} if result.differences else {}),
-        },
-    )
+    print_fields(title, _describe(result))
     if per_class:
         rows = [
             (each.name, each.samples, "" if each.top1 is None else percent(each.top1))
             for each in result.per_class
         ]
         print_table("", ("class", "samples", "top-1"), rows)
+
+
+def _describe(result: Evaluation) -> dict[str, str]:
+    from .output import percent
+
+    many_shot = result.many_shot_mean_top5_recall
+    return {
+        "top-1": _with_interval(result.top1_interval),
+        "top-5": _with_interval(result.top5_interval),
+        "mean class accuracy": _with_interval(result.mean_class_accuracy_interval),
+        "mean top-5 recall": percent(result.mean_top5_recall),
+        **({} if many_shot is None else {"  many-shot classes": percent(many_shot)}),
+        "negative log likelihood": f"{result.negative_log_likelihood:.3f}",
+        "calibration error": percent(result.expected_calibration_error),
+        "samples": f"{result.samples} in {result.videos} videos",
+        "chance": percent(1 / len(result.classes)),
+        "computed": f"by {result.engine} in {result.precision}",
+        **({"not as trained": "; ".join(result.differences)} if result.differences else {}),
+    }
+
+
+def _print_heads(title: str, results: HeadEvaluations, per_class: bool, as_json: bool) -> None:
+    """A column a head on stdout; of several labels a clip, their mean average precision."""
+    from kdant_tf.evaluation.evaluate import Evaluation
+
+    from .output import percent, print_fields, print_json, print_table
+
+    first = next(iter(results.values()))
+    if not isinstance(first, Evaluation):
+        if as_json:
+            print_json(first.to_dict())
+            return
+        fields = {
+            "mean average precision": _with_interval(first.mean_average_precision_interval),
+            "samples": f"{first.samples} in {first.videos} videos",
+            **({"not as trained": "; ".join(first.differences)} if first.differences else {}),
+        }
+        print_fields(title, fields)
+        if per_class:
+            precisions = [(each.name, each.samples, each.average_precision) for each in first.per_class]
+            rows = [(name, n, "" if share is None else percent(share)) for name, n, share in precisions]
+            print_table("", ("class", "samples", "average precision"), rows)
+        return
+    if as_json:
+        heads = {name: each.to_dict() for name, each in results.items()}
+        print_json({"view": first.view, "split": first.split, "heads": heads})
+        return
+    columns = {name: _describe(each) for name, each in results.items() if isinstance(each, Evaluation)}
+    names = dict.fromkeys(name for column in columns.values() for name in column)
+    print_table(
+        title, ("", *columns), [(name, *(each.get(name, "") for each in columns.values())) for name in names]
+    )
+    if per_class:
+        for name, each in results.items():
+            if isinstance(each, Evaluation):
+                shares = [(one.name, one.samples, one.top1) for one in each.per_class]
+                rows = [(label, n, "" if share is None else percent(share)) for label, n, share in shares]
+                print_table(name, ("class", "samples", "top-1"), rows)
 
 
 _POINTS: dict[str, Callable[[float], str]] = {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from tf_records.heads import describe_heads
 from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
@@ -118,6 +119,7 @@ def _print(records: RecordPath, manifest: Manifest, verified: bool) -> None:
             "clips": f"{clip.clip_frames} frames, {clip.distance}, {manifest.fps or 'mixed'} fps",
             "frames": f"{manifest.modality}, short side {manifest.short_side}, JPEG {manifest.jpeg_quality}",
             **({} if manifest.flow is None else {"flow": str(manifest.flow)}),
+            **({"heads": describe_heads(manifest.heads)} if manifest.heads else {}),
             **_describe_features(manifest.features),
             "skipped": ", ".join(dict.fromkeys(item.video for item in manifest.skipped)) or "none",
             **({"no end stated": ", ".join(manifest.open_ended)} if manifest.open_ended else {}),

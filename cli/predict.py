@@ -22,6 +22,7 @@ from .server import open_model, server_options
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from kdant_tf.anticipation.anticipate import Anticipation, Latencies
     from kdant_tf.anticipation.live_page import LivePage
@@ -30,7 +31,8 @@ if TYPE_CHECKING:
     from kdant_tf.serving.model import AnticipationModel
 
     Likeliest = list[tuple[str, float]]
-    Printer = Callable[[Anticipation, Likeliest], None]
+    # Of each head, "" where there is one.
+    Printer = Callable[[Anticipation, dict[str, Likeliest]], None]
 
 # Times that the table on a terminal holds.
 _ROWS = 10
@@ -263,8 +265,13 @@ def _play(source: FrameSource, model: AnticipationModel, options: _Options) -> F
     from kdant_tf.anticipation.live_page import PlayedSource
 
     played = PlayedSource(source, options.page)
-    options.page.begin(played, model, stride_s=options.stride_s)
+    options.page.begin(played, _shown_of(model), stride_s=options.stride_s)
     return played
+
+
+def _shown_of(model: AnticipationModel) -> AnticipationModel:
+    """What overlay and page show: of several heads, the last one's classes."""
+    return model if len(model.heads) < 2 else dataclasses.replace(model, classes=model.heads[-1].classes)
 
 
 def _report(line: str, page: LivePage | None) -> None:
@@ -289,11 +296,16 @@ def _print_anticipations(
         draw = {} if overlay is None else {"on_frame": overlay.draw}
         for each in anticipate(source, model, stride_s=options.stride_s, **draw):
             latencies.add(each.latency_s, each.dropped)
-            print_anticipation(each, each.top(options.top, options.threshold))
+            answers = each.answers()
+            print_anticipation(
+                each, {name: answer.top(options.top, options.threshold) for name, answer in answers.items()}
+            )
+            # The last of several heads: an action says more than its verb.
+            shown = [*answers.values()][-1]
             if options.page is not None:
-                options.page.expect(each, each.top(threshold=options.threshold), latencies)
+                options.page.expect(shown, shown.top(threshold=options.threshold), latencies)
             if overlay is not None:
-                overlay.expect(each.expected_s, each.top(threshold=options.threshold))
+                overlay.expect(shown.expected_s, shown.top(threshold=options.threshold))
     if overlay is not None:
         _print_note(f"Drew {options.overlay}")
 
@@ -309,7 +321,7 @@ def _open_overlay(
     from kdant_tf.anticipation.overlay import OverlayPanel, OverlayVideo
 
     ahead_s = model.ahead_at(find_fps(source, model))
-    panel = OverlayPanel(model.classes, ahead_s=ahead_s, stride_s=options.stride_s)
+    panel = OverlayPanel(_shown_of(model).classes, ahead_s=ahead_s, stride_s=options.stride_s)
     with OverlayVideo(options.overlay, source, panel) as overlay:
         yield overlay
 
@@ -357,13 +369,17 @@ def _choose_printer(name: str, json_lines: bool) -> Iterator[Printer]:
         yield _plain_printer(name)
 
 
-def _to_fields(name: str, anticipation: Anticipation, likeliest: Likeliest) -> dict[str, Any]:
+def _to_fields(name: str, anticipation: Anticipation, answers: dict[str, Likeliest]) -> dict[str, Any]:
     """Of a JSON line."""
+    expected = {
+        head: [{"class": each, "probability": round(value, 6)} for each, value in likeliest]
+        for head, likeliest in answers.items()
+    }
     return {
         "source": name,
         "time_s": round(anticipation.time_s, 4),
         "expected_s": round(anticipation.expected_s, 4),
-        "expected": [{"class": each, "probability": round(value, 6)} for each, value in likeliest],
+        "expected": expected.get("", expected),
         **({"dropped": anticipation.dropped} if anticipation.dropped else {}),
     }
 
@@ -372,13 +388,19 @@ def _plain_printer(name: str) -> Printer:
     """A title before the first line, and a line for each."""
     titles = iter([f"{name}: last frame seen → when what is expected begins"])
 
-    def print_line(anticipation: Anticipation, likeliest: Likeliest) -> None:
+    def print_line(anticipation: Anticipation, answers: dict[str, Likeliest]) -> None:
         for title in titles:
             click.echo(printable(title))
-        words = "  ".join(f"{printable(each)} {percent(value)}" for each, value in likeliest)
-        click.echo(f"{anticipation.time_s:9.2f} s  →{anticipation.expected_s:9.2f} s  {words or '-'}")
+        words = " | ".join(_describe_answer(head, likeliest) for head, likeliest in answers.items())
+        click.echo(f"{anticipation.time_s:9.2f} s  →{anticipation.expected_s:9.2f} s  {words}")
 
     return print_line
+
+
+def _describe_answer(head: str, likeliest: Likeliest) -> str:
+    """Such as "take 61.0 %  put 12.3 %", after "verb: " where there are several heads."""
+    words = "  ".join(f"{printable(each)} {percent(value)}" for each, value in likeliest)
+    return f"{f'{head}: ' if head else ''}{words or '-'}"
 
 
 @contextmanager
@@ -387,16 +409,16 @@ def _live_table(name: str, console: Console) -> Iterator[Printer]:
     from rich.live import Live
 
     with Live(console=console, auto_refresh=False) as screen:
-        rows: deque[tuple[Anticipation, Likeliest]] = deque(maxlen=_ROWS)
+        rows: deque[tuple[Anticipation, dict[str, Likeliest]]] = deque(maxlen=_ROWS)
 
-        def print_row(anticipation: Anticipation, likeliest: Likeliest) -> None:
-            rows.append((anticipation, likeliest))
+        def print_row(anticipation: Anticipation, answers: dict[str, Likeliest]) -> None:
+            rows.append((anticipation, answers))
             screen.update(_draw_table(name, rows), refresh=True)
 
         yield print_row
 
 
-def _draw_table(name: str, rows: deque[tuple[Anticipation, Likeliest]]) -> Table:
+def _draw_table(name: str, rows: deque[tuple[Anticipation, dict[str, Likeliest]]]) -> Table:
     from rich.table import Table
     from rich.text import Text
 
@@ -404,17 +426,24 @@ def _draw_table(name: str, rows: deque[tuple[Anticipation, Likeliest]]) -> Table
     for column in ("seen", "expected"):
         table.add_column(column, justify="right", no_wrap=True, min_width=9)
     table.add_column("", no_wrap=True)
-    for number, (anticipation, likeliest) in enumerate(rows):
-        words = Text()
-        if likeliest:
-            full = round(_BAR * likeliest[0][1])
-            words.append("█" * full + "░" * (_BAR - full), style="cyan")
-        for class_name, value in likeliest:
-            words.append(f"  {printable(class_name)} {percent(value)}")
+    for number, (anticipation, answers) in enumerate(rows):
+        words = Text("\n").join(_draw_answer(head, likeliest) for head, likeliest in answers.items())
         table.add_row(
             f"{anticipation.time_s:.2f} s",
             f"{anticipation.expected_s:.2f} s",
-            words if likeliest else "-",
+            words,
             style="bold" if number == len(rows) - 1 else "dim",
         )
     return table
+
+
+def _draw_answer(head: str, likeliest: Likeliest) -> Text:
+    from rich.text import Text
+
+    if not likeliest:
+        return Text(f"{head} -" if head else "-")
+    full = round(_BAR * likeliest[0][1])
+    words = Text().append("█" * full + "░" * (_BAR - full), style="cyan").append(f"  {head}:" if head else "")
+    for class_name, value in likeliest:
+        words.append(f"  {printable(class_name)} {percent(value)}")
+    return words

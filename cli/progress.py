@@ -172,4 +172,5 @@ def _describe_health(logs: dict[str, float]) -> str:
 def _describe_validation(logs: dict[str, float]) -> str:
     if "validation_accuracy" not in logs:
         return ""
-    return f"validation top-1 {percent(logs['validation_accuracy'])}, loss {logs['validation_loss']:.3f}"
+    what = "mAP" if "validation_mean_average_precision" in logs else "top-1"
+    return f"validation {what} {percent(logs['validation_accuracy'])}, loss {logs['validation_loss']:.3f}"

@@ -111,7 +111,7 @@ def _describe_evaluation(summary: RunSummary) -> str:
 
     lines = []
     for name, result in summary.evaluation.items():
-        top1 = result.get("top1", [])
+        top1 = result.get("top1", result.get("mean_average_precision", []))
         if not isinstance(top1, list):
             lines.append(f"{name} {percent(top1)}")
         elif top1:

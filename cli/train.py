@@ -198,6 +198,8 @@ def _print_result(result: TrainResult, as_json: bool, next_command: str) -> None
     fields = {"epochs": str(result.epochs), "final loss": f"{result.final_loss:.4f}"}
     if result.best_epoch is not None and result.validation_accuracy is not None:
         fields["best epoch"] = f"{result.best_epoch}, kept as model.keras"
-        fields["its validation accuracy"] = percent(result.validation_accuracy)
+        several = any(head.several for head in result.run.heads)
+        measure = "mean average precision" if several else "accuracy"
+        fields[f"its validation {measure}"] = percent(result.validation_accuracy)
     fields |= {"clips per second": f"{result.clips_per_second:.1f}", "next": next_command}
     print_fields(f"Trained {result.run.folder}", fields)

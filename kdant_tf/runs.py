@@ -31,6 +31,7 @@ from kdant_tf.settings import settings_of
 from kdant_tf.version import __version__, unreadable_advice
 from tf_records.errors import KdantError, RunError
 from tf_records.files import hash_file, json_text, parse_json_text, write_text_atomically
+from tf_records.heads import Heads, describe_heads, heads_from
 from tf_records.manifest import MANIFEST_NAME, Manifest
 from tf_records.remote_path import RecordPath, record_path
 from tf_records.schema import OBSERVED, ClipSpec, FeatureInfo, FlowInfo
@@ -53,6 +54,8 @@ METRICS = ("learning_rate", "loss", "classification_loss", "feature_loss", "accu
 HEALTH_METRICS = ("pooling_entropy", "map_variation")
 # Columns more, where an epoch is validated.
 VALIDATION_METRICS = ("validation_loss", "validation_accuracy", "validation_mean_class_accuracy")
+# With several labels a clip, which has no one accuracy; the two above are then this too.
+VALIDATION_PRECISION = "validation_mean_average_precision"
 # Levels of folders that runs are looked for in.
 _DEPTH = 3
 _PACKAGES = ("tensorflow", "keras", "numpy", "av")
@@ -84,6 +87,8 @@ class Run:
         execution: how it ran, or ran last.
         network_sha256: of the weights that its training ended with, see `weights_sha256`; None until it ends,
             and in older runs.
+        heads: of its network, whose columns `classes` are, where it has several or several labels a clip;
+            see `tf_records.heads`.
     """
 
     folder: Path
@@ -103,6 +108,7 @@ class Run:
     flow: FlowInfo | None = None
     execution: Execution = DEFAULT_EXECUTION
     network_sha256: str | None = None
+    heads: Heads = ()
 
     @property
     def model_path(self) -> Path:
@@ -128,7 +134,8 @@ class Run:
 
     def to_json(self) -> str:
         """All fields but the folder, with what it was made with: versions, commit, command."""
-        fields = {name: value for name, value in dataclasses.asdict(self).items() if name != "folder"}
+        unused = {"folder"} if self.heads else {"folder", "heads"}
+        fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in unused}
         return json_text({**fields, **describe_provenance()}, indent=1) + "\n"
 
     def save(self) -> None:
@@ -167,6 +174,13 @@ class Run:
             RunError: other classes, clip length, modality or frame size, flow of another algorithm or
                 bound, frames for features, or features of another stem (says both).
         """
+        if manifest.heads != self.heads:
+            heads, others = _describe_heads(self.heads), _describe_heads(manifest.heads)
+            raise RunError(
+                f"Run {self.folder} has {heads}, records {folder} have labels for {others}"
+                f"{', of other names' if heads == others else ''}. Use records "
+                f"with the run's heads, or train another run."
+            )
         if manifest.classes != self.classes:
             raise RunError(
                 f"Run {self.folder} knows other classes than records {folder}. It knows: "
@@ -216,6 +230,10 @@ class Run:
                 f"Run {self.folder} sees features, {own.words}, records {folder} have {given.words}{other}. "
                 f"Use features of the same stem."
             )
+
+
+def _describe_heads(heads: Heads) -> str:
+    return f"the heads {describe_heads(heads)}" if heads else "one head"
 
 
 def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
@@ -278,6 +296,7 @@ def _run_from(folder: Path, fields: dict[str, Any]) -> Run:
             "flow": flow_from(fields.get("flow")),
             "left_out": tuple(fields.get("left_out", ())),
             "execution": Execution(**fields.get("execution", {})),
+            "heads": heads_from(fields.get("heads")),
         }
     )
 

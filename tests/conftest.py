@@ -1,6 +1,5 @@
 """What all tests share: two logical CPU devices, one small record folder, the real data where present."""
 
-
 import dataclasses
 import gc
 import os

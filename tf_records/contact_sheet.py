@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 from tf_records import schema
 from tf_records.errors import KdantError, RecordError
 from tf_records.files import atomic_path
+from tf_records.heads import label_keys
 from tf_records.manifest import Manifest
 from tf_records.remote_path import RecordPath
 from tf_records.schema import FUTURE, OBSERVED
@@ -28,6 +29,8 @@ _PICTURES = 3
 _COLOURS = {OBSERVED: "#1f77b4", FUTURE: "#d9660a"}
 _TITLES = {OBSERVED: "observed: what A sees", FUTURE: "future: the action, what R sees"}
 _GREY = "#666666"
+# In place of a label, where a record has several.
+_SEVERAL = "several labels"
 
 
 def draw_contact_sheet(
@@ -85,7 +88,9 @@ def pick_records(manifest: Manifest, samples: int, seed: int) -> list[RecordPick
     by_label: dict[str | None, list[RecordPick]] = {}
     for split, info in manifest.splits.items():
         for shard in info.shards:
-            for label, count in ((None, shard.records - shard.labeled), *shard.classes.items()):
+            # Records of several labels are all of one kind.
+            counts = {_SEVERAL: shard.labeled} if manifest.heads else shard.classes
+            for label, count in ((None, shard.records - shard.labeled), *counts.items()):
                 own = (RecordPick(split, shard.file, label, place) for place in range(count))
                 by_label.setdefault(label, []).extend(own)
     unlabeled = by_label.pop(None, [])
@@ -121,11 +126,20 @@ def _read(
                     f"Record {number} of shard {folder / shard} is damaged: {example}. See all damage: "
                     f"kdant inspect --verify."
                 )
-            label = example.context.feature[schema.LABEL_STRING].bytes_list.value[0].decode() or None
+            text = _label_text(example, manifest)
+            label = _SEVERAL if manifest.heads and text is not None else text
             place = found[label] = found.get(label, -1) + 1
             for pick in wanted:
                 if (pick.label, pick.place) == (label, place):
                     yield pick, example
+
+
+def _label_text(example: tf.train.SequenceExample, manifest: Manifest) -> str | None:
+    context = example.context.feature
+    keys = label_keys(manifest.heads)
+    return (
+        " | ".join(name.decode() for _, key in keys for name in context[key].bytes_list.value if name) or None
+    )
 
 
 def _make_row(pick: RecordPick, example: tf.train.SequenceExample, manifest: Manifest) -> _SheetRow:
@@ -146,7 +160,7 @@ def _make_row(pick: RecordPick, example: tf.train.SequenceExample, manifest: Man
             times_s[view] = [start_s + number / fps for number in numbers]
     identity = context[schema.CLIP_ID].bytes_list.value[0].decode(errors="replace")
     return _SheetRow(
-        label=pick.label or "unlabelled",
+        label=_label_text(example, manifest) or "unlabelled",
         text=f"{pick.split} · {identity}",
         pictures=pictures,
         times_s=times_s,

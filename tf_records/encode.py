@@ -13,6 +13,7 @@ from PIL import Image
 from tf_records import schema
 from tf_records.errors import VideoError
 from tf_records.flow import compute_flow, flow_to_bytes
+from tf_records.heads import Heads, label_keys, names_of_heads
 from tf_records.plan import (
     BuildOptions,
     FrameRange,
@@ -345,16 +346,16 @@ def _to_jpeg(picture: np.ndarray, quality: int) -> bytes:
     return buffer.getvalue()
 
 
-def to_example(sample: Sample, segments: Segments, classes: tuple[str, ...]) -> list[bytes]:
-    """The record of a sample, in pieces; a label index is the position in `classes`."""
+def to_example(
+    sample: Sample, segments: Segments, classes: tuple[str, ...], heads: Heads = ()
+) -> list[bytes]:
+    """The record of a sample, in pieces; a label index is the position in `classes`, or in a head's."""
     pair = segments.pair
-    index = schema.UNLABELED if sample.label is None else classes.index(sample.label)
     context: dict[str, Value] = {
         schema.CLIP_ID: sample.id.encode(),
         schema.CLIP_VIDEO: sample.video.encode(),
         schema.CLIP_OFFSET_FRAMES: pair.offset_frames,
-        schema.LABEL_INDEX: index,
-        schema.LABEL_STRING: (sample.label or "").encode(),
+        **_label_values(sample, classes, heads),
         schema.OBSERVED_START_S: pair.observed.first / segments.fps + segments.zero_s,
         schema.FUTURE_START_S: pair.future.first / segments.fps + segments.zero_s,
         schema.FRAME_RATE: segments.fps,
@@ -369,6 +370,18 @@ def to_example(sample: Sample, segments: Segments, classes: tuple[str, ...]) -> 
         for place, key in enumerate(schema.VIEW_KEYS[modality][view])
     }
     return encode_sequence_example(context, lists)
+
+
+def _label_values(sample: Sample, classes: tuple[str, ...], heads: Heads) -> dict[str, Value]:
+    if not heads:
+        index = schema.UNLABELED if sample.label is None else classes.index(sample.label)
+        return {schema.LABEL_INDEX: index, schema.LABEL_STRING: (sample.label or "").encode()}
+    values: dict[str, Value] = {}
+    own = [()] * len(heads) if sample.label is None else names_of_heads(sample.labels, heads)
+    for (index_key, name_key), head, names in zip(label_keys(heads), heads, own, strict=True):
+        values[index_key] = [head.classes.index(name) for name in names] or [schema.UNLABELED]
+        values[name_key] = [name.encode() for name in names] or [b""]
+    return values
 
 
 def _encoded(segments: Segments, window: FrameRange, modality: str) -> list[tuple[bytes, ...]]:

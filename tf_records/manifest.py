@@ -10,13 +10,16 @@ from typing import Any
 
 from tf_records.errors import RecordError
 from tf_records.files import hash_file, is_sealed, seal
+from tf_records.heads import Heads, heads_from
 from tf_records.remote_path import RecordPath, RemotePath, record_path
 from tf_records.schema import MODALITIES, RGB, ClipSpec, FeatureInfo, FlowInfo
 
 # 2: the manifest carries a checksum of itself, and counts classes and seconds. 3: times count from the start
 # of the file, before from the first frame of its video.
 FORMAT_VERSION = 3
-_READABLE_VERSIONS = (2, 3)
+# Of records with heads, whose labels an earlier kdant would look for elsewhere.
+HEADS_FORMAT_VERSION = 4
+_READABLE_VERSIONS = (2, 3, 4)
 MANIFEST_NAME = "manifest.json"
 
 
@@ -25,7 +28,8 @@ class ShardInfo:
     """One shard as the manifest describes it; `bytes` and `sha256` are of the file.
 
     `classes` counts the labelled records of each class that occurs, in index order; `seconds` is the
-    length of all segments, observed and future ones.
+    length of all segments, observed and future ones. Where records have heads, `classes` counts columns, and
+    `labeled_records` the records that any of them is of.
     """
 
     file: str
@@ -34,10 +38,11 @@ class ShardInfo:
     sha256: str
     classes: dict[str, int]
     seconds: float
+    labeled_records: int | None = None
 
     @property
     def labeled(self) -> int:
-        return sum(self.classes.values())
+        return sum(self.classes.values()) if self.labeled_records is None else self.labeled_records
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,6 +122,7 @@ class Manifest:
         features: where the records hold features in place of frames.
         longest_anticipation_s: seconds before the action from which on the observed segments of val and
             test hold clips, up to its start; None where they hold the protocol's clip alone.
+        heads: where a record has a label for each of several, or several labels; `classes` are their columns.
     """
 
     dataset: str
@@ -138,6 +144,7 @@ class Manifest:
     flow: FlowInfo | None = None
     features: FeatureInfo | None = None
     longest_anticipation_s: float | None = None
+    heads: Heads = ()
     format_version: int = FORMAT_VERSION
 
     @property
@@ -152,14 +159,21 @@ class Manifest:
 
     def to_json(self) -> str:
         """JSON that carries a checksum of itself, see `seal`."""
-        return seal(json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n")
+        fields = dataclasses.asdict(self)
+        if not self.heads:  # As it was before there were any.
+            del fields["heads"]
+        for split in fields["splits"].values():
+            for shard in split["shards"]:
+                if shard["labeled_records"] is None:
+                    del shard["labeled_records"]
+        return seal(json.dumps(fields, indent=1, ensure_ascii=False) + "\n")
 
     @classmethod
     def from_json(cls, text: str) -> "Manifest":
         """Inverse of `to_json`. Raises what `load_manifest` catches on other text."""
         fields = json.loads(text)
         if fields["format_version"] not in _READABLE_VERSIONS:
-            known = " and ".join(map(str, _READABLE_VERSIONS))
+            known = "{}, {} and {}".format(*_READABLE_VERSIONS)
             raise ValueError(f"format version {fields['format_version']}, this kdant reads {known}")
         if not is_sealed(text.encode()):
             raise ValueError("it does not agree with its own checksum, so it was damaged or edited")
@@ -184,6 +198,7 @@ class Manifest:
                 "splits": splits,
                 "skipped": tuple(Skipped(**skipped) for skipped in fields["skipped"]),
                 "open_ended": tuple(fields.get("open_ended", ())),
+                "heads": heads_from(fields.get("heads")),
             }
         )
 
@@ -208,6 +223,7 @@ class Manifest:
             "short_side": self.short_side,
             "splits": splits,
             "classes": list(self.classes),
+            **({"heads": [dataclasses.asdict(head) for head in self.heads]} if self.heads else {}),
             "modality": self.modality,
             "flow": None if self.flow is None else dataclasses.asdict(self.flow),
             "features": None if self.features is None else dataclasses.asdict(self.features),

@@ -11,12 +11,14 @@ import hashlib
 import json
 import math
 from collections import Counter
+from collections.abc import Iterable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 from tf_records.container import Limits
 from tf_records.errors import RecordError
-from tf_records.manifest import FORMAT_VERSION, Manifest, ShardInfo, SplitInfo
+from tf_records.heads import Heads, labeled_columns
+from tf_records.manifest import FORMAT_VERSION, HEADS_FORMAT_VERSION, Manifest, ShardInfo, SplitInfo
 from tf_records.schema import FLOW, MAX_FPS, MODALITIES, RGB, SPLITS, ClipSpec, FlowInfo
 from tf_records.sources.sample import Annotations, Sample
 from tf_records.video_file import RESIZE
@@ -104,6 +106,7 @@ class ShardTask:
     samples: tuple[Sample, ...]
     classes: tuple[str, ...]
     options: BuildOptions
+    heads: Heads = ()
 
     @property
     def seconds(self) -> float:
@@ -121,8 +124,12 @@ class ShardTask:
         fields = dataclasses.asdict(self) | {"resize": RESIZE}
         for sample in fields["samples"]:
             del sample["path"]
+            if not self.heads:
+                del sample["labels"]
+        # As it was before there was what is not used: builds that were begun then go on.
+        if not self.heads:
+            del fields["heads"]
         if self.options.longest_anticipation_s is None:
-            # As it was before there was the option: builds that were begun then go on.
             del fields["options"]["longest_anticipation_s"]
         fields["format_version"] = FORMAT_VERSION
         return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
@@ -151,6 +158,7 @@ def plan_shards(annotations: Annotations, options: BuildOptions) -> tuple[ShardT
                     samples=tuple(samples[first:stop]),
                     classes=annotations.classes,
                     options=options,
+                    heads=annotations.heads,
                 )
             )
     return tuple(tasks)
@@ -175,16 +183,31 @@ def empty_manifest(annotations: Annotations, options: BuildOptions) -> Manifest:
         modality=options.modality,
         flow=options.flow,
         longest_anticipation_s=options.longest_anticipation_s,
+        heads=annotations.heads,
+        format_version=HEADS_FORMAT_VERSION if annotations.heads else FORMAT_VERSION,
     )
+
+
+def count_labels(samples: Iterable[Sample], classes: tuple[str, ...], heads: Heads) -> dict[str, Any]:
+    """Fields of ShardInfo: "classes", and with heads "labeled_records"."""
+    labeled = [sample for sample in samples if sample.label is not None]
+    if not heads:
+        counts = Counter(sample.label for sample in labeled)
+        return {"classes": {name: counts[name] for name in classes if counts[name]}}
+    counts = Counter(name for sample in labeled for name in labeled_columns(sample.labels, heads))
+    return {
+        "classes": {name: counts[name] for name in classes if counts[name]},
+        "labeled_records": len(labeled),
+    }
 
 
 def dry_run_summary(annotations: Annotations, options: BuildOptions) -> dict[str, Any]:
     """`Manifest.summary` of what would be built; seconds and bytes are 0, as nothing is read or written."""
     shards: dict[str, list[ShardInfo]] = {}
     for task in plan_shards(annotations, options):
-        labels = Counter(sample.label for sample in task.samples if sample.label is not None)
+        labels = count_labels(task.samples, task.classes, task.heads)
         shard = ShardInfo(
-            file=task.file, records=len(task.samples), bytes=0, sha256="", classes=labels, seconds=0.0
+            file=task.file, records=len(task.samples), bytes=0, sha256="", seconds=0.0, **labels
         )
         shards.setdefault(task.split, []).append(shard)
     splits = {split: SplitInfo.of(own) for split, own in shards.items()}

@@ -17,6 +17,7 @@ import tensorflow as tf
 from tf_records import augment, schema
 from tf_records.augment import NO_AUGMENTATION, Augmentation
 from tf_records.errors import RecordError
+from tf_records.heads import Heads, label_keys
 from tf_records.manifest import SplitInfo
 from tf_records.schema import EITHER, FLOW, FUTURE, OBSERVED
 
@@ -29,7 +30,6 @@ _SHUFFLE_RECORDS = 256
 # At most, where records are large: a pair of maps of 8x16x29x480 takes 7 MB.
 _SHUFFLE_BYTES = 2**30
 _CONTEXT = {
-    schema.LABEL_INDEX: tf.io.FixedLenFeature((), tf.int64),
     schema.CLIP_ID: tf.io.FixedLenFeature((), tf.string),
     schema.CLIP_VIDEO: tf.io.FixedLenFeature((), tf.string),
     # Empty in records of frames.
@@ -75,7 +75,7 @@ def training_batches(
         crop: pixels of the square that the network sees; of maps, the square that is as large.
         seed, epoch: decide order, starts, crops and flips; maps are not flipped.
         draw: epoch whose starts, crops and flips are to come again, in the order of `epoch`.
-        labels: int64 `(records,)` in record order, in place of the recorded labels.
+        labels: int64 `(records,)`, or `(records, n)`, in record order, in place of the recorded labels.
         labeled_only: leave out records whose label is -1.
         held_out: bool `(records,)`, records to leave out.
         skip_batches: leave out the first so many batches of the epoch, without decoding them.
@@ -87,7 +87,8 @@ def training_batches(
         Dataset of dicts: each view float32 `(batch, T, crop, crop, C)` in [-1, 1] with C 3 for RGB, 2
         (u, v) for flow; of records of features `(batch, T, *shape)` of a frame's or `(batch, T, side,
         side, C)` of a clip's, see `FeatureInfo.map_side`; `index` int64 `(batch,)`, the record's number
-        in the split; and `label` int32 `(batch,)`, -1 where unlabelled.
+        in the split; and `label` int32 `(batch,)`, -1 where unlabelled, or of records with heads `(batch,
+        n)`, see `label_of`.
     """
     dataset = _shuffled_records(
         records,
@@ -296,7 +297,9 @@ def central_batches(
     dataset = tf.data.TFRecordDataset(records.paths(split)).enumerate()
     info = records.split(split)
     if labeled_only:
-        dataset = dataset.filter(plain(lambda index, record: _parse_context(record)[schema.LABEL_INDEX] >= 0))
+        dataset = dataset.filter(
+            plain(lambda index, record: is_labeled(_parse_context(records, record)[schema.LABEL_INDEX]))
+        )
     dataset = dataset.map(cut, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
     count = info.labeled if labeled_only else info.records
     dataset = dataset.batch(batch_size).prefetch(tf.data.AUTOTUNE)
@@ -359,7 +362,7 @@ def _shuffled_records(
 
     @plain
     def parse_label(index: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        recorded = _parse_context(serialized)[schema.LABEL_INDEX]
+        recorded = _parse_context(records, serialized)[schema.LABEL_INDEX]
         label = recorded if labels is None else tf.gather(tf.constant(labels), index)
         return index, serialized, label
 
@@ -373,7 +376,7 @@ def _shuffled_records(
         dataset = _keep(dataset, ~held_out)
     dataset = dataset.map(parse_label, num_parallel_calls=tf.data.AUTOTUNE)
     if labeled_only:
-        dataset = dataset.filter(plain(lambda index, serialized, label: label >= 0))
+        dataset = dataset.filter(plain(lambda index, serialized, label: is_labeled(label)))
     return dataset.shuffle(
         _records_to_shuffle(records.split("train")), seed=order_seed, reshuffle_each_iteration=False
     )
@@ -485,11 +488,40 @@ def _draw_start(decision: augment.Decision, starts: tf.Tensor) -> tf.Tensor:
     return tf.cast(decision.start * tf.cast(starts, tf.float32), tf.int32)
 
 
-def _parse_context(serialized: tf.Tensor) -> dict[str, Any]:
+def is_labeled(label: tf.Tensor) -> tf.Tensor:
+    """Whether a record has any label: bool (), of what `label_of` gives."""
+    return tf.reduce_any(label >= 0)
+
+
+def label_features(heads: Heads) -> dict[str, Any]:
+    """Parsing specs of the labels of records with these heads."""
+    if heads and heads[0].several:
+        return {index: tf.io.RaggedFeature(tf.int64) for index, _ in label_keys(heads)}
+    return {index: tf.io.FixedLenFeature((), tf.int64) for index, _ in label_keys(heads)}
+
+
+def label_of(context: dict[str, Any], heads: Heads) -> tf.Tensor:
+    """A record's label: int64 `()`, of several heads `(heads,)`, of several labels a clip `(classes,)`.
+
+    The last is 1 for each class that is there and 0 for the others. Where there is no label it is -1.
+    """
+    labels = [context[index] for index, _ in label_keys(heads)]
+    if not heads:
+        return labels[0]
+    if not heads[0].several:
+        return tf.stack(labels)
+    classes = len(heads[0].classes)
+    there = tf.reduce_max(tf.one_hot(labels[0], classes, dtype=tf.int64), axis=0)
+    return tf.where(is_labeled(labels[0]), there, tf.constant(schema.UNLABELED, tf.int64, (classes,)))
+
+
+def _parse_context(records: Records, serialized: tf.Tensor) -> dict[str, Any]:
     """Label, id, video and the shape of features, where there are any."""
+    heads = records.manifest.heads
     context: dict[str, Any]
-    context, _ = tf.io.parse_single_sequence_example(serialized, context_features=_CONTEXT)
-    return context
+    features = {**_CONTEXT, **label_features(heads)}
+    context, _ = tf.io.parse_single_sequence_example(serialized, context_features=features)
+    return {**context, schema.LABEL_INDEX: label_of(context, heads)}
 
 
 def parse(
@@ -497,13 +529,15 @@ def parse(
 ) -> tuple[dict[str, Any], dict[str, tf.Tensor]]:
     """The context, and view → its strings `(N,)`, or `(N, 2)` of u and v."""
     keys = records.view_keys
+    heads = records.manifest.heads
     context, lists = tf.io.parse_single_sequence_example(
         serialized,
-        context_features=_CONTEXT,
+        context_features={**_CONTEXT, **label_features(heads)},
         sequence_features={
             key: tf.io.FixedLenSequenceFeature((), tf.string) for view in views for key in keys[view]
         },
     )
+    context[schema.LABEL_INDEX] = label_of(context, heads)
     segments = {view: [lists[key] for key in keys[view]] for view in views}
     return context, {
         view: strings[0] if len(strings) == 1 else tf.stack(strings, axis=1)

@@ -23,7 +23,7 @@ from tf_records.manifest import (
     find_size_fault,
     load_manifest,
 )
-from tf_records.reader import central_batches, fresh_training_batches, plain
+from tf_records.reader import central_batches, fresh_training_batches, label_features, label_of, plain
 from tf_records.remote_path import RecordPath, record_path
 from tf_records.verify import find_damage
 
@@ -184,11 +184,17 @@ class Records:
     def labels_and_videos(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Label indices of a split in record order, int64 `(records,)`, and the videos, bytes `(records,)`.
 
-        Reads every shard once.
+        Of records with heads the labels are `(records, n)`, see `reader.label_of`. Reads every shard once.
         """
-        dataset = tf.data.TFRecordDataset(self.paths(split)).map(
-            _parse_label_and_video, num_parallel_calls=tf.data.AUTOTUNE
-        )
+        heads = self.manifest.heads
+
+        @plain
+        def parse(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            features = {**label_features(heads), schema.CLIP_VIDEO: tf.io.FixedLenFeature((), tf.string)}
+            context, _ = tf.io.parse_single_sequence_example(serialized, context_features=features)
+            return label_of(context, heads), context[schema.CLIP_VIDEO]
+
+        dataset = tf.data.TFRecordDataset(self.paths(split)).map(parse, num_parallel_calls=tf.data.AUTOTUNE)
         with naming_damage(self, split):
             pairs = list(dataset.as_numpy_iterator())
         labels = np.array([label for label, _ in pairs], dtype=np.int64)
@@ -285,12 +291,3 @@ def _reason(error: tf.errors.OpError) -> str:
     lines = [line.strip() for line in message.splitlines()]
     lines = [line for line in lines if line and not line.startswith("[[")]
     return lines[-1 if lines[0].startswith("Graph execution error") else 0].rstrip(".")
-
-
-def _parse_label_and_video(serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    features = {
-        schema.LABEL_INDEX: tf.io.FixedLenFeature((), tf.int64),
-        schema.CLIP_VIDEO: tf.io.FixedLenFeature((), tf.string),
-    }
-    context, _ = tf.io.parse_single_sequence_example(serialized, context_features=features)
-    return context[schema.LABEL_INDEX], context[schema.CLIP_VIDEO]

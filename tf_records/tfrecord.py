@@ -18,7 +18,7 @@ import google_crc32c
 
 from tf_records.remote_path import record_path
 
-Value = bytes | int | float | Sequence[int]
+Value = bytes | int | float | Sequence[int] | Sequence[bytes]
 _MEMORY_BYTES = 64 * 2**20
 _CHUNK_BYTES = 2**20
 _HEADER_BYTES = 12
@@ -140,7 +140,7 @@ def encode_sequence_example(
     """What `SerializeToString(deterministic=True)` gives, in pieces.
 
     Args:
-        context: key → its value; whole numbers become int64, others float32.
+        context: key → its value, or several; whole numbers become int64, others float32.
         lists: key → one value a frame.
     """
     features = [_entry(key, _feature(context[key])) for key in sorted(context, key=_map_order)]
@@ -166,7 +166,11 @@ def _feature(value: Value) -> list[bytes]:
         return _field(_BYTES_LIST, _field(1, [value]))
     if isinstance(value, float):
         return _field(_FLOAT_LIST, _field(1, [struct.pack("<f", value)]))
-    numbers = [value] if isinstance(value, int) else value
+    values = [value] if isinstance(value, int) else value
+    strings = [each for each in values if isinstance(each, bytes)]
+    if strings:
+        return _field(_BYTES_LIST, [piece for each in strings for piece in _field(1, [each])])
+    numbers = [each for each in values if isinstance(each, int)]
     return _field(_INT64_LIST, _field(1, [_varint(number % 2**64) for number in numbers]))
 
 

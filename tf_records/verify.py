@@ -9,6 +9,7 @@ import tensorflow as tf
 from google.protobuf.message import DecodeError
 
 from tf_records import schema
+from tf_records.heads import Head, label_keys, labeled_columns
 from tf_records.manifest import Damage, Manifest, ShardInfo, find_file_fault
 from tf_records.remote_path import RecordPath
 from tf_records.schema import FLOW, RGB, FeatureInfo
@@ -18,8 +19,6 @@ _CONTEXT = {
     schema.CLIP_ID: "bytes_list",
     schema.CLIP_VIDEO: "bytes_list",
     schema.CLIP_OFFSET_FRAMES: "int64_list",
-    schema.LABEL_INDEX: "int64_list",
-    schema.LABEL_STRING: "bytes_list",
     schema.OBSERVED_START_S: "float_list",
     schema.FUTURE_START_S: "float_list",
     schema.FRAME_RATE: "float_list",
@@ -94,8 +93,14 @@ def read_examples(path: RecordPath, manifest: Manifest) -> Iterator[tf.train.Seq
 
 
 def _label(example: tf.train.SequenceExample, manifest: Manifest) -> list[str]:
-    index = example.context.feature[schema.LABEL_INDEX].int64_list.value[0]
-    return [] if index == schema.UNLABELED else [manifest.classes[index]]
+    """The classes, or columns, that a record whose labels are right counts for."""
+    names = [
+        tuple(name.decode() for name in example.context.feature[key].bytes_list.value if name)
+        for _, key in label_keys(manifest.heads)
+    ]
+    if len(manifest.heads) < 2:
+        return [*names[0]]
+    return [*labeled_columns([each[0] if each else "" for each in names], manifest.heads)]
 
 
 def find_record_fault(example: tf.train.SequenceExample, manifest: Manifest) -> str | None:
@@ -109,20 +114,31 @@ def find_record_fault(example: tf.train.SequenceExample, manifest: Manifest) -> 
     for key, kind in _CONTEXT.items():
         if key not in context or len(getattr(context[key], kind).value) != 1:
             return f"{key} should be one value in a {kind}"
-    if fault := _label_fault(context, manifest.classes):
-        return fault
+    heads = manifest.heads or (Head(name="", classes=manifest.classes),)
+    for keys, head in zip(label_keys(manifest.heads), heads, strict=True):
+        if fault := _label_fault(context, keys, head):
+            return fault
     if manifest.features is not None:
         return _features_fault(example, manifest.features)
     return _pictures_fault(example, manifest)
 
 
-def _label_fault(context: tf.train.Features, classes: tuple[str, ...]) -> str | None:
-    index = context[schema.LABEL_INDEX].int64_list.value[0]
-    label = context[schema.LABEL_STRING].bytes_list.value[0].decode(errors="replace")
-    if not (index == schema.UNLABELED or 0 <= index < len(classes)):
-        return f"label index {index} is none of the {len(classes)} classes"
-    expected = "" if index == schema.UNLABELED else classes[index]
-    return None if label == expected else f"label index {index} means {expected!r}, the label says {label!r}"
+def _label_fault(context: tf.train.Features, keys: tuple[str, str], head: Head) -> str | None:
+    for key, kind in zip(keys, ("int64_list", "bytes_list"), strict=True):
+        count = len(getattr(context[key], kind).value) if key in context else 0
+        if count != 1 and (count == 0 or not head.several):
+            return f"{key} should be one value in a {kind}"
+    indices = context[keys[0]].int64_list.value
+    labels = [name.decode(errors="replace") for name in context[keys[1]].bytes_list.value]
+    if len(indices) != len(labels):
+        return f"{keys[0]} has {len(indices)} values, {keys[1]} {len(labels)}"
+    for index, label in zip(indices, labels, strict=True):
+        if not (index == schema.UNLABELED or 0 <= index < len(head.classes)):
+            return f"label index {index} is none of the {len(head.classes)} classes"
+        expected = "" if index == schema.UNLABELED else head.classes[index]
+        if label != expected:
+            return f"label index {index} means {expected!r}, the label says {label!r}"
+    return None
 
 
 def _pictures_fault(example: tf.train.SequenceExample, manifest: Manifest) -> str | None:

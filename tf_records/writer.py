@@ -17,7 +17,6 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
@@ -36,6 +35,7 @@ from tf_records.files import (
 )
 from tf_records.manifest import (
     FORMAT_VERSION,
+    HEADS_FORMAT_VERSION,
     MANIFEST_NAME,
     Manifest,
     ShardInfo,
@@ -44,7 +44,7 @@ from tf_records.manifest import (
     find_file_fault,
     load_manifest,
 )
-from tf_records.plan import BuildOptions, Pair, ShardTask, empty_manifest, plan_shards
+from tf_records.plan import BuildOptions, Pair, ShardTask, count_labels, empty_manifest, plan_shards
 from tf_records.remote_path import RecordPath, record_path
 from tf_records.sources.sample import Annotations, Sample
 from tf_records.tfrecord import OrderedRecords, RecordFile
@@ -198,7 +198,7 @@ def _count_outdated(tasks: tuple[ShardTask, ...], out: RecordPath) -> int:
 def finished_manifest(out: RecordPath, annotations: Annotations, options: BuildOptions) -> Manifest:
     """The manifest of a build that had finished, if it is the build that is asked for now."""
     manifest = load_manifest(out)
-    if manifest.format_version != FORMAT_VERSION:
+    if manifest.format_version not in (FORMAT_VERSION, HEADS_FORMAT_VERSION):
         raise RecordError(
             f"{out} holds records of format version {manifest.format_version}, which this kdant, of version "
             f"{FORMAT_VERSION}, reads but does not go on with. Use them as they are, or build them anew: add "
@@ -214,6 +214,7 @@ def finished_manifest(out: RecordPath, annotations: Annotations, options: BuildO
         "jpeg_quality",
         "modality",
         "flow",
+        "heads",
     )
     planned = empty_manifest(annotations, options)
     changed = [name for name in fields if getattr(planned, name) != getattr(manifest, name)]
@@ -405,7 +406,7 @@ class _ShardWriting:
     def _add(self, sample: Sample, outcome: Segments | VideoError) -> None:
         number = self._numbers[sample.id]
         if isinstance(outcome, Segments):
-            self._ordered.add(number, to_example(sample, outcome, self._task.classes))
+            self._ordered.add(number, to_example(sample, outcome, self._task.classes, self._task.heads))
             self._kept.append((sample, outcome.pair, outcome.fps))
             self._lengths_s.append(outcome.seconds)
             return
@@ -419,7 +420,7 @@ class _ShardWriting:
         self._skipped[number] = Skipped(video=sample.video, reason=reason)
 
     def result(self, records: RecordFile) -> ShardResult:
-        labels = Counter(sample.label for sample, _, _ in self._kept)
+        kept = [sample for sample, _, _ in self._kept]
         return ShardResult(
             split=self._task.split,
             shard=ShardInfo(
@@ -427,7 +428,7 @@ class _ShardWriting:
                 records=records.records,
                 bytes=records.bytes,
                 sha256=records.sha256,
-                classes={name: labels[name] for name in self._task.classes if labels[name]},
+                **count_labels(kept, self._task.classes, self._task.heads),
                 seconds=round(math.fsum(self._lengths_s), 3),
             ),
             shortened_offset=sum(pair.shortened for _, pair, _ in self._kept),

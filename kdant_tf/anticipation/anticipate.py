@@ -26,6 +26,7 @@ from tf_records.container import Limits
 from tf_records.encode import to_grey
 from tf_records.errors import KdantError, VideoError
 from tf_records.flow import compute_flow, describe_flow, flow_to_bytes
+from tf_records.heads import Heads, column_slices
 from tf_records.schema import FLOW, RGB, FlowInfo
 from tf_records.video_file import Resizer, VideoInfo
 
@@ -53,6 +54,7 @@ class Anticipation:
         probabilities: float32 `(classes,)`.
         latency_s: from the arrival of the clip's last frame to the answer.
         dropped: windows since the answer before that nobody had time for.
+        heads: of the model, whose columns `classes` are; none for one answer.
 
     Example:
         >>> each = Anticipation(
@@ -73,6 +75,18 @@ class Anticipation:
     probabilities: np.ndarray
     latency_s: float
     dropped: int
+    heads: Heads = ()
+
+    def answers(self) -> dict[str, Anticipation]:
+        """Head → what it expects; of a model with one answer that is this itself, under ""."""
+        if len(self.heads) < 2:
+            return {"": self}
+        return {
+            head.name: dataclasses.replace(
+                self, classes=head.classes, probabilities=self.probabilities[columns], heads=()
+            )
+            for head, columns in zip(self.heads, column_slices(self.heads).values(), strict=True)
+        }
 
     def top(self, count: int = 5, threshold: float = 0.0) -> list[tuple[str, float]]:
         """The `count` most probable classes with their probabilities, without those below `threshold`."""
@@ -202,6 +216,7 @@ def anticipate(
             probabilities=probabilities,
             latency_s=time.perf_counter() - window.complete_at,
             dropped=dropped,
+            heads=model.heads,
         )
 
 

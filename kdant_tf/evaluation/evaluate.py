@@ -44,6 +44,7 @@ from kdant_tf.runs import (
     weights_sha256,
 )
 from tf_records.errors import NotKeptError, RunError
+from tf_records.heads import Heads, describe_heads
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records, iterate_batches
 from tf_records.schema import FUTURE, OBSERVED
@@ -210,7 +211,8 @@ def evaluate_run(
         mistaken = result.predictions.ids[~result.predictions.correct()]
     """
     (run,), records = read_inputs([run], records, split)
-    view = default_view(run) if view is None else _check_view(view)
+    _check_one_head(run)
+    view = default_view(run) if view is None else check_view(view)
     differences = check_fit([run], records, insist=insist, offset=view == OBSERVED)
     network = load_network(run) if network is None else network
     inference = open_inference(network, engine, name=f"run {run.folder}")
@@ -223,13 +225,39 @@ def evaluate_run(
         precision=inference.precision,
     )
     confusion = result.confusion if len(result.classes) > DENSE_CLASSES else None
-    name = result_name(run, view, split, predictions.records_sha256)
-    with _keeping(run, result):
-        save_predictions(run.folder / PREDICTIONS_NAME, f"{name}/{split}", predictions, confusion)
-        fields = {**result.to_dict(), **inference.to_dict(), "windows": run.config.windows}
-        fields |= _digests(predictions)
-        record_evaluation(run, name, {**fields, "predictions_sha256": predictions.sha256})
+    with keeping(run, result):
+        fields = {**result.to_dict(), **inference.to_dict()}
+        keep_evaluation(run, view, split, fields, predictions, confusion)
     return result
+
+
+def keep_evaluation(
+    run: Run,
+    what: str,
+    split: str,
+    fields: Mapping[str, Any],
+    predictions: Predictions,
+    confusion: np.ndarray | None = None,
+) -> None:
+    """Adds a result to evaluation.json, and what it was computed from to predictions.npz.
+
+    Args:
+        run, what, split: see `result_name`.
+        fields: of the result, as JSON.
+        predictions, confusion: see `save_predictions`.
+    """
+    name = result_name(run, what, split, predictions.records_sha256)
+    save_predictions(run.folder / PREDICTIONS_NAME, f"{name}/{split}", predictions, confusion)
+    fields = {**fields, "windows": run.config.windows, **digests(predictions)}
+    record_evaluation(run, name, {**fields, "predictions_sha256": predictions.sha256})
+
+
+def _check_one_head(run: Run) -> None:
+    if run.heads:
+        raise RunError(
+            f"Run {run.folder} has the heads {describe_heads(run.heads)}; this is for runs with one answer. "
+            f"Evaluate it without a curve, in Python by `kdant_tf.evaluation.heads.evaluate_heads`."
+        )
 
 
 def evaluate_streams(
@@ -257,7 +285,9 @@ def evaluate_streams(
     """
     opened, records = read_inputs(runs, records, split)
     first = opened[0]
-    view = default_view(first) if view is None else _check_view(view)
+    for run in opened:
+        _check_one_head(run)
+    view = default_view(first) if view is None else check_view(view)
     differences = check_fit(opened, records, insist=insist, offset=view == OBSERVED)
     given: dict[str, Any] = {"view": view, "split": split, "insist": insist, "on_batch": on_batch}
     streams, inferences = [], []
@@ -278,8 +308,8 @@ def evaluate_streams(
         "weights_sha256": [stream.weights_sha256 for stream in streams],
     }
     name = result_name(first, f"{view}, fused", split, fused.records_sha256)
-    with _keeping(first, result):
-        record_evaluation(first, name, {**result.to_dict(), "fusion": fusion, **_digests(fused)})
+    with keeping(first, result):
+        record_evaluation(first, name, {**result.to_dict(), "fusion": fusion, **digests(fused)})
     return result
 
 
@@ -304,6 +334,7 @@ def evaluate_observed_shares(
         RunError: the records' future segments are not whole videos, or do not fit the run.
     """
     (run,), records = read_inputs([run], records, split)
+    _check_one_head(run)
     if "observed_fraction" not in records.manifest.options:
         raise RunError(
             f"Accuracy against the observed share needs records whose test samples are whole videos, as "
@@ -369,6 +400,7 @@ def evaluate_streaming(
     Source: Furnari and Farinella 2021, "Towards Streaming Egocentric Action Anticipation", §3.
     """
     (run,), records = read_inputs([run], records, split)
+    _check_one_head(run)
     clip, fps = records.manifest.clip, records.manifest.fps
     own_s = clip.anticipation_s
     if own_s is None:
@@ -408,6 +440,7 @@ def _evaluate_at(
 ) -> list[CurvePoint]:
     """A curve called `name`: x → seconds from the end of the clip to the start of the action."""
     (run,), records = read_inputs([run], records, split)
+    _check_one_head(run)
     longest_s, wanted_s = records.manifest.longest_anticipation_s, max(taus_s.values())
     if longest_s is None or wanted_s > longest_s + _TIME_TOLERANCE_S:
         raise RunError(
@@ -456,18 +489,18 @@ def _keep_curve(
     ]
     curve = [{name: point.x, **dataclasses.asdict(point.top1)} for point in points]
     differing = {"differences": list(differences)} if differences else {}
-    with _keeping(run, points):
+    with keeping(run, points):
         for x, predictions in predictions_at.items():
             at = result_name(run, f"{name} {x:g}", split, predictions.records_sha256)
             save_predictions(run.folder / PREDICTIONS_NAME, f"{at}/{split}", predictions)
         name = result_name(run, name, split, predictions.records_sha256)
         fields = {"split": split, "top1": curve, **inference.to_dict(), **differing}
-        record_evaluation(run, name, {**fields, **_digests(predictions)})
+        record_evaluation(run, name, {**fields, **digests(predictions)})
     return points
 
 
 @contextlib.contextmanager
-def _keeping(run: Run, result: Any) -> Iterator[None]:
+def keeping(run: Run, result: Any) -> Iterator[None]:
     """What was computed is not lost where it cannot be written."""
     try:
         yield
@@ -479,7 +512,7 @@ def _keeping(run: Run, result: Any) -> Iterator[None]:
         ) from error
 
 
-def _digests(predictions: Predictions) -> dict[str, str]:
+def digests(predictions: Predictions) -> dict[str, str]:
     """What evaluation.json says of where a result comes from."""
     return {
         "weights_sha256": predictions.weights_sha256,
@@ -497,7 +530,7 @@ def read_inputs(
     )
 
 
-def _check_view(view: str) -> str:
+def check_view(view: str) -> str:
     if view not in (OBSERVED, FUTURE):
         raise RunError(f"`view` should be {OBSERVED} or {FUTURE}. Received: {view!r}.")
     return view
@@ -560,9 +593,8 @@ def predict_run(
         tau_s=tau_s,
     )
     samples = records.split(split).records
-    predictions = predict(
-        network, iterate_batches(batches, records, split), samples, on_batch, infer=inference
-    )
+    batches = iterate_batches(batches, records, split)
+    predictions = predict(network, batches, samples, on_batch, infer=inference, heads=run.heads)
     predictions.check_finite(f"The network of run {run.folder}")
     return dataclasses.replace(
         predictions,
@@ -577,6 +609,7 @@ def predict(
     samples: int,
     on_batch: OnBatch = lambda clips: None,
     infer: Callable[[tf.Tensor], Any] | None = None,
+    heads: Heads = (),
 ) -> Predictions:
     """Class probabilities of each sample in the batches, averaged over its windows (§4.1).
 
@@ -586,26 +619,31 @@ def predict(
         samples: number of samples in the split.
         on_batch: called after each batch with its number of clips.
         infer: what is made of the network, where it is kept: clips → probabilities, array or tensor.
+        heads: of the network; labels are then `(N, n)`, see `tf_records.reader.label_of`.
 
     Returns:
         Of every sample that was read, also where the network's outputs are not finite: see
         `Predictions.check_finite`.
     """
-    infer = compile_inference(network) if infer is None else infer
+    infer = compile_inference(network, heads) if infer is None else infer
     sums = np.zeros((samples, network.output["logits"].shape[-1]))
-    read = np.zeros(samples, dtype=bool)
-    labels = np.full(samples, -1, dtype=np.int64)
+    windows = np.zeros(samples, dtype=np.int64)
+    of_label = (len(heads[0].classes) if heads[0].several else len(heads),) if heads else ()
+    labels = np.full((samples, *of_label), -1, dtype=np.int64)
     ids, videos = np.full(samples, "", dtype=object), np.full(samples, "", dtype=object)
     for batch in batches:
         index = batch["index"].numpy()
         np.add.at(sums, index, np.asarray(infer(batch["clip"])))
-        read[index] = True
+        np.add.at(windows, index, 1)
         labels[index] = batch["label"].numpy()
         for names, key in ((ids, "id"), (videos, "video")):
             names[index] = [name.decode() for name in batch[key].numpy()]
         on_batch(len(index))
+    read = windows > 0
+    # Those of one answer sum to 1, whatever was lost in rounding.
+    share = windows[read][:, None] if heads else sums[read].sum(axis=1, keepdims=True)
     return Predictions(
-        probabilities=sums[read] / sums[read].sum(axis=1, keepdims=True),
+        probabilities=sums[read] / share,
         labels=labels[read],
         ids=ids[read].astype(str),
         videos=videos[read].astype(str),

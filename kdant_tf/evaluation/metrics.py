@@ -121,6 +121,80 @@ def mean_top_k_recall(
     return float(np.mean(recall[chosen])) if np.any(chosen) else float("nan")
 
 
+def average_precision(probabilities: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Area under the precision-recall curve of each class, as a sum over its steps, without interpolation.
+
+    AP = Σ_n (R_n − R_{n−1})·P_n, precision and recall at each threshold; samples of equal probability come
+    together.
+
+    Args:
+        probabilities: float `(N, classes)`.
+        labels: int `(N, classes)`, 1 where a sample has a class, else 0.
+
+    Returns:
+        float64 `(classes,)`, NaN for a class that no sample has.
+    """
+    return _Ranking(probabilities, labels).average_precision(np.ones(len(labels)))
+
+
+class _Ranking:
+    """The samples in the order of each class's probability, which a bootstrap needs to find but once."""
+
+    def __init__(self, probabilities: np.ndarray, labels: np.ndarray) -> None:
+        self._order = np.argsort(-probabilities, axis=0, kind="stable")
+        ranked = np.take_along_axis(probabilities, self._order, axis=0)
+        self._positive = np.take_along_axis(labels, self._order, axis=0) > 0
+        # The last place of those of equal probability, where their threshold is.
+        last = np.ones(ranked.shape, dtype=bool)
+        last[:-1] = ranked[1:] != ranked[:-1]
+        places = np.where(last, np.arange(len(ranked))[:, None], len(ranked))
+        self._threshold = np.minimum.accumulate(places[::-1], axis=0)[::-1]
+
+    def average_precision(self, weights: np.ndarray) -> np.ndarray:
+        """Of samples that count `weights` times: float64 `(classes,)`."""
+        seen = weights[self._order]
+        right = np.cumsum(seen * self._positive, axis=0)
+        all_seen = np.cumsum(seen, axis=0)
+        at = self._threshold
+        found, drawn = np.take_along_axis(right, at, axis=0), np.take_along_axis(all_seen, at, axis=0)
+        precision = np.divide(found, drawn, out=np.zeros_like(found), where=drawn > 0)
+        total = right[-1]
+        area = np.sum(seen * self._positive * precision, axis=0)
+        precisions: np.ndarray = np.divide(area, total, out=np.full(total.shape, np.nan), where=total > 0)
+        return precisions
+
+
+def mean_average_precision_interval(
+    probabilities: np.ndarray,
+    labels: np.ndarray,
+    videos: np.ndarray,
+    *,
+    resamples: int = 500,
+    seed: int = 0,
+) -> Interval:
+    """Average precision of the classes that occur, averaged over these, with its 95 % interval.
+
+    Args:
+        probabilities, labels: see `average_precision`.
+        videos, resamples, seed: see `bootstrap_interval`.
+    """
+    ranking = _Ranking(probabilities, labels)
+    _, inverse = np.unique(videos, return_inverse=True)
+    count = int(inverse.max()) + 1
+    rng = np.random.default_rng(seed)
+
+    def mean(weights: np.ndarray) -> float:
+        own = ranking.average_precision(weights)
+        return float(np.mean(own[~np.isnan(own)])) if not np.all(np.isnan(own)) else math.nan
+
+    drawn = [
+        mean(np.bincount(rng.integers(count, size=count), minlength=count)[inverse].astype(np.float64))
+        for _ in range(resamples)
+    ]
+    low, high = np.nanquantile(drawn, (0.025, 0.975))
+    return Interval(value=mean(np.ones(len(labels))), low=float(low), high=float(high))
+
+
 def many_shot_classes(train_counts: np.ndarray, minimum: int = MANY_SHOT) -> np.ndarray:
     """Indices of classes with more than `minimum` training samples: int64, ascending.
 
@@ -146,6 +220,17 @@ def negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> fl
     """
     of_label = probabilities[np.arange(len(labels)), labels]
     return float(-np.mean(np.log(np.maximum(of_label, _SMALLEST_PROBABILITY))))
+
+
+def binary_negative_log_likelihood(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Mean over samples of the sum over classes of -log of what is right, in nats.
+
+    Args:
+        probabilities: float `(N, classes)`, of each class by itself.
+        labels: int `(N, classes)`, 1 where a sample has a class, else 0.
+    """
+    right = np.where(labels > 0, probabilities, 1 - probabilities)
+    return float(-np.mean(np.sum(np.log(np.maximum(right, _SMALLEST_PROBABILITY)), axis=1)))
 
 
 def calibration_bins(

@@ -41,7 +41,7 @@ class Predictions:
 
     Args:
         probabilities: float64 `(N, classes)`, averaged over a sample's windows (§4.1).
-        labels: int64 `(N,)`, indices of classes.
+        labels: int64 `(N,)`, indices of classes; of several labels a sample `(N, classes)`, 1 or 0.
         ids: of the samples, str `(N,)`.
         videos: that the samples lie in, str `(N,)`.
         weights_sha256: of the network, see `kdant_tf.runs.weights_sha256`; empty where it is not known.
@@ -214,8 +214,23 @@ class EvaluatedRun:
 
     @property
     def title(self) -> str:
-        """Such as "student, observed clip"."""
-        return f"{self.name}, {self.view} clip"
+        """Such as "student, observed clip", or "student, observed clip, verb"."""
+        segment, _, rest = self.view.partition(", ")
+        return (
+            f"{self.name}, {segment} clip, {rest}"
+            if "head" in self.result
+            else f"{self.name}, {self.view} clip"
+        )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """That the result is of: the run's, or those of the head."""
+        return tuple(self.result["classes"]) if "head" in self.result else self.run.classes
+
+    @property
+    def several(self) -> bool:
+        """Whether a sample has several labels: there is mean average precision in place of top-1."""
+        return "top1" not in self.result
 
 
 def read_evaluated(run: Run, name: str) -> list[EvaluatedRun]:
@@ -233,13 +248,17 @@ def read_evaluated(run: Run, name: str) -> list[EvaluatedRun]:
         try:
             kept = load_predictions(run.folder / PREDICTIONS_NAME, f"{view}/{result['split']}")
             kept = kept if kept is not None and _belong(result, kept) else None
-            float(result["top1"]), int(result["samples"])
+            (
+                float(result["mean_average_precision" if "top1" not in result else "top1"]),
+                int(result["samples"]),
+            )
         except (KeyError, TypeError, ValueError) as error:
             raise _unreadable(run, error) from error
-        if kept is not None and kept.probabilities.shape[1] != len(run.classes):
+        classes = result["classes"] if "head" in result else run.classes
+        if kept is not None and kept.probabilities.shape[1] != len(classes):
             raise RunError(
                 f"{run.folder / PREDICTIONS_NAME} is of {kept.probabilities.shape[1]} classes, the run knows "
-                f"{len(run.classes)}. Delete it and evaluate again."
+                f"{len(classes)}. Delete it and evaluate again."
             )
         found.append(EvaluatedRun(run=run, name=name, view=view, result=result, predictions=kept))
     return sorted(found, key=lambda each: (not each.view.startswith(OBSERVED), each.view))

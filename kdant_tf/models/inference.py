@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tf_records.errors import KdantError, RunError, first_line
+from tf_records.heads import Heads
 
 if TYPE_CHECKING:
     import keras
@@ -115,19 +116,22 @@ class Inference:
         return named if self.difference is None else {**named, "engine_difference": self.difference}
 
 
-def open_inference(network: keras.Model, engine: Engine = DEFAULT, *, name: str = "network") -> Inference:
+def open_inference(
+    network: keras.Model, engine: Engine = DEFAULT, *, name: str = "network", heads: Heads = ()
+) -> Inference:
     """The answers of a network of one's own or of a run.
 
     Args:
         network: functional, from clips to a dict with "logits".
         engine: that is to compute them.
         name: of the network, for messages.
+        heads: of the network, see `tf_records.heads`.
 
     Raises:
         RunError: the engine cannot do this network, or says something else than TensorFlow in float32.
     """
     if engine.is_default:
-        return Inference(engine=engine.name, precision=FLOAT32, answer=compile_inference(network))
+        return Inference(engine=engine.name, precision=FLOAT32, answer=compile_inference(network, heads))
     from kdant_tf.models.batch_norm_folding import fold_batch_norm
 
     folded = fold_batch_norm(network)
@@ -138,15 +142,18 @@ def open_inference(network: keras.Model, engine: Engine = DEFAULT, *, name: str 
         shape=network.input.shape[1:],
         reference=lambda clips: network(clips, training=False)["logits"],
         name=name,
+        heads=heads,
     )
 
 
-def compile_inference(network: keras.Model) -> Infer:
+def compile_inference(network: keras.Model, heads: Heads = ()) -> Infer:
     """Clips → class probabilities, in TensorFlow and float32; traced once for as long as it is kept."""
     import tensorflow as tf
 
+    from kdant_tf.losses.heads import head_probabilities
+
     def infer(clips: tf.Tensor) -> tf.Tensor:
-        return tf.nn.softmax(network(clips, training=False)["logits"])
+        return head_probabilities(network(clips, training=False)["logits"], heads)
 
     traced: Infer = tf.function(infer, reduce_retracing=True, autograph=False)
     return traced
@@ -160,6 +167,7 @@ def convert_inference(
     shape: Sequence[int | None],
     reference: Infer,
     name: str,
+    heads: Heads = (),
 ) -> Inference:
     """What `engine` makes of a function, compared with TensorFlow in float32 before it is used.
 
@@ -170,6 +178,7 @@ def convert_inference(
         shape: of a prepared clip.
         reference: as `infer`, of the networks as they were trained.
         name: of the network, for messages.
+        heads: of the networks.
 
     Raises:
         RunError: see `open_inference`.
@@ -177,15 +186,17 @@ def convert_inference(
     import numpy as np
     import tensorflow as tf
 
+    from kdant_tf.losses.heads import head_probabilities
+
     precision = engine.precision
     if precision == AUTO:
         precision = BFLOAT16 if processor_has_bfloat16() else FLOAT32
     spec = tf.TensorSpec((None, *shape), tf.float32, name="clips")
     clips = [tf.constant(clip[None]) for clip in _draw_clips(shape)]
-    expected = np.concatenate([tf.nn.softmax(reference(clip)).numpy() for clip in clips])
+    expected = np.concatenate([head_probabilities(reference(clip), heads).numpy() for clip in clips])
 
     def name_probabilities(clips: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {_PROBABILITIES: tf.nn.softmax(infer(clips))}
+        return {_PROBABILITIES: head_probabilities(infer(clips), heads)}
 
     try:
         if engine.name == OPENVINO:

@@ -111,7 +111,7 @@ class Group:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        return self.networks[0].run.classes
+        return self.networks[0].classes
 
     @property
     def split(self) -> str:
@@ -145,7 +145,7 @@ def group_networks(reported: ReportedRuns, records: Sequence[RecordPath]) -> lis
     """
     if records:
         return [_fit(reported, folder) for folder in records]
-    networks = [each for each in reported.networks if each.predictions is not None]
+    networks = [each for each in reported.networks if each.predictions is not None and not each.several]
     if reported.study is not None and networks:
         networks = _first_seed(
             [each for each in networks if each.run.records_sha256 == networks[0].run.records_sha256]
@@ -167,6 +167,12 @@ def _fit(reported: ReportedRuns, folder: RecordPath) -> Group:
     for each in own:
         each.run.check_records(manifest, folder, insist=True)
     networks = [each for each in own if each.predictions is not None]
+    if networks and all(each.several for each in networks):
+        raise RunError(
+            f"Run {own[0].run.folder} gives several labels a clip, and a page shows no clips of such. Leave "
+            f"--records out."
+        )
+    networks = [each for each in networks if not each.several]
     if not networks:
         raise RunError(
             f"Run {own[0].run.folder} has kept no predictions. Evaluate it again: "
@@ -210,7 +216,8 @@ def _same_samples(networks: Sequence[EvaluatedRun]) -> list[EvaluatedRun]:
         for each in networks
         if each.predictions is not None
         and networks[0].predictions is not None
-        and each.run.classes == networks[0].run.classes
+        and not each.several
+        and each.classes == networks[0].classes
         and np.array_equal(each.predictions.ids, networks[0].predictions.ids)
         and np.array_equal(each.predictions.labels, networks[0].predictions.labels)
     ]

@@ -107,6 +107,8 @@ def _results(reported: ReportedRuns) -> Section:
         blocks += [*study_pictures(reported.study), *study_blocks(reported.study, reported.tables)]
     if reported.networks:
         blocks.append(result_table(reported.networks))
+    if several := [each for each in reported.networks if each.several]:
+        blocks += [table for table in (class_table(several),) if table is not None]
     difference = None if reported.study is not None else difference_table(reported.networks)
     blocks += [] if difference is None else [difference]
     blocks += curve_blocks(reported.networks)

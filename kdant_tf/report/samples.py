@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -57,6 +58,8 @@ def sample_sections(group: Group, folder: RecordPath, number: int, of: int) -> l
     best, worst = choose_best(main.predictions), choose_wrong(main.predictions)
     pairs = read_clip_pairs(records, group.split, [*best, *worst])
     check_ids(group, pairs)
+    # Of several heads, the label is that of the group's.
+    pairs = [dataclasses.replace(pair, label=int(main.predictions.labels[pair.number])) for pair in pairs]
     correct, wrong = pairs[: len(best)], pairs[len(best) :]
     galleries = (
         _gallery(group, "Surest and right", f"Where {main.title}, is right, class by class.", correct),
@@ -101,7 +104,9 @@ def _draw_pictures(
             pictures.append(draw_inline(draw, alt=alt, caption=caption, frames=True))
         except PictureError as error:
             text.append(f"Left out: {error}")
-    return [*pictures, _features(group, views)], list(dict.fromkeys(text))
+    if not records.manifest.heads:  # Features are coloured by one label.
+        pictures.append(_features(group, views))
+    return pictures, list(dict.fromkeys(text))
 
 
 def _heat_maps(group: Group, views: Sequence[RunView], pairs: Sequence[ClipPair]) -> _Drawing:

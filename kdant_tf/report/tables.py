@@ -30,18 +30,29 @@ _ACCURACIES = {"top1": "top-1", "top5": "top-5", "mean_class_accuracy": "mean cl
 # Of a study's CSV; the caption has them.
 _COLUMNS_ASIDE = ("study", "scale")
 _EMPTY = TableCell(text="")
+_PRECISION = "mean_average_precision"
 
 
 def result_table(networks: Sequence[EvaluatedRun]) -> Table:
     """A row a network and segment: accuracies with their intervals, recall, likelihood, calibration."""
     differing = [f"{each.title}: {words}." for each in networks if (words := describe_differences(each))]
+    several = any(each.several for each in networks)
     return Table(
         caption="Accuracy on the samples of each network",
         columns=(
             *("network", "sees", "split", *_ACCURACIES.values(), "mean top-5 recall"),
             *("negative log likelihood", "calibration error", "samples", "videos", "chance"),
+            *(("mean average precision",) if several else ()),
         ),
-        rows=[_result_row(each) for each in networks],
+        rows=[
+            _result_row(each)
+            + (
+                [_with_interval(each.result.get(_PRECISION), each.result.get(f"{_PRECISION}_interval"))]
+                if several
+                else []
+            )
+            for each in networks
+        ],
         note=" ".join(["In brackets: intervals of 95 %, bootstrapped over videos.", *differing]),
     )
 
@@ -59,13 +70,14 @@ def _result_row(each: EvaluatedRun) -> list[TableCell]:
         _percent(result.get("expected_calibration_error")),
         TableCell(text=str(result["samples"]), key=result["samples"]),
         _EMPTY if videos is None else TableCell(text=str(videos), key=videos),
-        _percent(1 / len(each.run.classes)),
+        _EMPTY if each.several else _percent(1 / len(each.classes)),
     ]
 
 
 def difference_table(networks: Sequence[EvaluatedRun]) -> Table | None:
     """Each network against one that had no feature loss, or the first, on the same samples."""
-    with_predictions = [(each, each.predictions) for each in networks if each.predictions is not None]
+    named = [each for each in networks if not each.several]
+    with_predictions = [(each, each.predictions) for each in named if each.predictions is not None]
     plain = [pair for pair in with_predictions if _is_plain(pair[0])]
     if not with_predictions:
         return None
@@ -109,18 +121,19 @@ def _difference_row(each: EvaluatedRun, before: Predictions, after: Predictions)
 def class_table(networks: Sequence[EvaluatedRun]) -> Table | None:
     """A row a class with samples, a column a network; of networks of the same classes as the first."""
     known = [each for each in networks if "per_class" in each.result]
-    known = [each for each in known if each.run.classes == known[0].run.classes]
+    known = [each for each in known if (each.classes, each.several) == (known[0].classes, known[0].several)]
     if not known:
         return None
+    measure = "average_precision" if known[0].several else "top1"
     rows = []
-    for number, name in enumerate(known[0].run.classes):
+    for number, name in enumerate(known[0].classes):
         entries = [each.result["per_class"][number] for each in known]
         samples = max(entry["samples"] for entry in entries)
         if samples:
-            cells = [_percent(entry["top1"]) for entry in entries]
+            cells = [_percent(entry[measure]) for entry in entries]
             rows.append([TableCell(text=name), TableCell(text=str(samples), key=samples), *cells])
     return Table(
-        caption="Top-1 accuracy of each class",
+        caption=f"{'Average precision' if known[0].several else 'Top-1 accuracy'} of each class",
         columns=("class", "samples", *(each.title for each in known)),
         rows=rows,
     )

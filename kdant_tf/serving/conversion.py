@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from kdant_tf.losses.heads import head_probabilities
 from kdant_tf.models.inference import FLOAT32, OPENVINO, import_openvino, without_telemetry
 from kdant_tf.models.pooling_in_2d import split_pooling
 from kdant_tf.serving import RAW
@@ -106,7 +107,7 @@ def trace(streams: Sequence[Stream], batch: int | None = None) -> Any:
                 for values, stream in zip(clips, streams, strict=True)
             ]
         logits, _ = infer(*prepared)
-        return {"logits": logits, "probabilities": tf.nn.softmax(logits)}
+        return {"logits": logits, "probabilities": head_probabilities(logits, streams[0].run.heads)}
 
     specs = [
         clips_spec(name, stream.run.clip.clip_frames, stream.channels)

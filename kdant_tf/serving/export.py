@@ -21,6 +21,7 @@ import numpy as np
 import tensorflow as tf
 
 from kdant_tf.evaluation.predictions import read_config
+from kdant_tf.losses.heads import head_probabilities
 from kdant_tf.models import inference
 from kdant_tf.models.inference import BFLOAT16, FLOAT32
 from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, load_run, manifest_sha256
@@ -42,6 +43,7 @@ from kdant_tf.serving.trial_clips import TrialClip, TrialRecords, draw_trial_cli
 from kdant_tf.version import __version__
 from tf_records.errors import KdantError, RunError, first_line
 from tf_records.files import check_apart, claim_folder, json_text, lock_folder, remove_folder
+from tf_records.heads import column_slices
 from tf_records.records import Records
 from tf_records.remote_path import RecordPath
 
@@ -105,7 +107,7 @@ class Parity:
         difference: largest one of a probability, over all signatures.
         latency_ms: signature → median time of a request of one clip, decoding included.
         logit_difference: largest one of a logit; None of a SavedModel, which gives none.
-        same_top1: share of clips that both name alike.
+        same_top1: share of clips that both name alike; of several heads, of all their names.
         accuracy, run_accuracy: shares of labelled clips that the export and the run name rightly, of one clip
             in the middle of a segment; None without labels.
     """
@@ -336,6 +338,7 @@ def describe_export(streams: Sequence[Stream], signatures: Mapping[str, Any]) ->
     return {
         "kdant": __version__,
         "classes": list(first.classes),
+        **({"heads": [dataclasses.asdict(head) for head in first.heads]} if first.heads else {}),
         "clip": {**dataclasses.asdict(first.clip), "fps": first.fps},
         "offset_s": first.offset_s,
         "anticipates": first.anticipates,
@@ -354,7 +357,7 @@ def describe_export(streams: Sequence[Stream], signatures: Mapping[str, Any]) ->
 def _describe_run(stream: Stream) -> dict[str, Any]:
     """All of a run's config.json that is not said of the whole."""
     fields = read_config(stream.run)
-    kept = {name: value for name, value in fields.items() if name not in ("classes", "clip")}
+    kept = {name: value for name, value in fields.items() if name not in ("classes", "clip", "heads")}
     return {"folder": stream.run.folder.resolve().name, "weight": stream.weight, **kept}
 
 
@@ -415,7 +418,7 @@ def _check_parity(
         for name, answer in answers.items():
             found[name].append(answer(clip.requests(streams)[name]))
     assert first is not None
-    parity = _compare(np.concatenate(logits), found, np.array(labels), source, str(streams[0].run.folder))
+    parity = _compare(np.concatenate(logits), found, np.array(labels), source, streams[0].run)
     exact = (written["format"], written["precision"]) == (SAVED_MODEL, FLOAT32)
     tolerance = TOLERANCE if exact else TOLERANCES[written["precision"]]
     if not parity.difference <= tolerance:
@@ -439,7 +442,7 @@ def _compare(
     found: Mapping[str, Sequence[Mapping[str, np.ndarray]]],
     labels: np.ndarray,
     source: str,
-    run: str,
+    run: Run,
 ) -> Parity:
     """What the answers of an export are beside those of its run.
 
@@ -448,14 +451,16 @@ def _compare(
         found: signature → the export's outputs for each of the N clips.
         labels: int `(N,)`, -1 where there is none.
         source: of the clips, in words.
-        run: its name, for messages.
+        run: whose network it is.
     """
-    expected: np.ndarray = tf.nn.softmax(logits).numpy()
-    check_finite(expected, f"The network of run {run}")
+    expected: np.ndarray = head_probabilities(tf.constant(logits), run.heads).numpy()
+    check_finite(expected, f"The network of run {run.folder}")
     given = {name: np.concatenate([each["probabilities"] for each in rows]) for name, rows in found.items()}
     # max() would drop what is no number.
     difference = np.max([np.abs(each - expected).max() for each in given.values()])
-    own, others = expected.argmax(axis=1), given[RAW].argmax(axis=1)
+    parts = [*column_slices(run.heads).values()] or [slice(None)]
+    firsts = [(expected[:, each].argmax(axis=1), given[RAW][:, each].argmax(axis=1)) for each in parts]
+    own, others = firsts[-1]
     known = labels >= 0
     logit_difference = None
     if "logits" in found[RAW][0]:
@@ -468,7 +473,7 @@ def _compare(
         difference=float(difference),
         latency_ms={},
         logit_difference=logit_difference,
-        same_top1=float((own == others).mean()),
+        same_top1=float(np.mean([one == other for one, other in firsts])),
         accuracy=float((others == labels)[known].mean()) if known.any() else None,
         run_accuracy=float((own == labels)[known].mean()) if known.any() else None,
     )

@@ -24,6 +24,7 @@ from kdant_tf.serving import ENCODED, RAW
 from kdant_tf.serving.formats import FORMATS, SAVED_MODEL, Answer, Arrays, format_of, open_network
 from kdant_tf.version import unreadable_advice
 from tf_records.errors import KdantError, RunError, first_line
+from tf_records.heads import Heads, heads_from
 from tf_records.schema import CHANNELS, RGB, ClipSpec, FlowInfo
 
 if TYPE_CHECKING:
@@ -54,6 +55,8 @@ class AnticipationModel:
         anticipates: whether it names what comes, or, as a teacher, what it sees.
         infer: clips as `probabilities` takes them → float32 `(B, classes)`.
         flow: how the flow in its clips was computed; None without flow, or where that was not noted.
+        heads: whose columns `classes` are, where it has several or several labels a clip; see
+            `tf_records.heads`.
 
     Example:
         >>> from tf_records.schema import ClipSpec
@@ -82,6 +85,7 @@ class AnticipationModel:
     anticipates: bool
     infer: Infer
     flow: FlowInfo | None = None
+    heads: Heads = ()
 
     @property
     def clip_frames(self) -> int:
@@ -245,6 +249,7 @@ def model_of_export(config: dict[str, Any], infer: Infer, name: str) -> Anticipa
         anticipates=config["anticipates"],
         flow=flow_from(config.get("flow")),
         infer=infer,
+        heads=heads_from(config.get("heads")),
     )
 
 
@@ -346,12 +351,14 @@ def _model_of_run(run: Run, engine: Engine) -> AnticipationModel:
         anticipates=run.anticipates,
         flow=run.flow,
         infer=_load_network(run, engine),
+        heads=run.heads,
     )
 
 
 def _load_network(run: Run, engine: Engine) -> Infer:
     import tensorflow as tf
 
+    from kdant_tf.losses.heads import head_probabilities
     from kdant_tf.models.inference import convert_inference
     from kdant_tf.serving.signatures import clips_spec, open_streams, prepare_clips
 
@@ -363,7 +370,7 @@ def _load_network(run: Run, engine: Engine) -> Infer:
 
     def answer(clips: tf.Tensor) -> tf.Tensor:
         logits, _ = stream.infer(prepare(clips))
-        return tf.nn.softmax(logits)
+        return head_probabilities(logits, run.heads)
 
     if engine.is_default:
         traced = tf.function(answer, input_signature=[spec], autograph=False)
@@ -376,6 +383,7 @@ def _load_network(run: Run, engine: Engine) -> Infer:
         shape=stream.prepared_shape,
         reference=lambda clips: stream.infer(clips)[0],
         name=f"run {run.folder}",
+        heads=run.heads,
     )
     prepared = tf.function(prepare, input_signature=[spec], autograph=False)
     return lambda clips: inference(prepared(tf.constant(clips)))

@@ -17,6 +17,7 @@ from kdant_tf.evaluation.predictions import (
     read_evaluated,
 )
 from kdant_tf.runs import Run, flow_from, stale_results
+from tf_records.heads import heads_from
 
 if TYPE_CHECKING:
     from kdant_tf.serving.signatures import Stream
@@ -86,9 +87,13 @@ def _interface(config: Mapping[str, Any]) -> str:
         (f"`{name}`", _tensors(signature["inputs"]), _tensors(signature["outputs"]))
         for name, signature in config["signatures"].items()
     ]
-    classes = ", ".join(config["classes"])
     table = _table(("signature", "inputs", "outputs"), rows) + "\n\n" if rows else ""
-    return f"{table}Classes, in index order: {classes}."
+    heads = heads_from(config.get("heads"))
+    if len(heads) > 1:
+        own = "\n".join(f"- {head.name}: {', '.join(head.classes)}." for head in heads)
+        return f"{table}`probabilities` are those of each head's classes, one head after the other:\n\n{own}"
+    several = " A clip may have several: each probability is for itself." if heads else ""
+    return f"{table}Classes, in index order: {', '.join(config['classes'])}.{several}"
 
 
 def _tensors(tensors: Mapping[str, Any]) -> str:
@@ -126,6 +131,7 @@ def _evaluation(runs: Sequence[Run]) -> str:
     columns = (
         *("run", "segment seen", "split", "samples", "windows"),
         *("top-1", "top-5", "mean class accuracy", "calibration error"),
+        *(("mean average precision",) if any(each.several for each in found) else ()),
     )
     note = (
         "Brackets hold 95 % intervals, bootstrapped over videos. Evaluation averages a sample's windows; "
@@ -141,7 +147,8 @@ def _evaluation(runs: Sequence[Run]) -> str:
 
 def _evaluated(each: EvaluatedRun) -> tuple[str, ...]:
     result = each.result
-    names = ("top1", "top5", "mean_class_accuracy", "expected_calibration_error")
+    names = ["top1", "top5", "mean_class_accuracy", "expected_calibration_error"]
+    names += ["mean_average_precision"] if each.several else []
     numbers = [_accuracy(result, name) for name in names]
     windows = result.get("windows", "")
     return (each.name, each.view, result["split"], str(result["samples"]), str(windows), *numbers)
@@ -188,7 +195,7 @@ def _limits(config: Mapping[str, Any], streams: Sequence[Stream]) -> str:
 def _settings(run: Run) -> str:
     return _table(
         ("setting", "value"),
-        list(flatten_settings(without_paths(read_config(run)), leave_out=("classes",)).items()),
+        list(flatten_settings(without_paths(read_config(run)), leave_out=("classes", "heads")).items()),
     )
 
 

@@ -16,6 +16,7 @@ import keras
 import tensorflow as tf
 
 from kdant_tf.config import INITS
+from kdant_tf.losses.heads import head_probabilities
 from kdant_tf.models.batch_norm_folding import fold_batch_norm
 from kdant_tf.models.i3d_stem import load_stem
 from kdant_tf.models.inference import FLOAT32, freeze
@@ -24,6 +25,7 @@ from kdant_tf.runs import Run
 from kdant_tf.serving import ENCODED, FEATURES, RAW
 from tf_records import augment
 from tf_records.errors import RunError
+from tf_records.heads import column_slices
 from tf_records.schema import CHANNELS, FLOW, RGB
 
 TOP_K = 5
@@ -38,6 +40,9 @@ def make_signatures(streams: Sequence[Stream], precision: str = FLOAT32) -> Serv
     Inputs are `clips`, of a pair also `flow_clips`; in ENCODED `frames`, of a pair also `flow_frames`.
     FEATURES gives the means of the feature maps, of a pair one after the other.
 
+    Of several heads `probabilities` are those of all columns, see `tf_records.heads`, and each head has its
+    own as well: `verb_probabilities`, `verb_top_k_classes`, `verb_top_k_probabilities`.
+
     The weights are constants of the graph: TensorFlow then folds batch normalisation into the convolutions
     and lays out kernels once. They stay variables where they are too large for a graph.
 
@@ -45,22 +50,26 @@ def make_signatures(streams: Sequence[Stream], precision: str = FLOAT32) -> Serv
         streams: RGB first.
         precision: "float32" or "bfloat16", in which all but the last layers compute.
     """
-    classes = streams[0].run.classes
+    classes, heads = streams[0].run.classes, streams[0].run.heads
     infer = infer_once(streams, precision)
 
     def name_classes(inputs: Sequence[tf.Tensor]) -> Outputs:
         logits, _ = infer(*inputs)
-        probabilities = tf.nn.softmax(logits)
-        top, indices = tf.math.top_k(probabilities, k=min(TOP_K, len(classes)))
-        return {
-            "probabilities": probabilities,
-            "top_k_classes": tf.gather(tf.constant(classes), indices),
-            "top_k_probabilities": top,
-        }
+        probabilities = head_probabilities(logits, heads)
+        outputs = {"probabilities": probabilities}
+        if len(heads) < 2:
+            return {**outputs, **_top_k(probabilities, classes)}
+        for head, columns in zip(heads, column_slices(heads).values(), strict=True):
+            own = {
+                "probabilities": probabilities[:, columns],
+                **_top_k(probabilities[:, columns], head.classes),
+            }
+            outputs |= {f"{head.name}_{name}": value for name, value in own.items()}
+        return outputs
 
     def give_features(inputs: Sequence[tf.Tensor]) -> Outputs:
         logits, features = infer(*inputs)
-        return {"features": features, "probabilities": tf.nn.softmax(logits)}
+        return {"features": features, "probabilities": head_probabilities(logits, heads)}
 
     clips, frames = _specs(clips_spec, RAW, streams), _specs(frames_spec, ENCODED, streams)
     module = ServedModule()
@@ -72,6 +81,11 @@ def make_signatures(streams: Sequence[Stream], precision: str = FLOAT32) -> Serv
     if infer.captured_inputs:  # Variables, or tables that layers of one's own look things up in.
         module.networks = [part for stream in streams for part in stream.networks]
     return module
+
+
+def _top_k(probabilities: tf.Tensor, classes: Sequence[str]) -> Outputs:
+    top, indices = tf.math.top_k(probabilities, k=min(TOP_K, len(classes)))
+    return {"top_k_classes": tf.gather(tf.constant(classes), indices), "top_k_probabilities": top}
 
 
 class ServedModule(tf.Module):
@@ -284,7 +298,7 @@ def _check_pair(runs: Sequence[Run]) -> None:
             f"Two streams are one of RGB and one of flow. Received: {first.folder} and {second.folder}, both "
             f"of {first.modality}."
         )
-    for what in ("classes", "clip", "anticipates"):
+    for what in ("classes", "heads", "clip", "anticipates"):
         own, other = getattr(first, what), getattr(second, what)
         if own != other:
             raise RunError(

@@ -25,6 +25,7 @@ from kdant_tf.training.strategy import chief_first, choose_xla
 from kdant_tf.training.weight_average import WeightAverage
 from tf_records.errors import RunError
 from tf_records.features import write_feature_records
+from tf_records.heads import column_slices
 from tf_records.records import Records
 from tf_records.remote_path import RemotePath
 from tf_records.schema import FEATURES_FOLDER, FeatureInfo
@@ -134,6 +135,7 @@ def _build_distiller(
             seed=config.seed,
             gradient_accumulation=config.gradient_accumulation,
             xla=choose_xla(job.run.execution.xla, tf.distribute.get_strategy()),
+            heads=job.run.heads,
         )
     except ValueError as error:
         raise RunError(f"Teacher and student do not fit: {error}") from error
@@ -143,10 +145,11 @@ def _build_distiller(
 
 
 def _class_weights(job: Job) -> tuple[float, ...] | None:
-    balance = job.run.config.class_balance
-    if balance not in COUNTED_BALANCES or job.class_counts is None or not any(job.class_counts):
+    balance, counts = job.run.config.class_balance, job.class_counts
+    if balance not in COUNTED_BALANCES or counts is None or not any(counts):
         return None
-    return class_weights(job.class_counts, balance)
+    slices = [*column_slices(job.run.heads).values()] or [slice(len(counts))]
+    return tuple(weight for columns in slices for weight in class_weights(counts[columns], balance))
 
 
 def _share_frozen_stem(networks: list[keras.Model]) -> bool:

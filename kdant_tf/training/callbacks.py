@@ -17,7 +17,15 @@ import numpy as np
 import tensorflow as tf
 
 from kdant_tf.evaluation.evaluate import BATCH_SIZE, default_view, predict
-from kdant_tf.evaluation.metrics import mean_class_accuracy, negative_log_likelihood, top_k_accuracy
+from kdant_tf.evaluation.heads import split_predictions
+from kdant_tf.evaluation.metrics import (
+    average_precision,
+    binary_negative_log_likelihood,
+    mean_class_accuracy,
+    negative_log_likelihood,
+    top_k_accuracy,
+)
+from kdant_tf.evaluation.predictions import Predictions
 from kdant_tf.models.inference import compile_inference
 from kdant_tf.models.networks import feature_map_name
 from kdant_tf.runs import (
@@ -30,6 +38,7 @@ from kdant_tf.runs import (
     PROJECTION_NAME,
     TENSORBOARD_NAME,
     VALIDATION_METRICS,
+    VALIDATION_PRECISION,
     best_epoch,
     read_metrics,
 )
@@ -40,11 +49,14 @@ from kdant_tf.training.pooling_warning import PoolingWarning
 from kdant_tf.visualization.curves import plot_curves
 from kdant_tf.visualization.heat_maps import first_clips, heat_map_pixels, heat_map_rows
 from tf_records.files import atomic_path, write_text_atomically
+from tf_records.heads import Heads
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records, iterate_batches
 from tf_records.schema import FUTURE, OBSERVED
 
 TRAIN = "train"
+# How the metrics of each of several heads begin.
+_OF_HEADS = ("accuracy_", "validation_accuracy_", VALIDATION_PRECISION)
 # Pictures of heat maps in TensorBoard: so many a training, one more at its end; each of one sample of so many
 # classes, which are looked for among so many records.
 _PICTURES = 10
@@ -92,7 +104,7 @@ def make_validation(job: Job, assembly: Assembly) -> Validation | None:
     else:
         network, data = assembly.network, ValidationData(records=job.records, split=split)
     view = default_view(job.run)
-    return Validation(network, data, view=view, crop=config.crop, windows=config.windows)
+    return Validation(network, data, view=view, crop=config.crop, windows=config.windows, heads=job.run.heads)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,16 +133,27 @@ class Validation(keras.callbacks.Callback):
         data: to validate on.
         view: "observed" or "future", what the network sees of each sample.
         crop, windows: as in TrainConfig.
+        heads: of the network. The loss is then their sum, the accuracies their means, and each head has a
+            `validation_accuracy_…` of its own; of several labels a clip both accuracies are the mean average
+            precision.
     """
 
     def __init__(
-        self, network: keras.Model, data: ValidationData, *, view: str, crop: int, windows: int
+        self,
+        network: keras.Model,
+        data: ValidationData,
+        *,
+        view: str,
+        crop: int,
+        windows: int,
+        heads: Heads = (),
     ) -> None:
         super().__init__()
         self.network = network
         self.data = data
         # Both are traced once, not each epoch.
-        self.infer = compile_inference(network)
+        self.heads = heads
+        self.infer = compile_inference(network, heads)
         self.batches = evaluation_batches(
             data.records,
             split=data.split,
@@ -149,9 +172,12 @@ class Validation(keras.callbacks.Callback):
         """The metrics of the network as it is; NaN where it does not give numbers for every sample."""
         records, split = self.data.records, self.data.split
         batches = iterate_batches(self.batches, records, split)
-        predictions = predict(self.network, batches, records.split(split).records, infer=self.infer)
+        samples = records.split(split).records
+        predictions = predict(self.network, batches, samples, infer=self.infer, heads=self.heads)
         if not np.isfinite(predictions.probabilities).all():
             return dict.fromkeys(VALIDATION_METRICS, math.nan)
+        if self.heads:
+            return _validate_heads(predictions, self.heads)
         labeled = predictions.labels >= 0
         probabilities, labels = predictions.probabilities[labeled], predictions.labels[labeled]
         return {
@@ -159,6 +185,29 @@ class Validation(keras.callbacks.Callback):
             "validation_accuracy": top_k_accuracy(probabilities, labels, 1),
             "validation_mean_class_accuracy": mean_class_accuracy(probabilities, labels),
         }
+
+
+def _validate_heads(predictions: Predictions, heads: Heads) -> dict[str, float]:
+    if heads[0].several:
+        labeled = predictions.labels[:, 0] >= 0
+        probabilities, labels = predictions.probabilities[labeled], predictions.labels[labeled]
+        precision = float(np.nanmean(average_precision(probabilities, labels)))
+        loss = binary_negative_log_likelihood(probabilities, labels)
+        measured = dict(zip(VALIDATION_METRICS, (loss, precision, precision), strict=True))
+        return {**measured, VALIDATION_PRECISION: precision}
+    parts = split_predictions(predictions, heads)
+    own = {
+        name: [
+            measure(each.probabilities, each.labels)
+            for measure in (negative_log_likelihood, top_k_accuracy, mean_class_accuracy)
+        ]
+        for name, each in parts.items()
+        if len(each.labels)
+    }
+    losses, accuracies, of_classes = zip(*own.values(), strict=True)
+    means = (sum(losses), float(np.mean(accuracies)), float(np.mean(of_classes)))
+    of_heads = {f"validation_accuracy_{name}": values[1] for name, values in own.items()}
+    return {**dict(zip(VALIDATION_METRICS, means, strict=True)), **of_heads}
 
 
 def _describe_data(data: ValidationData) -> str:
@@ -222,7 +271,7 @@ def _epoch_folder(folder: Path, epoch: int) -> Path:
 
 
 class MetricsFile(keras.callbacks.Callback):
-    """Writes METRICS of every epoch, HEALTH_METRICS and what validation adds where those are known.
+    """Writes METRICS of every epoch; HEALTH_METRICS and what validation and heads add where that is known.
 
     Nothing in it depends on the clock.
 
@@ -240,7 +289,12 @@ class MetricsFile(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
         logs = logs or {}
-        names = (*METRICS, *(name for name in (*HEALTH_METRICS, *VALIDATION_METRICS) if name in logs))
+        of_heads = [name for name in logs if name.startswith(_OF_HEADS)]
+        names = (
+            *METRICS,
+            *(name for name in (*HEALTH_METRICS, *VALIDATION_METRICS) if name in logs),
+            *of_heads,
+        )
         self.rows = [*self.rows[:epoch], {"epoch": epoch + 1, **{name: logs[name] for name in names}}]
         self._write()
 

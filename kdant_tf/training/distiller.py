@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -14,14 +15,16 @@ from kdant_tf.layers.attention_pooling import compile_with_xla
 from kdant_tf.losses import ATTENTION_LOSS_NAMES, DEFAULT_LOCALITY
 from kdant_tf.losses import features as feature_losses
 from kdant_tf.losses.classification import balance_labels, classification_loss, soft_classification_loss
+from kdant_tf.losses.heads import several_labels_loss
 from kdant_tf.losses.pooling_health import MAP_VARIATION, POOLING_ENTROPY, pooling_health
 from kdant_tf.models.networks import LOGITS, feature_map_name
 from kdant_tf.private_apis import layers_within
 from kdant_tf.training.mixing import OWN_SHARE, PARTNER_LABEL, Mixer
 from kdant_tf.training.optimizer import apply_summed, is_kernel, loss_scale
 from kdant_tf.training.strategy import POOLING, STEP
+from tf_records.heads import Head, column_slices
 
-# Of what `Distiller.compute_losses` gives, sums over samples; the rest are means.
+# How what `Distiller.compute_losses` counts begins, also of each head, as "correct_verb"; the rest are means.
 COUNTS = ("correct", "labeled")
 # In a batch, what the teacher makes of the future clip, where that is known already.
 TEACHER_LOGITS = "teacher/logits"
@@ -64,6 +67,9 @@ class Distiller(keras.Model):
         gradient_accumulation: micro-batches that a batch is split into, one after the other. All are of
             the same size and every loss is a mean over samples, so that their mean is the batch's.
         xla: what XLA compiles, see `kdant_tf.training.strategy.choose_xla`.
+        heads: whose logits, one after the other, are those of `student` and `teacher`: their classification
+            losses are added, "label" is `(B, heads)`, and of a head of several labels a clip `(B, classes)`.
+            None for one label of one class a clip.
 
     Call Args:
         inputs: float `(B, T, H, W, C)`, a clip, or a batch as `fit` takes it.
@@ -128,10 +134,14 @@ class Distiller(keras.Model):
         seed: int = 0,
         gradient_accumulation: int = 1,
         xla: str = POOLING,
+        heads: Sequence[Head] = (),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         _check_networks(student, teacher, feature_loss, projection)
+        self.heads = tuple(heads)
+        self._columns = column_slices(self.heads)
+        self._several = any(head.several for head in self.heads)
         self.student = student
         self.teacher = teacher
         if teacher is not None:
@@ -219,6 +229,8 @@ class Distiller(keras.Model):
             y_pred: dict with "logits" `(B, classes)`.
         """
         known = x["label"] >= 0
+        if self.heads:
+            known = tf.reduce_any(known, axis=-1)
         label, logits = tf.boolean_mask(x["label"], known), tf.boolean_mask(y_pred[LOGITS], known)
         return dict(super().compute_metrics(x, label, logits))
 
@@ -255,6 +267,7 @@ class Distiller(keras.Model):
             "teacher": keras.saving.serialize_keras_object(self.teacher),
             "feature_loss": keras.saving.serialize_keras_object(self.feature_loss),
             "projection": self.projection is not None,
+            "heads": [dataclasses.asdict(head) for head in self.heads],
             **{name: getattr(self, name) for name in names},
         }
 
@@ -262,7 +275,8 @@ class Distiller(keras.Model):
     def from_config(cls, config: dict[str, Any]) -> Distiller:
         names = ("student", "teacher", "feature_loss")
         objects = {name: keras.saving.deserialize_keras_object(config[name]) for name in names}
-        return cls(**{**config, **objects})
+        heads = tuple(Head.from_dict(each) for each in config.get("heads", ()))
+        return cls(**{**config, **objects, "heads": heads})
 
     def _compute(
         self, batch: dict[str, Any], training: bool
@@ -280,13 +294,11 @@ class Distiller(keras.Model):
                 student_map = self.projection(student_map)
             maps = (student_map, teacher_map)
             features = self._compute_feature_loss(*maps)
-        correct = ops.equal(ops.argmax(logits, axis=-1), ops.cast(label, "int64"))
         losses = {
             "loss": classification + self.feature_weight * features,
             "classification_loss": classification,
             "feature_loss": features,
-            "correct": ops.sum(ops.cast(correct, "float32")),
-            "labeled": ops.sum(ops.cast(label >= 0, "float32")),
+            **self._count(logits, label),
         }
         return losses, logits, maps
 
@@ -300,17 +312,64 @@ class Distiller(keras.Model):
         by_attention = self.feature_loss in ATTENTION_LOSS_NAMES
         return (POOLING_ENTROPY, MAP_VARIATION) if by_attention else (MAP_VARIATION,)
 
+    def _count(self, logits: Any, label: Any) -> dict[str, Any]:
+        """How many labels are the likeliest class, and how many there are: of all heads, and of each.
+
+        Of several labels a clip the likeliest class should be one of them.
+        """
+        if not self.heads:
+            return _count_correct(ops.argmax(logits, axis=-1), label)
+        if self._several:
+            first = ops.argmax(logits, axis=-1)
+            hit = ops.take_along_axis(label, ops.expand_dims(ops.cast(first, label.dtype), -1), axis=-1)
+            return {
+                "correct": ops.sum(ops.cast(hit == 1, "float32")),
+                "labeled": ops.sum(ops.cast(ops.max(label, axis=-1) >= 0, "float32")),
+            }
+        own = {
+            name: _count_correct(ops.argmax(logits[:, columns], axis=-1), label[:, number])
+            for number, (name, columns) in enumerate(self._columns.items())
+        }
+        totals = {count: sum(each[count] for each in own.values()) for count in COUNTS}
+        return totals | {f"{count}_{name}": own[name][count] for name in own for count in COUNTS}
+
     def _classification_loss(
         self, logits: Any, label: Any, taught: dict[str, Any] | None, partners: tuple[Any, Any] | None
     ) -> Any:
-        weights = balance_labels(logits, label, self.class_weights, self.focusing)
+        teacher = None if taught is None else taught[LOGITS]
+        if not self.heads:
+            return self._loss_of_head(logits, label, teacher, partners, self.class_weights)
+        if self._several:
+            return several_labels_loss(logits, label, teacher, self.soft_weight, self.temperature, partners)
+        losses = []
+        for number, columns in enumerate(self._columns.values()):
+            losses.append(
+                self._loss_of_head(
+                    logits[:, columns],
+                    label[:, number],
+                    None if teacher is None else teacher[:, columns],
+                    None if partners is None else (partners[0][:, number], partners[1]),
+                    None if self.class_weights is None else self.class_weights[columns],
+                )
+            )
+        return sum(losses)
+
+    def _loss_of_head(
+        self,
+        logits: Any,
+        label: Any,
+        teacher: Any | None,
+        partners: tuple[Any, Any] | None,
+        class_weights: Sequence[float] | None,
+    ) -> Any:
+        weights = balance_labels(logits, label, class_weights, self.focusing)
         of_labels = (self.label_smoothing, weights, partners)
-        if taught is None:
+        if teacher is None:
             return classification_loss(logits, label, None, *of_labels)
         if self.soft_weight > 0:
-            soft = (taught[LOGITS], self.soft_weight, self.temperature)
+            soft = (teacher, self.soft_weight, self.temperature)
             return soft_classification_loss(logits, label, *soft, *of_labels)
-        probabilities = ops.softmax(ops.cast(taught[LOGITS], "float32"))
+        probabilities = ops.softmax(ops.cast(teacher, "float32"))
         return classification_loss(logits, label, probabilities, *of_labels)
 
     def _teach(self, batch: dict[str, Any]) -> dict[str, Any] | None:
@@ -374,7 +433,7 @@ class Distiller(keras.Model):
             losses, gradients = part_losses, part_gradients
             logits.append(part_logits)
         parts = self.gradient_accumulation
-        losses = {name: value if name in COUNTS else value / parts for name, value in losses.items()}
+        losses = {name: value if is_count(name) else value / parts for name, value in losses.items()}
         return losses, tf.concat(logits, axis=0), gradients
 
     def _compute_gradients(self, batch: dict[str, Any]) -> tuple[dict[str, Any], Any, list[Any]]:
@@ -436,6 +495,19 @@ class Distiller(keras.Model):
         labeled = losses["labeled"]
         accuracy.update_state(losses["correct"] / ops.maximum(labeled, 1.0), sample_weight=labeled)
         return self.compute_metrics(batch, label, {LOGITS: logits})
+
+
+def is_count(name: str) -> bool:
+    """Whether a value of `Distiller.compute_losses` is a sum over samples."""
+    return name.startswith(COUNTS)
+
+
+def _count_correct(first: Any, label: Any) -> dict[str, Any]:
+    correct = ops.equal(first, ops.cast(label, "int64"))
+    return {
+        "correct": ops.sum(ops.cast(correct, "float32")),
+        "labeled": ops.sum(ops.cast(label >= 0, "float32")),
+    }
 
 
 def _split(batch: dict[str, Any], parts: int) -> list[dict[str, Any]]:

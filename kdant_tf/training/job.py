@@ -38,6 +38,7 @@ from kdant_tf.runs import (
 )
 from tf_records.augment import Augmentation
 from tf_records.errors import RecordError, RunError
+from tf_records.heads import Heads
 from tf_records.manifest import Manifest
 from tf_records.records import Records
 from tf_records.remote_path import RecordPath
@@ -130,6 +131,7 @@ def prepare_job(
         )
     _check_colours(config, records)
     _check_observed_share(config, records, TEACHER if teacher is None else STUDENT)
+    _check_heads(config, manifest)
     if teacher is not None:
         _check_teacher(teacher, records)
     if config.validation_split is not None:
@@ -151,6 +153,7 @@ def prepare_job(
         role=TEACHER if teacher is None else STUDENT,
         config=config,
         classes=manifest.classes,
+        heads=manifest.heads,
         clip=manifest.clip,
         modality=records.modality,
         short_side=manifest.short_side,
@@ -171,7 +174,7 @@ def prepare_job(
         held_out=chosen.held_out,
         samples=samples,
         teacher=teacher,
-        class_counts=chosen.count_classes(len(manifest.classes)),
+        class_counts=chosen.count_classes(len(manifest.classes), manifest.heads),
     )
 
 
@@ -192,11 +195,19 @@ class TrainingLabels:
     labeled: int
     trained: np.ndarray | None = None
 
-    def count_classes(self, classes: int) -> tuple[int, ...] | None:
-        """Labels that are left of each of so many classes, if that is known."""
+    def count_classes(self, classes: int, heads: Heads = ()) -> tuple[int, ...] | None:
+        """Labels that are left of each of so many classes, or of the heads' columns, if that is known."""
         if self.trained is None:
             return None
-        return tuple(map(int, np.bincount(self.trained, minlength=classes)))
+        if not heads:
+            return tuple(map(int, np.bincount(self.trained, minlength=classes)))
+        if heads[0].several:
+            return tuple(map(int, self.trained.sum(axis=0)))
+        counts: list[int] = []
+        for number, head in enumerate(heads):
+            own = self.trained[:, number]
+            counts += np.bincount(own[own >= 0], minlength=len(head.classes)).tolist()
+        return tuple(counts)
 
 
 def choose_labels(records: Records, config: TrainConfig) -> TrainingLabels:
@@ -223,9 +234,15 @@ def choose_labels(records: Records, config: TrainConfig) -> TrainingLabels:
         labels=labels if config.label_fraction < 1 else None,
         held_out=held_out,
         samples=int(np.sum(kept)),
-        labeled=int(np.sum(kept & (labels >= 0))),
-        trained=labels[kept & (labels >= 0)],
+        labeled=int(np.sum(kept & are_labeled(labels))),
+        trained=labels[kept & are_labeled(labels)],
     )
+
+
+def are_labeled(labels: np.ndarray) -> np.ndarray:
+    """Which records have any label: bool `(records,)`, of labels `(records,)`, or of heads `(records, n)`."""
+    labeled: np.ndarray = np.any(labels.reshape(len(labels), -1) >= 0, axis=1)
+    return labeled
 
 
 def hold_out(labels: np.ndarray, videos: np.ndarray, fraction: float, seed: int) -> np.ndarray:
@@ -242,7 +259,7 @@ def hold_out(labels: np.ndarray, videos: np.ndarray, fraction: float, seed: int)
     Raises:
         RecordError: no labelled video would be left to train on.
     """
-    names = np.unique(videos[labels >= 0])
+    names = np.unique(videos[are_labeled(labels)])
     count = max(1, round(fraction * len(names)))
     if count >= len(names):
         raise RecordError(
@@ -256,7 +273,7 @@ def hold_out(labels: np.ndarray, videos: np.ndarray, fraction: float, seed: int)
 def reduce_labels(labels: np.ndarray, kept: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """The labels, with all but a seeded `fraction` of those that are `kept` replaced by -1."""
     labels = labels.copy()
-    labeled = np.flatnonzero(kept & (labels >= 0))
+    labeled = np.flatnonzero(kept & are_labeled(labels))
     order = np.random.default_rng(seed).permutation(labeled)
     labels[order[round(fraction * len(labeled)) :]] = -1
     return labels
@@ -308,6 +325,19 @@ def remove_run(folder: Path) -> None:
         PROJECTION_NAME,
     ):
         (folder / name).unlink(missing_ok=True)
+
+
+def _check_heads(config: TrainConfig, manifest: Manifest) -> None:
+    """Refuses what means nothing where a clip has several labels."""
+    if not any(head.several for head in manifest.heads):
+        return
+    default = TrainConfig()
+    for name in ("class_balance", "label_smoothing"):
+        if getattr(config, name) != getattr(default, name):
+            raise ConfigError(
+                f"Setting `{name}` is for one label a clip, and the clips of these records have several. "
+                f"Received: {getattr(config, name)!r}. Leave it out."
+            )
 
 
 def _check_teacher(teacher: Run, records: Records) -> None:

@@ -15,7 +15,7 @@ import keras
 import tensorflow as tf
 
 from kdant_tf.training.assembly import agree_on_statistics
-from kdant_tf.training.distiller import COUNTS, Distiller
+from kdant_tf.training.distiller import Distiller, is_count
 from kdant_tf.training.strategy import STEP, count_workers
 from kdant_tf.training.weight_average import WeightAverage
 from tf_records.errors import KdantError
@@ -82,8 +82,8 @@ def fit(
                 callbacks.on_train_batch_begin(number)
                 losses = {name: float(value) for name, value in step(batch).items()}
                 check_finite(losses, epoch, number)
-                labels = _local_labels(strategy, batch)
-                position.add(losses, len(labels) * count_workers(strategy), labels)
+                clips, labels = _local_labels(strategy, batch)
+                position.add(losses, clips * count_workers(strategy), labels)
                 callbacks.on_train_batch_end(number, {**position.meter.logs(), "learning_rate": rate})
             logs = {**position.meter.logs(), "learning_rate": rate}
             position.begin_next_epoch()
@@ -131,16 +131,23 @@ class EpochMeter:
         "chance" is the share of the most frequent label among this worker's. Without a labelled sample it is
         NaN, as is the accuracy.
         """
-        means = {name: total / self.steps for name, total in self.sums.items() if name not in COUNTS}
+        means = {name: total / self.steps for name, total in self.sums.items() if not is_count(name)}
         correct, labeled = self.sums["correct"], self.sums["labeled"]
         return {
             **means,
             "accuracy": correct / labeled if labeled else math.nan,
+            **self._accuracies_of_heads(),
             "labeled": labeled,
             "chance": max(self.labels.values()) / sum(self.labels.values()) if self.labels else math.nan,
             "clips_per_second": self.clips / self._elapsed_s(),
             "data_wait_share": self.waited_s / self._elapsed_s(),
         }
+
+    def _accuracies_of_heads(self) -> dict[str, float]:
+        """Such as "accuracy_verb"; of several heads, "accuracy" is of all their labels."""
+        names = [name.removeprefix("labeled_") for name in self.sums if name.startswith("labeled_")]
+        counts = {name: (self.sums[f"correct_{name}"], self.sums[f"labeled_{name}"]) for name in names}
+        return {f"accuracy_{name}": right / n if n else math.nan for name, (right, n) in counts.items()}
 
     def get_state(self) -> dict[str, Any]:
         names = ("sums", "steps", "clips", "labels", "waited_s")
@@ -305,7 +312,7 @@ def _compile_step(
     def step(batch: Any) -> dict[str, Any]:
         losses = strategy.run(update, args=(batch,))
         return {
-            name: strategy.reduce("SUM" if name in COUNTS else "MEAN", value, axis=None)
+            name: strategy.reduce("SUM" if is_count(name) else "MEAN", value, axis=None)
             for name, value in losses.items()
         }
 
@@ -315,10 +322,10 @@ def _compile_step(
     return compiled
 
 
-def _local_labels(strategy: tf.distribute.Strategy, batch: dict[str, Any]) -> list[int]:
-    """Those of this worker's samples, which are as many as any other's."""
-    parts = strategy.experimental_local_results(batch["label"])
-    return [int(label) for part in parts for label in part.numpy()]
+def _local_labels(strategy: tf.distribute.Strategy, batch: dict[str, Any]) -> tuple[int, list[int]]:
+    """This worker's samples, as many as any other's, and where each has one label, these labels."""
+    parts = [part.numpy() for part in strategy.experimental_local_results(batch["label"])]
+    return sum(map(len, parts)), [int(label) for part in parts if part.ndim == 1 for label in part]
 
 
 def _distribute(strategy: tf.distribute.Strategy, batches: tf.data.Dataset) -> Any:

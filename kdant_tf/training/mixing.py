@@ -49,13 +49,14 @@ class Mixer:
         """A mixed batch.
 
         Args:
-            batch: has the views' clips, float `(B, T, H, W, C)`, and "label" int `(B,)`, -1 for unlabelled.
+            batch: has the views' clips, float `(B, T, H, W, C)`, and "label" int `(B,)` or `(B, n)`, -1 for
+                unlabelled.
             views: to mix, of one height and width.
             step, replica: whole numbers, which the draw depends on.
 
         Returns:
-            The batch with mixed clips, PARTNER_LABEL int `(B,)`, -1 for unlabelled samples, and OWN_SHARE
-            float32 `(B,)` in [1/2, 1].
+            The batch with mixed clips, PARTNER_LABEL of the shape of "label", -1 for unlabelled samples, and
+            OWN_SHARE float32 `(B,)` in [1/2, 1].
         """
         key = tf.stack([tf.cast(self.seed, tf.int64), tf.cast(step, tf.int64)])
         key = tf.random.fold_in(key, tf.cast(replica, tf.int64), alg=_GENERATOR)
@@ -63,7 +64,9 @@ class Mixer:
         clips = {view: tf.convert_to_tensor(batch[view]) for view in views}
         height, width = clips[views[0]].shape[2:4]
         drawn = tf.unstack(draw_shares((5, tf.shape(label)[0]), key))
-        partner = choose_partners(label, drawn[0])
+        # Of several heads, or several labels, any will do.
+        known = label if label.shape.rank == 1 else tf.reduce_max(label, axis=-1)
+        partner = choose_partners(known, drawn[0])
         own = self._own(drawn[1:], height, width)
         mixed = {view: own * clip + (1.0 - own) * tf.gather(clip, partner) for view, clip in clips.items()}
         return {

@@ -18,6 +18,7 @@ from PIL import Image, ImageDraw
 
 from kdant_tf.models.networks import feature_map_name
 from kdant_tf.visualization.style import GREY, fit_note, save, shorten, wrap
+from tf_records.heads import first_column
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records, iterate_batches
 
@@ -169,8 +170,9 @@ def first_clips(
     for batch in iterate_batches(batches, records, split):
         for clip, label in zip(batch["clip"].numpy(), batch["label"].numpy(), strict=True):
             looked_at += 1
-            if label >= 0:
-                clips.setdefault(int(label), clip)
+            column = first_column(label, records.manifest.heads)
+            if column >= 0:
+                clips.setdefault(column, clip)
             if len(clips) == classes or looked_at == samples:
                 return clips
     return clips

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ import tensorflow as tf
 
 from kdant_tf.config import STUDENT, TEACHER, TrainConfig
 from kdant_tf.evaluation.evaluate import check_fit, default_view, evaluate_run
+from kdant_tf.evaluation.heads import evaluate_heads
 from kdant_tf.evaluation.predictions import DIVERGED, Predictions, load_predictions
 from kdant_tf.models.networks import feature_map_name, load_network, load_saved, load_teacher
 from kdant_tf.runs import PREDICTIONS_NAME, PROJECTION_NAME, Run, manifest_sha256, result_name, weights_sha256
@@ -23,6 +25,7 @@ from tf_records import schema
 from tf_records.augment import CROP_FRACTION, clip_indices, crop_centrally, window_starts
 from tf_records.contact_sheet import colour_flow
 from tf_records.errors import KdantError, NotKeptError, RecordError, RunError
+from tf_records.heads import column_slices
 from tf_records.reader import decode_clip, observed_start, parse
 from tf_records.records import Records, naming_damage
 from tf_records.schema import FUTURE, OBSERVED
@@ -65,6 +68,11 @@ class RunView:
         insist: bool = False,
     ) -> None:
         differences = check_fit([run], records, insist=insist)
+        if any(head.several for head in run.heads):
+            raise RunError(
+                f"Run {run.folder} gives several labels a clip, and these pictures are of one. "
+                f"`kdant evaluate --per-class` tells the precision of each class."
+            )
         self.title = f"{name}, not as trained" if differences else name
         self._insist = insist
         self.name, self.run, self.records, self.split = name, run, records, split
@@ -91,11 +99,17 @@ class RunView:
     def network(self) -> keras.Model:
         return load_network(self.run) if self._network is None else self._network
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """That pictures are about: of several heads, those of the last one."""
+        return self.run.heads[-1].classes if self.run.heads else self.run.classes
+
     def predictions(self, view: str) -> Predictions:
         """Of the split's samples: those kept of this network on these records, else it is evaluated now."""
         if view not in self._predictions:
             records = manifest_sha256(self.records.folder)
-            name = f"{result_name(self.run, view, self.split, records)}/{self.split}"
+            what = f"{view}, {self.run.heads[-1].name}" if self.run.heads else view
+            name = f"{result_name(self.run, what, self.split, records)}/{self.split}"
             kept = load_predictions(self.run.folder / PREDICTIONS_NAME, name)
             if kept is None or not self._is_current(kept):
                 kept = self._evaluate(view)
@@ -103,8 +117,9 @@ class RunView:
         return self._predictions[view]
 
     def _evaluate(self, view: str) -> Predictions:
+        evaluate: Callable[..., Any] = evaluate_heads if self.run.heads else evaluate_run
         try:
-            return evaluate_run(
+            result = evaluate(
                 self.run,
                 self.records,
                 view=view,
@@ -112,10 +127,11 @@ class RunView:
                 network=self.network,
                 insist=self._insist,
                 on_batch=self._on_batch,
-            ).predictions
+            )
         except NotKeptError as error:  # Pictures can be drawn of them all the same.
-            kept: Predictions = error.result.predictions
-            return kept
+            result = error.result
+        kept: Predictions = (result[self.run.heads[-1].name] if self.run.heads else result).predictions
+        return kept
 
     def _is_current(self, kept: Predictions) -> bool:
         """Whether these are of the run's network, on these records."""
@@ -184,7 +200,8 @@ class RunView:
         self.map_of(pair, view)
         clip = pair.clip(view, self.run.modality, self.run.config.crop)
         try:
-            return grad_cam(self.network, clip, class_index)
+            first = column_slices(self.run.heads)[self.run.heads[-1].name].start if self.run.heads else 0
+            return grad_cam(self.network, clip, first + class_index)
         except NoGradientError as error:
             raise PictureError(f"No Grad-CAM of {self.name}: {error}.") from error
 
@@ -325,10 +342,15 @@ def _read_clip_pair(records: Records, number: int, serialized: tf.Tensor) -> Cli
     return ClipPair(
         number=number,
         id=context[schema.CLIP_ID].numpy().decode(),
-        label=int(context[schema.LABEL_INDEX]),
+        label=_shown_label(context[schema.LABEL_INDEX].numpy()),
         stored=stored,
         times_s=times_s,
     )
+
+
+def _shown_label(label: np.ndarray) -> int:
+    """Of several heads the last one's, as `RunView.classes` are."""
+    return int(label[-1] if label.ndim else label)
 
 
 def _place_clips(

@@ -338,7 +338,7 @@ class _Pictures:
 
     def __init__(self, views: Sequence[RunView], out: Path, options: PictureOptions) -> None:
         self.views, self.records, self.out, self.options = views, views[0].records, out, options
-        self.classes = self.records.manifest.classes
+        self.classes = views[0].classes
         self._pairs: list[ClipPair] | None = None
 
     def draw(self, kind: str) -> list[DrawnPicture]:
@@ -443,6 +443,10 @@ class _Pictures:
 
     def _draw_features(self) -> list[DrawnPicture]:
         options, path = self.options, self.out / "features.png"
+        if self.records.manifest.heads:
+            raise PictureError(
+                f"{self.records.folder} has labels for several heads; features are coloured by those of one."
+            )
         draw_features(self.views, self.classes, path, projection=options.projection, seed=options.seed)
         return [DrawnPicture(kind="features", path=path)]
 

@@ -1,11 +1,12 @@
 """A person's own videos: a CSV with the columns video,start_s,end_s and, if wanted, label,split,fps,offset_s.
 
-A row is an action in a video. An empty label means unlabelled, an empty split train, empty times the
-whole video; `fps` and `offset_s` replace the build's clock and distance for one row. A pattern such as
-`monday/*.mp4` stands for a row for each file that fits. Paths are relative to the CSV's folder. Every
-row is checked before any video is opened.
+A row is an action in a video; its label may be a list, `eat|sit`. An empty label means unlabelled, an empty
+split train, empty times the whole video; `fps` and `offset_s` replace the build's clock and distance for one
+row. A pattern such as `monday/*.mp4` stands for a row for each file that fits. Paths are relative to the
+CSV's folder. Every row is checked before any video is opened.
 """
 
+import dataclasses
 import glob
 import math
 import os
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 from tf_records.container import Limits
 from tf_records.errors import AnnotationError, VideoError
+from tf_records.heads import LABELS, Head
 from tf_records.manifest import Skipped
 from tf_records.schema import MAX_FPS, SPLITS
 from tf_records.sources.guards import (
@@ -42,6 +44,8 @@ from tf_records.video_file import VideoInfo
 REQUIRED = ("video", "start_s", "end_s")
 OPTIONAL = ("label", "split", "fps", "offset_s")
 COLUMNS = (*REQUIRED, "label", "split")
+# Between the labels of a row; where any row has several, all rows have a list of them.
+SEPARATOR = "|"
 
 
 _TIME = re.compile(r"[+-]?([0-9]+(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
@@ -58,6 +62,11 @@ class _CsvAction(NamedTuple):
     fps: float | None
     offset_s: float | None
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """All that the row gives."""
+        return () if self.label is None else tuple(self.label.split(SEPARATOR))
+
 
 def read_csv(
     path: str | Path,
@@ -69,7 +78,8 @@ def read_csv(
 ) -> Annotations:
     """Reads and checks `path`; opens each video once, for its length.
 
-    A stretch that several rows give different labels is a sample for each of them, and counted.
+    A stretch that several rows give different labels is a sample for each of them, and counted. Where any
+    label is a list, such as "eat|sit", a sample has all labels of its row, and each stretch one row.
 
     Args:
         path: the CSV.
@@ -91,16 +101,23 @@ def read_csv(
     bad = BadRows(path, skip=skip_bad_rows)
     rows = read_table(path, REQUIRED, OPTIONAL, as_is=("video",), bad=bad)
     actions, aliases = _name_files(path.parent, _parse_rows(rows, path.parent, allow_outside, bad))
-    actions = _drop_untrained(_drop_repeats(actions, bad), classes, bad)
+    several = any(SEPARATOR in (action.label or "") for action in actions)
+    actions = _drop_untrained(_drop_repeats(actions, bad, several), classes, bad)
     bad.refuse()
     skipped: list[Skipped] = []
     infos = _probe_videos(path.parent, [action.video for action in actions], skipped, limits or Limits())
-    timed = _drop_repeats(_time_actions(actions, infos, bad), bad)
+    timed = _drop_repeats(_time_actions(actions, infos, bad), bad, several)
     actions = _drop_untrained(timed, classes, bad)
     bad.refuse()
-    names = select_classes({action.label for action in actions if action.label is not None}, classes)
+    names = select_classes({label for action in actions for label in action.labels}, classes)
     samples = _make_samples(actions, path.parent)
-    kept = [sample for sample in samples if sample.label is None or sample.label in names]
+    if several:
+        samples = [_with_labels(sample, names) for sample in samples]
+    kept = [
+        sample
+        for sample in samples
+        if sample.label is None or (sample.labels if several else sample.label in names)
+    ]
     twice = count_twice_labeled(kept)
     return Annotations(
         dataset="csv",
@@ -118,7 +135,14 @@ def read_csv(
             for video, info in infos.items()
         },
         notes=(*aliases, *_describe_twice(twice)),
+        heads=(Head(name=LABELS, classes=names, several=True),) if several else (),
     )
+
+
+def _with_labels(sample: Sample, names: tuple[str, ...]) -> Sample:
+    """The sample with those of its row's labels that are classes."""
+    labels = () if sample.label is None else tuple(sample.label.split(SEPARATOR))
+    return dataclasses.replace(sample, labels=tuple(label for label in labels if label in names))
 
 
 def _parse_rows(
@@ -147,31 +171,37 @@ def _name_files(folder: Path, actions: list[_CsvAction]) -> tuple[list[_CsvActio
     return list(named), describe_aliases(names)
 
 
-def _drop_repeats(actions: list[_CsvAction], bad: BadRows) -> list[_CsvAction]:
-    """The actions without those that repeat an earlier row: the same stretch, label and split."""
+def _drop_repeats(actions: list[_CsvAction], bad: BadRows, several: bool) -> list[_CsvAction]:
+    """The actions without those that repeat an earlier row: the same stretch, label and split.
+
+    Where rows have `several` labels, without those of the same stretch and split.
+    """
     first: dict[_CsvAction, str] = {}
     kept = []
     for action in actions:
-        earlier = first.setdefault(action._replace(where=""), action.where)
+        stretch = action._replace(where="", label=None if several else action.label)
+        earlier = first.setdefault(stretch, action.where)
         if earlier == action.where:
             kept.append(action)
         else:
-            error = f"{action.where} repeats {earlier}: the same video and times."
+            advice = f" Put all its labels into one row, with {SEPARATOR} between them." if several else ""
+            error = f"{action.where} repeats {earlier}: the same video and times.{advice}"
             bad.add(action.video, AnnotationError(error))
     return kept
 
 
 def _drop_untrained(actions: list[_CsvAction], classes: tuple[str, ...], bad: BadRows) -> list[_CsvAction]:
     """The actions without those to test of a class that no row trains, be it one of `classes`."""
-    trained = {action.label for action in actions if action.split == "train"}
+    trained = {label for action in actions if action.split == "train" for label in action.labels}
     kept = []
     for action in actions:
-        wanted = not classes or action.label in classes
-        if action.label in trained or not wanted:
+        wanted = [label for label in action.labels if not classes or label in classes]
+        untrained = [label for label in wanted if label not in trained]
+        if not untrained:
             kept.append(action)
         else:
             error = (
-                f"{action.where}: label {action.label!r} of a {action.split} row has no training row. "
+                f"{action.where}: label {untrained[0]!r} of a {action.split} row has no training row. "
                 f"Add one, or leave the class out with --classes."
             )
             bad.add(action.video, AnnotationError(error))
@@ -248,6 +278,8 @@ def _parse(row: AnnotationRow) -> _CsvAction:
         raise AnnotationError(f"{where}: a label should be one line. Received: {label!r}.")
     if label is not None and holds_control_characters(label):
         raise AnnotationError(f"{where}: a label should hold no control characters. Received: {label!r}.")
+    if label is not None and SEPARATOR in label:
+        label = _check_list(where, label)
     return _CsvAction(
         where=where,
         video=cells["video"].replace(os.sep, "/"),
@@ -257,6 +289,16 @@ def _parse(row: AnnotationRow) -> _CsvAction:
         fps=_positive(row, "fps", MAX_FPS),
         offset_s=_positive(row, "offset_s", math.inf),
     )
+
+
+def _check_list(where: str, label: str) -> str:
+    """Several labels, each without spaces around it, in one order, so that equal rows are alike."""
+    labels = [part.strip() for part in label.split(SEPARATOR)]
+    if not all(labels) or len(set(labels)) < len(labels):
+        raise AnnotationError(
+            f"{where}: labels with {SEPARATOR} between them should be names, each once. Received: {label!r}."
+        )
+    return SEPARATOR.join(sorted(labels))
 
 
 def _times(row: AnnotationRow) -> tuple[float, float] | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from tf_records.errors import AnnotationError
+from tf_records.heads import Head, Heads, columns
 from tf_records.sources.guards import place_videos
 from tf_records.sources.sample import (
     AnnotationRow,
@@ -57,7 +58,7 @@ class _EpicAction(NamedTuple):
     split: str
     start_s: float
     end_s: float
-    key: tuple[int, ...]
+    keys: dict[str, tuple[int, ...]]
 
 
 class _Info(NamedTuple):
@@ -73,8 +74,9 @@ def read_epic55(
     Args:
         root: folder of the annotations and of the videos.
         target: "verb" (all 125 classes, whether they occur or not), "noun" or "action", which is
-            "verb noun". A noun class is called what its actions call it most often.
-        classes: leave out actions of other classes.
+            "verb noun". A noun class is called what its actions call it most often. Or several of them,
+            such as "verb,noun,action": a head for each.
+        classes: leave out actions of other classes; of one target alone.
         need_videos: False keeps all samples where no video is there; True refuses that.
 
     Returns:
@@ -83,23 +85,33 @@ def read_epic55(
     Raises:
         AnnotationError: with file and line.
     """
-    root = Path(root)
+    root, targets = Path(root), _parse_targets(target, classes)
     folder = _find_annotations(root)
     bad = BadRows(folder / ACTIONS_NAME)
-    rows = read_table(folder / ACTIONS_NAME, (*_COLUMNS, *_KEYS[target], *_NAMES[target]), bad=bad)
+    wanted_columns = dict.fromkeys(name for each in targets for name in (*_KEYS[each], *_NAMES[each]))
+    rows = read_table(folder / ACTIONS_NAME, (*_COLUMNS, *wanted_columns), bad=bad)
     info = _read_info(folder / INFO_NAME) if (folder / INFO_NAME).is_file() else {}
-    actions = _parse_rows(rows, target, info, bad)
+    actions = _parse_rows(rows, targets, info, bad)
     bad.refuse()
-    names = _name_classes(folder, target, rows, actions)
-    chosen = keep_classes(tuple(names.values()), classes)
-    wanted = set(chosen)
-    kept = [action for action in actions if names[action.key] in wanted]
+    names = {each: _name_classes(folder, each, rows, actions) for each in targets}
+    heads: Heads = ()
+    if len(targets) > 1:
+        heads = tuple(Head(name=each, classes=tuple(own.values())) for each, own in names.items())
+        kept, chosen = actions, columns(heads)
+    else:
+        own = names[target]
+        chosen = keep_classes(tuple(own.values()), classes)
+        wanted = set(chosen)
+        kept = [action for action in actions if own[action.keys[target]] in wanted]
     if not kept:
         raise AnnotationError(f"{folder / ACTIONS_NAME} has no action of the classes {', '.join(chosen)}.")
     annotations = Annotations(
         dataset="epic55",
-        samples=tuple(_sample(action, names[action.key]) for action in kept),
+        samples=tuple(
+            _sample(action, [names[each][action.keys[each]] for each in targets]) for action in kept
+        ),
         classes=chosen,
+        heads=heads,
         options={"target": target},
         segments=tuple(
             Segment(video=a.video, start_s=a.start_s, end_s=a.end_s, split=a.split) for a in actions
@@ -118,6 +130,17 @@ def read_epic55(
     )
 
 
+def _parse_targets(target: str, classes: tuple[str, ...]) -> tuple[str, ...]:
+    targets = tuple(target.split(","))
+    if not set(targets) <= set(_KEYS) or len(set(targets)) < len(targets):
+        raise AnnotationError(f"`--target` should be of {', '.join(_KEYS)}, each once. Received: {target}.")
+    if len(targets) > 1 and classes:
+        raise AnnotationError(
+            f"`--classes` chooses among the classes of one target. Received: --target {target}. Leave it out."
+        )
+    return targets
+
+
 def _find_annotations(root: Path) -> Path:
     for folder in (root, root / "annotations"):
         if (folder / ACTIONS_NAME).is_file():
@@ -128,7 +151,7 @@ def _find_annotations(root: Path) -> Path:
     )
 
 
-def _parse(row: AnnotationRow, target: str, info: dict[str, _Info]) -> _EpicAction:
+def _parse(row: AnnotationRow, targets: tuple[str, ...], info: dict[str, _Info]) -> _EpicAction:
     where, cells = row
     video = cells["video_id"]
     match = _VIDEO.fullmatch(video)
@@ -155,18 +178,18 @@ def _parse(row: AnnotationRow, target: str, info: dict[str, _Info]) -> _EpicActi
         split="train" if int(match[1]) <= LAST_TRAINING_PARTICIPANT else "test",
         start_s=start_s,
         end_s=end_s,
-        key=tuple(_whole(row, column) for column in _KEYS[target]),
+        keys={each: tuple(_whole(row, column) for column in _KEYS[each]) for each in targets},
     )
 
 
 def _parse_rows(
-    rows: list[AnnotationRow], target: str, info: dict[str, _Info], bad: BadRows
+    rows: list[AnnotationRow], targets: tuple[str, ...], info: dict[str, _Info], bad: BadRows
 ) -> list[_EpicAction]:
     """The rows that can be used; a uid stands for one action."""
     actions, places = [], dict[int, str]()
     for row in rows:
         try:
-            action = _parse(row, target, info)
+            action = _parse(row, targets, info)
             earlier = places.setdefault(action.uid, action.where)
             if earlier != action.where:
                 raise AnnotationError(f"{action.where} repeats the uid {action.uid} of {earlier}.")
@@ -182,23 +205,25 @@ def _name_classes(
 ) -> dict[tuple[int, ...], str]:
     """Class key → name, in the order of the data set's own numbers."""
     verbs = {} if target == "noun" else _read_verbs(folder / VERBS_NAME)
-    for action in actions:
-        if verbs and action.key[0] not in verbs:
-            raise AnnotationError(f"{action.where}: verb_class {action.key[0]} is not in {VERBS_NAME}.")
+    keys = [action.keys[target] for action in actions]
+    for action, key in zip(actions, keys, strict=True):
+        if verbs and key[0] not in verbs:
+            raise AnnotationError(f"{action.where}: verb_class {key[0]} is not in {VERBS_NAME}.")
     if target == "verb":
         return {(number,): name for number, name in verbs.items()}
     called: dict[int, collections.Counter[str]] = collections.defaultdict(collections.Counter)
-    for row, action in zip(rows, actions, strict=True):
-        called[action.key[-1]][row.cells["noun"]] += 1
+    for row, key in zip(rows, keys, strict=True):
+        called[key[-1]][row.cells["noun"]] += 1
     nouns = {number: min(c, key=lambda name: (-c[name], name)) for number, c in called.items()}
     names: dict[tuple[int, ...], str] = {}
     owners: dict[str, tuple[int, ...]] = {}
-    for action in sorted(actions, key=lambda action: action.key):
-        noun = nouns[action.key[-1]]
-        name = noun if target == "noun" else f"{verbs[action.key[0]]} {noun}"
-        if not noun or owners.setdefault(name, action.key) != action.key:
+    for action in sorted(actions, key=lambda action: action.keys[target]):
+        key = action.keys[target]
+        noun = nouns[key[-1]]
+        name = noun if target == "noun" else f"{verbs[key[0]]} {noun}"
+        if not noun or owners.setdefault(name, key) != key:
             raise AnnotationError(f"{action.where}: noun {noun!r} is empty or names two classes. Correct it.")
-        names[action.key] = name
+        names[key] = name
     return names
 
 
@@ -231,15 +256,17 @@ def _read_info(path: Path) -> dict[str, _Info]:
     return infos
 
 
-def _sample(action: _EpicAction, label: str) -> Sample:
+def _sample(action: _EpicAction, labels: list[str]) -> Sample:
+    """Of one label, or of one for each head."""
     return Sample(
         id=f"{action.video}/{action.uid}",
         video=action.video,
         path="",
         split=action.split,
-        label=label,
+        label=labels[-1],
         start_s=action.start_s,
         end_s=action.end_s,
+        labels=tuple(labels) if len(labels) > 1 else (),
     )
 
 

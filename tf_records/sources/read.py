@@ -95,7 +95,7 @@ class SourceOptions:
         source: a key of PROTOCOLS.
         path: the data set's folder, or the CSV.
         split: JHMDB's, 1 to 3.
-        target: EPIC-KITCHENS' classes: "verb", "noun" or "action".
+        target: EPIC-KITCHENS' classes: "verb", "noun" or "action"; or several, such as "verb,noun".
         classes: keep only these; empty for all.
         allow_outside: a CSV may name videos outside its folder.
         skip_bad_rows: leave out rows of a CSV that cannot be used, in place of refusing them.

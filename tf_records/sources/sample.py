@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tf_records.errors import AnnotationError
+from tf_records.heads import Heads
 from tf_records.manifest import Skipped
 
 _NAMES_LISTED = 40
@@ -50,6 +51,8 @@ class Sample:
         fps: rate of the clock that frames are taken on, in place of the build's.
         offset_s: seconds between the first frames of the two clips, in place of the build's distance.
         folder: needed where `path` is a folder of frames.
+        labels: of `Annotations.heads`, see `tf_records.heads.names_of_heads`; they count where `label` is
+            not None.
     """
 
     id: str
@@ -63,6 +66,7 @@ class Sample:
     fps: float | None = None
     offset_s: float | None = None
     folder: FolderClock | None = None
+    labels: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +105,7 @@ class Annotations:
         footage: video name → what is known of it, for the same sources.
         overlaps: a line for each sample that shares a stretch of video with a sample of another split.
         notes: lines for the user.
+        heads: of which samples have `labels`; `classes` are then their columns. None for one label a sample.
     """
 
     dataset: str
@@ -114,6 +119,7 @@ class Annotations:
     footage: dict[str, Footage] = dataclasses.field(default_factory=dict)
     overlaps: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    heads: Heads = ()
 
 
 def select_classes(found: Iterable[str], wanted: tuple[str, ...]) -> tuple[str, ...]:

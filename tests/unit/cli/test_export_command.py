@@ -129,7 +129,10 @@ def test_what_a_savedmodel_alone_has(
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--format", "onnx", "--precision", "bfloat16"), "bfloat16 is for the format savedmodel or openvino"),
+        (
+            ("--format", "onnx", "--precision", "bfloat16"),
+            "bfloat16 is for the format savedmodel or openvino",
+        ),
         (("--format", "onnx", "--precision", "int8"), "--calibration RECORDS go together"),
         (("--calibration", "records"), "--calibration RECORDS go together. Received: --precision float32"),
     ],

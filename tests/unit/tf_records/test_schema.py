@@ -174,10 +174,12 @@ def test_a_manifest_with_a_wrong_field_is_named(tmp_path: Path, field: str, valu
         load_manifest(tmp_path)
 
 
-@pytest.mark.parametrize("version", [1, 4])
+@pytest.mark.parametrize("version", [1, 5])
 def test_a_manifest_of_another_format_version_says_both(tmp_path: Path, version: int) -> None:
     (tmp_path / "manifest.json").write_text(json.dumps({"format_version": version, "clip": {}}))
-    with pytest.raises(RecordError, match=f"format version {version}, this kdant reads 2 and 3. Rebuild it"):
+    with pytest.raises(
+        RecordError, match=f"format version {version}, this kdant reads 2, 3 and 4. Rebuild it"
+    ):
         load_manifest(tmp_path)
 
 
