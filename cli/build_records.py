@@ -41,7 +41,7 @@ _NAMES = 30
 # Options that mean something for one source alone.
 _OWN_OPTIONS = {
     "split": "jhmdb",
-    "target": "epic55",
+    "target": ("epic55", "epic100"),
     "drift": "synthetic",
     "allow_outside": "csv",
     "skip_bad_rows": "csv",
@@ -52,7 +52,7 @@ source_options = add_options(
     click.option(
         "--source",
         required=True,
-        type=click.Choice(["jhmdb", "epic55", "thumos14", "csv", "synthetic"]),
+        type=click.Choice(["jhmdb", "epic55", "epic100", "thumos14", "csv", "synthetic"]),
         help="Kind of --input.",
     ),
     click.option(
@@ -60,7 +60,7 @@ source_options = add_options(
         "input_path",
         required=True,
         type=FOLDER,
-        help="jhmdb: folder with the class folders and splits/. epic55, thumos14: folder with the "
+        help="jhmdb: folder with the class folders and splits/. epic55, epic100, thumos14: folder with the "
         "annotations and the videos. csv: file with the columns video,start_s,end_s and, if wanted, "
         "label,split,fps,offset_s. synthetic: folder of videos, rendered if it has none yet.",
     ),
@@ -121,19 +121,19 @@ clip_options = add_options(
     click.option(
         "--clip-frames",
         type=int,
-        show_default="8; epic55 32 (§4.3), thumos14 16 (§4.4)",
+        show_default="8; epic55, epic100 32 (§4.3), thumos14 16 (§4.4)",
         help="Frames a clip.",
     ),
     click.option(
         "--offset-frames",
         type=int,
-        show_default="15; epic55 and thumos14 use --anticipation-s",
+        show_default="15; EPIC-KITCHENS and thumos14 use --anticipation-s",
         help="Frames from one clip's first frame to the other's.",
     ),
     click.option(
         "--anticipation-s",
         type=float,
-        show_default="epic55 and thumos14 1; others use --offset-frames",
+        show_default="EPIC-KITCHENS and thumos14 1; others use --offset-frames",
         help="Or: seconds from the end of the observed clip to the start of the action.",
     ),
     click.option(
@@ -284,9 +284,10 @@ def _check_usage(ctx: click.Context, options: dict[str, Any]) -> None:
     _check_runner(ctx, options)
     for name, source in _OWN_OPTIONS.items():
         given = ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE
-        if given and options["source"] != source:
+        sources = (source,) if isinstance(source, str) else source
+        if given and options["source"] not in sources:
             raise click.UsageError(
-                f"--{name.replace('_', '-')} is for --source {source}. "
+                f"--{name.replace('_', '-')} is for --source {' or '.join(sources)}. "
                 f"Received: --source {options['source']}."
             )
 

@@ -229,6 +229,8 @@ def _print_evaluation(title: str, result: Evaluation, per_class: bool, as_json: 
 
 
 def _describe(result: Evaluation) -> dict[str, str]:
+    from kdant_tf.evaluation.evaluate import GROUP_MEASURES
+
     from .output import percent
 
     many_shot = result.many_shot_mean_top5_recall
@@ -238,6 +240,11 @@ def _describe(result: Evaluation) -> dict[str, str]:
         "mean class accuracy": _with_interval(result.mean_class_accuracy_interval),
         "mean top-5 recall": percent(result.mean_top5_recall),
         **({} if many_shot is None else {"  many-shot classes": percent(many_shot)}),
+        **{
+            f"  {words}": percent(share)
+            for name, words in GROUP_MEASURES.items()
+            if (share := getattr(result, name)) is not None
+        },
         "negative log likelihood": f"{result.negative_log_likelihood:.3f}",
         "calibration error": percent(result.expected_calibration_error),
         "samples": f"{result.samples} in {result.videos} videos",

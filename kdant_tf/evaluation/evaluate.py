@@ -54,6 +54,11 @@ _LATENCY_WARM_UPS, _LATENCY_CALLS = 2, 10
 _TIME_TOLERANCE_S = 1e-9
 
 BATCH_SIZE = 16
+# Fields of an Evaluation that only some records have.
+GROUP_MEASURES = {
+    "unseen_mean_top5_recall": "unseen participants",
+    "tail_mean_top5_recall": "tail classes",
+}
 # The confusion matrix of more classes is mostly zeros: 2,513 classes would take 12 MB of JSON.
 DENSE_CLASSES = 200
 OnBatch = Callable[[int], None]
@@ -87,6 +92,8 @@ class Evaluation:
         predictions: probabilities of each sample, from which all of these follow.
         differences: in what network and records differ from the training's, where that was insisted on.
         engine, precision: that computed the probabilities.
+        unseen_mean_top5_recall, tail_mean_top5_recall: of the participants that no training video shows, and
+            over the tail classes, where the records name these, as EPIC-KITCHENS-100's do.
     """
 
     view: str
@@ -105,6 +112,8 @@ class Evaluation:
     differences: tuple[str, ...] = ()
     engine: str = TENSORFLOW
     precision: str = FLOAT32
+    unseen_mean_top5_recall: float | None = None
+    tail_mean_top5_recall: float | None = None
 
     @property
     def top1(self) -> float:
@@ -152,6 +161,8 @@ class Evaluation:
                 fields[name] = [dataclasses.asdict(entry) for entry in value]
             elif name == "differences" and value:
                 fields[name] = list(value)
+            elif name in GROUP_MEASURES and value is None:
+                continue
             elif name not in ("predictions", "differences"):
                 fields[name] = value
         return {**fields, **self._confusion_fields(), "classes": list(self.classes)}
@@ -653,7 +664,32 @@ def predict(
 def _summarize(run: Run, records: Records, predictions: Predictions, view: str, split: str) -> Evaluation:
     train = records.manifest.splits.get("train")
     counts = {} if train is None else train.count_classes(run.classes)
-    return summarize(predictions, run.classes, view=view, split=split, train_counts=counts)
+    result = summarize(predictions, run.classes, view=view, split=split, train_counts=counts)
+    options = records.manifest.options
+    return measure_groups(result, options, str(options.get("target", "")))
+
+
+def measure_groups(result: Evaluation, options: Mapping[str, Any], target: str) -> Evaluation:
+    """Adds the recall of unseen participants and of tail classes, where the records name them.
+
+    Args:
+        result: of one answer.
+        options: of the records' manifest.
+        target: that the answer is for, such as "verb".
+
+    Source: Damen et al. 2022, Rescaling Egocentric Vision, §4.
+    """
+    probabilities, labels = result.predictions.probabilities, result.predictions.labels
+    found: dict[str, Any] = {}
+    if "unseen_participants" in options:
+        participants = [str(video).split("_")[0] for video in result.predictions.videos]
+        unseen = np.isin(participants, options["unseen_participants"])
+        found["unseen_mean_top5_recall"] = metrics.mean_top_k_recall(probabilities[unseen], labels[unseen])
+    if target in options.get("tail_classes", {}):
+        tail = np.flatnonzero(np.isin(result.classes, options["tail_classes"][target]))
+        found["tail_mean_top5_recall"] = metrics.mean_top_k_recall(probabilities, labels, classes=tail)
+    measured: dict[str, Any] = {n: None if math.isnan(share) else share for n, share in found.items()}
+    return dataclasses.replace(result, **measured)
 
 
 def summarize(

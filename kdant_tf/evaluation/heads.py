@@ -228,9 +228,10 @@ def _summarize(
             raise RunError(f"No sample of split {split!r} in {records.folder} has a label for {name}.")
         prefix = f"{heads[name].name}: "
         train_counts = {each.removeprefix(prefix): n for each, n in counts.items() if each.startswith(prefix)}
-        results[name] = evaluate.summarize(
+        summary = evaluate.summarize(
             own, heads[name].classes, view=view, split=split, train_counts=train_counts
         )
+        results[name] = evaluate.measure_groups(summary, records.manifest.options, heads[name].name)
     return results
 
 

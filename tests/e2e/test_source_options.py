@@ -24,7 +24,7 @@ def epic(tmp_path: Path) -> Path:
         (
             2,
             ("--source", "csv", "--target", "noun"),
-            "--target is for --source epic55. Received: --source csv",
+            "--target is for --source epic55 or epic100. Received: --source csv",
         ),
         (2, ("--source", "epic55", "--allow-outside"), "--allow-outside is for --source csv"),
         (2, ("--source", "epic55", "--split", "2"), "--split is for --source jhmdb"),

@@ -48,6 +48,7 @@ PROTOCOLS = {
     "csv": Protocol(),
     "synthetic": Protocol(),
     "epic55": Protocol(clip=ClipSpec(clip_frames=32, anticipation_s=1.0)),
+    "epic100": Protocol(clip=ClipSpec(clip_frames=32, anticipation_s=1.0)),
     "thumos14": Protocol(clip=ClipSpec(clip_frames=16, anticipation_s=1.0), fps=16.0),
 }
 
@@ -167,10 +168,11 @@ def _read_source(options: SourceOptions, protocol: Protocol) -> Annotations:
         from tf_records.sources.jhmdb import read_jhmdb
 
         return read_jhmdb(options.path, options.split, options.classes)
-    if options.source == "epic55":
-        from tf_records.sources.epic_kitchens import read_epic55
+    if options.source in ("epic55", "epic100"):
+        from tf_records.sources.epic_kitchens import read_epic55, read_epic100
 
-        return read_epic55(options.path, options.target, options.classes, need_videos=options.need_videos)
+        read = read_epic55 if options.source == "epic55" else read_epic100
+        return read(options.path, options.target, options.classes, need_videos=options.need_videos)
     if options.source == "thumos14":
         from tf_records.sources.thumos14 import read_thumos14
 
