@@ -542,6 +542,7 @@ def read_inputs(
 
 
 def check_view(view: str) -> str:
+    """The view, if it is one; else raises RunError."""
     if view not in (OBSERVED, FUTURE):
         raise RunError(f"`view` should be {OBSERVED} or {FUTURE}. Received: {view!r}.")
     return view
