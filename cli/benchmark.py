@@ -14,7 +14,7 @@ from kdant_tf.models.inference import DEFAULT, ENGINES, FLOAT32, PRECISIONS, TEN
 from tf_records.start_tensorflow import start_tensorflow
 
 from .command import RUN, CommaList, KdantCommand, NameList, json_option, make_engine
-from .output import percent, print_json, print_table
+from .output import percent, print_json, print_table, warn_of_other_network
 from .server import make_server, server_options
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ def _open_models(
         from kdant_tf.serving.benchmark import open_served
 
         return [open_served(server, models[0], grpc=grpc)]
+    warn_of_other_network(*models)
     start_tensorflow()
     from kdant_tf.serving.benchmark import open_local
 

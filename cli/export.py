@@ -16,7 +16,7 @@ from tf_records.remote_path import RecordPath
 from tf_records.start_tensorflow import start_tensorflow
 
 from .command import FOLDER, RECORD_FOLDER, RUN, KdantCommand, json_option, weights_option
-from .output import percent
+from .output import percent, warn_of_other_network
 
 if TYPE_CHECKING:
     from kdant_tf.serving.export import Exported, Parity
@@ -130,6 +130,7 @@ def export(
     from kdant_tf.runs import load_run
 
     loaded, added = load_run(run), None if other is None else load_run(other)
+    warn_of_other_network(run, other)
     start_tensorflow()
     from kdant_tf.serving.export import export_run
 

@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import click
@@ -72,6 +73,23 @@ def _print_titled(title: str, table: Table) -> None:
     if title:
         console.print(Text(printable(title), style="italic"))
     console.print(table)
+
+
+def warn_of_other_network(*folders: Path | None) -> None:
+    """Says on stderr which runs are known to have another model.keras than their training left.
+
+    Args:
+        folders: of runs; exports, of which this is not known, and None are passed over.
+    """
+    from kdant_tf.runs import MODEL_NAME, load_run
+
+    for folder in folders:
+        if folder is not None and (folder / MODEL_NAME).is_file() and load_run(folder).has_other_network:
+            click.echo(
+                f"Warning: run {printable(str(folder))} has another {MODEL_NAME} than its training left; its "
+                f"settings and metrics are not this network's.",
+                err=True,
+            )
 
 
 def percent(share: float) -> str:

@@ -80,6 +80,9 @@ def open_model(folder: Path, *, grpc: bool, engine: Engine = DEFAULT, **options:
     if server is None:
         from kdant_tf.serving.model import load_model, needs_tensorflow
 
+        from .output import warn_of_other_network
+
+        warn_of_other_network(folder)
         if needs_tensorflow(folder):
             start_tensorflow()
         return load_model(folder, engine)

@@ -156,6 +156,9 @@ def run_training(
         options=_given(options, settings_of(TrainConfig)),
     )
     execution = Execution(**_given(options, settings_of(Execution)))
+    from .output import warn_of_other_network
+
+    warn_of_other_network(teacher)
     start_tensorflow()
     from kdant_tf.training.train import train
 

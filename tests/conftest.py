@@ -252,6 +252,16 @@ def tiny_run(record_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     return run.folder
 
 
+@pytest.fixture(scope="session")
+def swapped_run(tiny_run: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the tiny run that says it was trained to another network than it has."""
+    from kdant_tf.runs import load_run
+
+    folder = shutil.copytree(tiny_run, tmp_path_factory.mktemp("run") / "swapped")
+    dataclasses.replace(load_run(folder), network_sha256="0" * 64).save()
+    return folder
+
+
 @pytest.fixture(scope="module")
 def tiny_settings(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Settings that choose the network of one convolution, which other processes find, too."""

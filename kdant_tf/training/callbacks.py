@@ -43,9 +43,8 @@ from kdant_tf.runs import (
     read_metrics,
 )
 from kdant_tf.training.assembly import Assembly, plain_batch_norm
-from kdant_tf.training.chance_watch import ChanceWatch
 from kdant_tf.training.job import Job
-from kdant_tf.training.pooling_warning import PoolingWarning
+from kdant_tf.training.training_warnings import ChanceWatch, PoolingWarning
 from kdant_tf.visualization.curves import plot_curves
 from kdant_tf.visualization.heat_maps import first_clips, heat_map_pixels, heat_map_rows
 from tf_records.files import atomic_path, write_text_atomically

@@ -67,3 +67,9 @@ def test_a_folder_without_a_model(tmp_path: Path):
     result = CliRunner().invoke(benchmark, [str(tmp_path)])
     assert (result.exit_code, result.stdout) == (1, "")
     assert "holds neither" in result.stderr
+
+
+def test_a_network_that_was_put_in_the_runs_place_is_told(swapped_run: Path) -> None:
+    result = CliRunner().invoke(benchmark, [str(swapped_run), "--repeats", "1", "--batch-sizes", "1"])
+    assert result.exit_code == 0, result.stderr
+    assert f"Warning: run {swapped_run} has another model.keras" in result.stderr

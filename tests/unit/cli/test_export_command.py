@@ -156,3 +156,12 @@ def test_what_a_precision_costs_is_printed(given: dict[str, Any], tiny_run: Path
         "70.0 % rightly against 72.5 %",
     ):
         assert words in printed
+
+
+def test_a_network_that_was_put_in_the_runs_place_is_told(
+    given: dict[str, Any], tiny_run: Path, swapped_run: Path, tmp_path: Path
+) -> None:
+    assert "Warning" not in run(tiny_run, "--out", tmp_path).stderr
+    result = run(tiny_run, "--out", tmp_path, "--with", swapped_run)
+    assert result.exit_code == 0, result.stderr
+    assert f"Warning: run {swapped_run} has another model.keras" in result.stderr

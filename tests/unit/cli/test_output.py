@@ -4,6 +4,7 @@ import io
 import json
 import os
 import types
+from pathlib import Path
 
 import psutil
 import pytest
@@ -16,6 +17,7 @@ from kdant_cli.output import (
     print_fields,
     print_json,
     print_table,
+    warn_of_other_network,
 )
 from rich.console import Console
 
@@ -107,3 +109,17 @@ def test_memory_of_the_process_and_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> 
         words = output.describe_memory()
         assert words.endswith(end)
         assert float(words.split()[0]) == pytest.approx(held / 1e9, abs=0.2)
+
+
+def test_a_network_that_is_not_the_trainings_is_named(
+    tiny_run: Path, swapped_run: Path, exported: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    warn_of_other_network(tiny_run, exported, None)
+    assert capsys.readouterr() == ("", "")
+    warn_of_other_network(tiny_run, swapped_run)
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == (
+        f"Warning: run {swapped_run} has another model.keras than its training left; its settings and "
+        f"metrics are not this network's.\n"
+    )

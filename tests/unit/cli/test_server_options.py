@@ -71,3 +71,11 @@ def test_an_engine_is_for_what_is_loaded_here(tmp_path: Path) -> None:
     options: dict[str, Any] = {"server": ("localhost", 1), "model_name": "m", "tls": False, "ca_file": None}
     with pytest.raises(click.UsageError, match="--engine and --precision go with a run"):
         open_model(tmp_path, grpc=False, timeout_s=1.0, engine=Engine(precision="bfloat16"), **options)
+
+
+def test_a_network_that_was_put_in_the_runs_place_is_told(
+    swapped_run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = open_model(swapped_run, grpc=False, server=None, tls=False, ca_file=None)
+    assert model.name == str(swapped_run)
+    assert f"Warning: run {swapped_run} has another model.keras" in capsys.readouterr().err

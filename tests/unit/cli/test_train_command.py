@@ -10,6 +10,7 @@ from typing import Any
 import click
 import pytest
 from click.testing import CliRunner, Result
+from kdant_cli import output
 from kdant_cli import train as train_command
 from kdant_cli.main import main
 
@@ -168,3 +169,10 @@ def test_help_shows_every_default_with_its_values(role: str) -> None:
         words = "(the teacher's)" if inherited else f"({info.unset})" if info.unset else info.default_words
         extra = "" if info.range is None else f"; {info.range.words}"
         assert records[info.name][1] == f"{info.description}  [default: {words}{extra}]"
+
+
+def test_a_teacher_whose_network_is_another_is_told(calls: list[dict[str, Any]], monkeypatch: Any) -> None:
+    seen: list[Any] = []
+    monkeypatch.setattr(output, "warn_of_other_network", seen.append)
+    assert kdant(STUDENT).exit_code == kdant(TEACHER).exit_code == 0
+    assert seen == [Path("teacher"), None]

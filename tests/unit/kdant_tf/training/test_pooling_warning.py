@@ -11,9 +11,9 @@ from test_update import run_steps
 from kdant_tf.config import Execution, TrainConfig
 from kdant_tf.runs import HEALTH_METRICS, read_metrics
 from kdant_tf.training.distiller import Distiller
-from kdant_tf.training.pooling_warning import PoolingWarning
 from kdant_tf.training.strategy import NOTHING, POOLING, STEP
 from kdant_tf.training.train import train
+from kdant_tf.training.training_warnings import PoolingWarning
 
 # Trains a teacher and students.
 pytestmark = pytest.mark.slow

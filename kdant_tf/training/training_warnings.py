@@ -1,4 +1,4 @@
-"""A warning where a network in training learns nothing, or has lost what it knew."""
+"""What a training warns of, once: a network at chance, a feature loss that no longer sees places."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+
+from kdant_tf.losses.pooling_health import EPOCHS_IN_A_ROW, describe_trouble
+from kdant_tf.runs import HEALTH_METRICS
 
 # Standard errors above chance, exceeded by guessing in one epoch of 40, and never.
 _MARGIN = 2.0
@@ -71,3 +74,31 @@ class ChanceWatch(keras.callbacks.Callback):
     def set_state(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             setattr(self, name, value)
+
+
+class PoolingWarning(keras.callbacks.Callback):
+    """Reports what `kdant_tf.losses.pooling_health.describe_trouble` says, the first time that it does.
+
+    Args:
+        report: called with the line.
+    """
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        super().__init__()
+        self.report = report
+        self.epochs: list[dict[str, float]] = []
+        self.warned = False
+
+    def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
+        measured = {name: value for name, value in (logs or {}).items() if name in HEALTH_METRICS}
+        self.epochs = [*self.epochs, measured][-EPOCHS_IN_A_ROW:]
+        trouble = None if self.warned else describe_trouble(self.epochs)
+        if trouble is not None:
+            self.warned = True
+            self.report(f"Warning: epoch {epoch + 1}: {trouble}")
+
+    def get_state(self) -> dict[str, Any]:
+        return {"epochs": self.epochs, "warned": self.warned}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        self.epochs, self.warned = state["epochs"], state["warned"]

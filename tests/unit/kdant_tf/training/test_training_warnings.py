@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from kdant_tf.config import TrainConfig
-from kdant_tf.training.chance_watch import ChanceWatch
 from kdant_tf.training.loop import EpochMeter
 from kdant_tf.training.train import train
+from kdant_tf.training.training_warnings import ChanceWatch
 
 CHANCE, LABELED = 0.2, 400
 ERROR = math.sqrt(0.2 * 0.8 / 400)  # 0.02
