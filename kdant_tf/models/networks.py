@@ -17,7 +17,7 @@ from kdant_tf.config import INITS, ConfigError, TrainConfig
 from kdant_tf.models.baselines import BACKBONES, build_frame_mlp, build_tsn
 from kdant_tf.models.features3d import build_features3d
 from kdant_tf.models.i3d import ENDPOINTS, build_i3d, endpoint_layer
-from kdant_tf.private_apis import call_that_made, layers_within
+from kdant_tf.private_apis import call_that_made, layers_within, remember_what_is_not_saved
 from kdant_tf.runs import Run
 from tf_records.errors import KdantError, RunError, first_line
 from tf_records.schema import RGB
@@ -135,6 +135,7 @@ def load_saved(path: str | Path) -> keras.Model:
             f"{path} cannot be read: of {Path(path).stat().st_size:,} bytes, it is no whole .keras file. "
             f"Train the run again."
         )
+    remember_what_is_not_saved()
     try:
         network = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras, zipfile and h5py each have their own for a damaged file.

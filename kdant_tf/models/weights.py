@@ -20,6 +20,7 @@ from absl import logging
 from kdant_tf.archive import is_address
 from kdant_tf.models.baselines import BACKBONES, STEM, build_backbone
 from kdant_tf.models.i3d import width_of
+from kdant_tf.private_apis import remember_what_is_not_saved
 from kdant_tf.runs import CONFIG_NAME, load_run
 from tf_records.errors import KdantError, first_line
 
@@ -154,6 +155,7 @@ def load_keras_weights(
     Raises:
         WeightsError: the file cannot be read, or a variable is missing, left over or misshapen.
     """
+    remember_what_is_not_saved()
     try:
         source = keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # Keras, zipfile and h5py each have their own for a damaged file.

@@ -28,6 +28,7 @@ from kdant_tf.evaluation.metrics import (
 from kdant_tf.evaluation.predictions import Predictions
 from kdant_tf.models.inference import compile_inference
 from kdant_tf.models.networks import feature_map_name
+from kdant_tf.private_apis import remember_what_is_not_saved
 from kdant_tf.runs import (
     BEST_NAME,
     CURVES_NAME,
@@ -451,6 +452,7 @@ def save_result(assembly: Assembly, out: Path) -> None:
 
 def save_networks(assembly: Assembly, out: Path) -> None:
     """The network, and beside it the projection that it was trained through, where there is one."""
+    remember_what_is_not_saved()
     with plain_batch_norm(assembly.batch_norms), atomic_path(out / MODEL_NAME) as temporary:
         assembly.network.save(temporary)
     projection = assembly.distiller.projection

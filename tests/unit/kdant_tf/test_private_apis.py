@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from pathlib import Path
+from typing import Any
 
 import keras
 import pytest
@@ -55,6 +57,27 @@ def test_the_own_state_of_a_frozen_layer_is_not_its_weights(network: keras.Model
     norm = network.get_layer("norm")
     assert [each.name for each in private_apis.own_state_of(norm)] == ["moving_mean", "moving_variance"]
     assert len(norm.non_trainable_variables) == 4
+
+
+def test_a_network_is_saved_and_loaded_without_a_layer_more(
+    network: keras.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keras itself makes one for each layer that it looks at, to see what every layer has."""
+    made: list[type] = []
+    create = layers.Layer.__init__
+
+    def count(self: layers.Layer, *args: Any, **options: Any) -> None:
+        made.append(type(self))
+        create(self, *args, **options)
+
+    keras.backend.clear_session()
+    private_apis.remember_what_is_not_saved()
+    monkeypatch.setattr(layers.Layer, "__init__", count)
+    network.save(tmp_path / "network.keras")
+    assert made == []
+    loaded = keras.saving.load_model(tmp_path / "network.keras", compile=False)
+    assert layers.Layer not in made
+    assert [layer.name for layer in loaded.layers] == [layer.name for layer in network.layers]
 
 
 CLUSTER = """
