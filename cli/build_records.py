@@ -20,12 +20,14 @@ from .command import (
     FOLDER,
     NAMES,
     RECORD_FOLDER,
+    CommaList,
     KdantCommand,
     NameList,
     add_options,
     command_line,
     folder_options,
     json_option,
+    parse_not_negative,
     printable,
 )
 from .extract_features import say_if_random
@@ -132,9 +134,10 @@ clip_options = add_options(
     ),
     click.option(
         "--anticipation-s",
-        type=float,
+        type=CommaList(parse_not_negative, "seconds, at least 0, such as 1 or 0.5,1,2", name="seconds"),
         show_default="EPIC-KITCHENS and thumos14 1; others use --offset-frames",
-        help="Or: seconds from the end of the observed clip to the start of the action.",
+        help="Or: seconds from the end of the observed clip to the start of the action; several, 0.5,1,2, "
+        "give a student a head for each.",
     ),
     click.option(
         "--longest-anticipation-s",
@@ -276,6 +279,8 @@ def _check_usage(ctx: click.Context, options: dict[str, Any]) -> None:
             raise click.UsageError(f"--{option.replace('_', '-')} is for --modality flow or rgb,flow.")
     if options["features"] is not None and "," in options["modality"]:
         raise click.UsageError("--features is for one modality: --modality rgb or flow.")
+    if len(options["anticipation_s"] or ()) > 1 and options["features"] is not None:
+        raise click.UsageError("--features goes with one time for --anticipation-s.")
     if options["longest_anticipation_s"] is not None:
         if options["features"] is not None:
             raise click.UsageError("--longest-anticipation-s does not go with --features.")
@@ -315,8 +320,10 @@ def _build_options(options: dict[str, Any], protocol: Protocol) -> BuildOptions:
         bound = proportional_bound(options["short_side"]) if bound is None else bound
         flow = describe_flow(options["flow_algorithm"], bound)
     limits = {name: options[name] for name in ("max_pixels", "max_seconds") if options[name] is not None}
+    longest_s = options["longest_anticipation_s"]
+    if protocol.times_s:
+        longest_s = max(protocol.times_s[-1], longest_s or 0.0)
     same = (
-        "longest_anticipation_s",
         "short_side",
         "jpeg_quality",
         "modality",
@@ -328,6 +335,8 @@ def _build_options(options: dict[str, Any], protocol: Protocol) -> BuildOptions:
         fps=protocol.fps,
         flow=flow,
         limits=Limits(**limits),
+        longest_anticipation_s=longest_s,
+        times_s=protocol.times_s,
         **{name: options[name] for name in same},
     )
 

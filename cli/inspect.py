@@ -120,6 +120,11 @@ def _print(records: RecordPath, manifest: Manifest, verified: bool) -> None:
             "frames": f"{manifest.modality}, short side {manifest.short_side}, JPEG {manifest.jpeg_quality}",
             **({} if manifest.flow is None else {"flow": str(manifest.flow)}),
             **({"heads": describe_heads(manifest.heads)} if manifest.heads else {}),
+            **(
+                {"times": ", ".join(f"{time_s:g} s" for time_s in manifest.times_s)}
+                if manifest.times_s
+                else {}
+            ),
             **_describe_features(manifest.features),
             "skipped": ", ".join(dict.fromkeys(item.video for item in manifest.skipped)) or "none",
             **({"no end stated": ", ".join(manifest.open_ended)} if manifest.open_ended else {}),

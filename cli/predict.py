@@ -14,6 +14,7 @@ import click
 
 from tf_records.errors import KdantError
 from tf_records.flow import ALGORITHMS
+from tf_records.heads import are_times
 
 from .command import FOLDER, RUN, KdantCommand, engine_options, make_engine, printable
 from .output import percent, print_fields, print_json
@@ -270,8 +271,13 @@ def _play(source: FrameSource, model: AnticipationModel, options: _Options) -> F
 
 
 def _shown_of(model: AnticipationModel) -> AnticipationModel:
-    """What overlay and page show: of several heads, the last one's classes."""
-    return model if len(model.heads) < 2 else dataclasses.replace(model, classes=model.heads[-1].classes)
+    """What overlay and page show: of several heads, the last one's classes, at its time."""
+    if len(model.heads) < 2:
+        return model
+    last, clip = model.heads[-1], model.clip
+    if last.ahead_s is not None:
+        clip = dataclasses.replace(clip, anticipation_s=last.ahead_s)
+    return dataclasses.replace(model, classes=last.classes, clip=clip, heads=())
 
 
 def _report(line: str, page: LivePage | None) -> None:
@@ -380,8 +386,17 @@ def _to_fields(name: str, anticipation: Anticipation, answers: dict[str, Likelie
         "time_s": round(anticipation.time_s, 4),
         "expected_s": round(anticipation.expected_s, 4),
         "expected": expected.get("", expected),
+        **_times_of(anticipation),
         **({"dropped": anticipation.dropped} if anticipation.dropped else {}),
     }
+
+
+def _times_of(anticipation: Anticipation) -> dict[str, Any]:
+    """Of heads for several times, when what each names begins."""
+    if not are_times(anticipation.heads):
+        return {}
+    answers = anticipation.answers()
+    return {"expected_at_s": {head: round(answer.expected_s, 4) for head, answer in answers.items()}}
 
 
 def _plain_printer(name: str) -> Printer:
@@ -391,6 +406,14 @@ def _plain_printer(name: str) -> Printer:
     def print_line(anticipation: Anticipation, answers: dict[str, Likeliest]) -> None:
         for title in titles:
             click.echo(printable(title))
+        if are_times(anticipation.heads):  # A time line: what comes when.
+            when = {head: each.expected_s for head, each in anticipation.answers().items()}
+            line = "  ".join(
+                f"→{when[head]:8.2f} s  {_describe_answer('', likeliest)}"
+                for head, likeliest in answers.items()
+            )
+            click.echo(f"{anticipation.time_s:9.2f} s  {line}")
+            return
         words = " | ".join(_describe_answer(head, likeliest) for head, likeliest in answers.items())
         click.echo(f"{anticipation.time_s:9.2f} s  →{anticipation.expected_s:9.2f} s  {words}")
 

@@ -31,7 +31,7 @@ from kdant_tf.settings import settings_of
 from kdant_tf.version import __version__, unreadable_advice
 from tf_records.errors import KdantError, RunError
 from tf_records.files import hash_file, json_text, parse_json_text, write_text_atomically
-from tf_records.heads import Heads, describe_heads, heads_from
+from tf_records.heads import Heads, are_times, describe_heads, heads_from
 from tf_records.manifest import MANIFEST_NAME, Manifest
 from tf_records.remote_path import RecordPath, record_path
 from tf_records.schema import OBSERVED, ClipSpec, FeatureInfo, FlowInfo
@@ -174,17 +174,20 @@ class Run:
             RunError: other classes, clip length, modality or frame size, flow of another algorithm or
                 bound, frames for features, or features of another stem (says both).
         """
-        if manifest.heads != self.heads:
+        if are_times(self.heads):
+            self._check_times(manifest, folder)
+        elif manifest.heads != self.heads:
             heads, others = _describe_heads(self.heads), _describe_heads(manifest.heads)
             raise RunError(
                 f"Run {self.folder} has {heads}, records {folder} have labels for {others}"
                 f"{', of other names' if heads == others else ''}. Use records "
                 f"with the run's heads, or train another run."
             )
-        if manifest.classes != self.classes:
+        classes = self.heads[0].classes if are_times(self.heads) else self.classes
+        if manifest.classes != classes:
             raise RunError(
                 f"Run {self.folder} knows other classes than records {folder}. It knows: "
-                f"{', '.join(self.classes)}. Received: {', '.join(manifest.classes)}. Use the records it "
+                f"{', '.join(classes)}. Received: {', '.join(manifest.classes)}. Use the records it "
                 f"was trained on, or train another run."
             )
         if self.modality not in manifest.modalities:
@@ -204,6 +207,13 @@ class Run:
         if not insist:
             self._check_flow(manifest.flow, folder)
         self._check_features(manifest.features, folder)
+
+    def _check_times(self, manifest: Manifest, folder: RecordPath) -> None:
+        if manifest.heads:
+            raise RunError(
+                f"Run {self.folder} names one class at several times, records {folder} have labels for the "
+                f"heads {describe_heads(manifest.heads)}. Use the records it was trained on."
+            )
 
     def _check_flow(self, given: FlowInfo | None, folder: RecordPath) -> None:
         if self.flow is not None and given is not None and not self.flow.fits(given):

@@ -184,6 +184,9 @@ def _pair_of(sample: Sample, num_frames: int, action: FrameRange, options: Build
 def _spacing(sample: Sample, options: BuildOptions, fps: float) -> Spacing:
     clip, longest_s = options.clip, options.longest_anticipation_s
     longest = None if longest_s is None else clip.clip_frames + round(longest_s * fps)
+    if sample.time is not None:
+        frames = clip.clip_frames + round(options.times_s[sample.time] * fps)
+        return Spacing(clip.clip_frames, frames, True, longest)
     if sample.offset_s is not None:
         return Spacing(clip.clip_frames, max(1, round(sample.offset_s * fps)), longest_offset=longest)
     before_action = clip.anticipation_s is not None
@@ -356,6 +359,7 @@ def to_example(
         schema.CLIP_VIDEO: sample.video.encode(),
         schema.CLIP_OFFSET_FRAMES: pair.offset_frames,
         **_label_values(sample, classes, heads),
+        **({} if sample.time is None else {schema.TIME_INDEX: sample.time}),
         schema.OBSERVED_START_S: pair.observed.first / segments.fps + segments.zero_s,
         schema.FUTURE_START_S: pair.future.first / segments.fps + segments.zero_s,
         schema.FRAME_RATE: segments.fps,

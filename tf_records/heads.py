@@ -26,11 +26,13 @@ class Head:
         classes: its own, in index order.
         several: a clip may have several of these classes at once: each is answered by a probability of its
             own. Else exactly one is right, and their probabilities sum to 1.
+        ahead_s: seconds from the end of the clip to what this head names, where heads differ in that.
     """
 
     name: str
     classes: tuple[str, ...]
     several: bool = False
+    ahead_s: float | None = None
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> Head:
@@ -39,6 +41,21 @@ class Head:
 
 
 Heads = tuple[Head, ...]
+
+
+def time_heads(times_s: Sequence[float], classes: tuple[str, ...]) -> Heads:
+    """A head for each anticipation time, all of the same classes.
+
+    Example:
+        >>> [head.name for head in time_heads((0.25, 1.0), ("take", "put"))]
+        ['0.25s', '1s']
+    """
+    return tuple(Head(name=f"{time_s:g}s", classes=classes, ahead_s=time_s) for time_s in times_s)
+
+
+def are_times(heads: Heads) -> bool:
+    """Whether the heads name the same at several times ahead."""
+    return any(head.ahead_s is not None for head in heads)
 
 
 def heads_from(fields: Sequence[Mapping[str, Any]] | None) -> Heads:

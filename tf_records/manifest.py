@@ -123,6 +123,7 @@ class Manifest:
         longest_anticipation_s: seconds before the action from which on the observed segments of val and
             test hold clips, up to its start; None where they hold the protocol's clip alone.
         heads: where a record has a label for each of several, or several labels; `classes` are their columns.
+        times_s: the anticipation times of the training pairs, where they have several.
     """
 
     dataset: str
@@ -145,6 +146,7 @@ class Manifest:
     features: FeatureInfo | None = None
     longest_anticipation_s: float | None = None
     heads: Heads = ()
+    times_s: tuple[float, ...] = ()
     format_version: int = FORMAT_VERSION
 
     @property
@@ -162,6 +164,8 @@ class Manifest:
         fields = dataclasses.asdict(self)
         if not self.heads:  # As it was before there were any.
             del fields["heads"]
+        if not self.times_s:
+            del fields["times_s"]
         for split in fields["splits"].values():
             for shard in split["shards"]:
                 if shard["labeled_records"] is None:
@@ -199,6 +203,7 @@ class Manifest:
                 "skipped": tuple(Skipped(**skipped) for skipped in fields["skipped"]),
                 "open_ended": tuple(fields.get("open_ended", ())),
                 "heads": heads_from(fields.get("heads")),
+                "times_s": tuple(fields.get("times_s", ())),
             }
         )
 
@@ -224,6 +229,7 @@ class Manifest:
             "splits": splits,
             "classes": list(self.classes),
             **({"heads": [dataclasses.asdict(head) for head in self.heads]} if self.heads else {}),
+            **({"times_s": list(self.times_s)} if self.times_s else {}),
             "modality": self.modality,
             "flow": None if self.flow is None else dataclasses.asdict(self.flow),
             "features": None if self.features is None else dataclasses.asdict(self.features),

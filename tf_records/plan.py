@@ -48,6 +48,8 @@ class BuildOptions:
         flow: how to compute flow, of `flow.describe_flow`; None where `modality` has none.
         shards: shards a split, or None for one every 64 samples, 16 with flow.
         limits: what a video may ask for.
+        times_s: several anticipation times, in ascending order, of which each training sample has one; none
+            for that of `clip`, which is the first of them.
         max_damaged_frames: share, 0 to 1, of the frames of a sample that may be damaged: FFmpeg flags them as
             corrupt, or they are predicted from such a frame.
     """
@@ -62,6 +64,7 @@ class BuildOptions:
     shards: int | None = None
     limits: Limits = dataclasses.field(default_factory=Limits)
     max_damaged_frames: float = MAX_DAMAGED_FRAMES
+    times_s: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         if self.fps is not None and not 0 < self.fps <= MAX_FPS:
@@ -126,6 +129,10 @@ class ShardTask:
             del sample["path"]
             if not self.heads:
                 del sample["labels"]
+            if not self.options.times_s:
+                del sample["time"]
+        if not self.options.times_s:
+            del fields["options"]["times_s"]
         # As it was before there was what is not used: builds that were begun then go on.
         if not self.heads:
             del fields["heads"]
@@ -184,7 +191,8 @@ def empty_manifest(annotations: Annotations, options: BuildOptions) -> Manifest:
         flow=options.flow,
         longest_anticipation_s=options.longest_anticipation_s,
         heads=annotations.heads,
-        format_version=HEADS_FORMAT_VERSION if annotations.heads else FORMAT_VERSION,
+        times_s=options.times_s,
+        format_version=HEADS_FORMAT_VERSION if annotations.heads or options.times_s else FORMAT_VERSION,
     )
 
 

@@ -88,7 +88,7 @@ def training_batches(
         (u, v) for flow; of records of features `(batch, T, *shape)` of a frame's or `(batch, T, side,
         side, C)` of a clip's, see `FeatureInfo.map_side`; `index` int64 `(batch,)`, the record's number
         in the split; and `label` int32 `(batch,)`, -1 where unlabelled, or of records with heads `(batch,
-        n)`, see `label_of`.
+        n)`, see `label_of`; and of records of several anticipation times `time` int32 `(batch,)`, which one.
     """
     dataset = _shuffled_records(
         records,
@@ -398,7 +398,12 @@ def _training_example(
     label: tf.Tensor,
 ) -> dict[str, tf.Tensor]:
     clips = _pair_of_clips(records, serialized, decision, views, crop)
-    return {**clips, "index": index, "label": tf.cast(label, tf.int32)}
+    example = {**clips, "index": index, "label": tf.cast(label, tf.int32)}
+    if records.manifest.times_s:
+        features = {schema.TIME_INDEX: tf.io.FixedLenFeature((), tf.int64)}
+        context, _ = tf.io.parse_single_sequence_example(serialized, context_features=features)
+        example["time"] = tf.cast(context[schema.TIME_INDEX], tf.int32)
+    return example
 
 
 def _evaluation_starts(

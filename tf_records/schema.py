@@ -22,6 +22,8 @@ MAX_FPS = 1000
 CLIP_ID = "clip/id"
 CLIP_VIDEO = "clip/video"
 CLIP_OFFSET_FRAMES = "clip/offset_frames"
+# Of records of several anticipation times: which of them, counted from 0.
+TIME_INDEX = "clip/time/index"
 LABEL_INDEX = "clip/label/index"
 LABEL_STRING = "clip/label/string"
 OBSERVED_START_S = "observed/start_s"

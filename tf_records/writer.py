@@ -215,6 +215,7 @@ def finished_manifest(out: RecordPath, annotations: Annotations, options: BuildO
         "modality",
         "flow",
         "heads",
+        "times_s",
     )
     planned = empty_manifest(annotations, options)
     changed = [name for name in fields if getattr(planned, name) != getattr(manifest, name)]

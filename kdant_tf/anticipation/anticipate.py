@@ -81,9 +81,14 @@ class Anticipation:
         """Head → what it expects; of a model with one answer that is this itself, under ""."""
         if len(self.heads) < 2:
             return {"": self}
+        first_s = self.heads[0].ahead_s or 0.0
         return {
             head.name: dataclasses.replace(
-                self, classes=head.classes, probabilities=self.probabilities[columns], heads=()
+                self,
+                expected_s=self.expected_s + (0.0 if head.ahead_s is None else head.ahead_s - first_s),
+                classes=head.classes,
+                probabilities=self.probabilities[columns],
+                heads=(),
             )
             for head, columns in zip(self.heads, column_slices(self.heads).values(), strict=True)
         }

@@ -44,7 +44,7 @@ from kdant_tf.runs import (
     weights_sha256,
 )
 from tf_records.errors import NotKeptError, RunError
-from tf_records.heads import Heads, describe_heads
+from tf_records.heads import Heads, are_times, describe_heads
 from tf_records.reader import evaluation_batches
 from tf_records.records import Records, iterate_batches
 from tf_records.schema import FUTURE, OBSERVED
@@ -452,15 +452,20 @@ def _evaluate_at(
     """A curve called `name`: x → seconds from the end of the clip to the start of the action."""
     (run,), records = read_inputs([run], records, split)
     _check_one_head(run)
-    longest_s, wanted_s = records.manifest.longest_anticipation_s, max(taus_s.values())
+    check_times(records, taus_s.values())
+    seen = {x: {"tau_s": tau_s} for x, tau_s in taus_s.items()}
+    return _evaluate_curve(run, records, name, OBSERVED, seen, split, network, engine, insist, on_batch)
+
+
+def check_times(records: Records, taus_s: Iterable[float]) -> None:
+    """Raises RunError where records keep too few frames before their actions."""
+    longest_s, wanted_s = records.manifest.longest_anticipation_s, max(taus_s)
     if longest_s is None or wanted_s > longest_s + _TIME_TOLERANCE_S:
         raise RunError(
             f"Records {records.folder} keep "
             f"{'the clips of one time' if longest_s is None else f'{longest_s:g} s before each action'}. "
             f"Build them with --longest-anticipation-s {math.ceil(100 * wanted_s - 1e-6) / 100:g}."
         )
-    seen = {x: {"tau_s": tau_s} for x, tau_s in taus_s.items()}
-    return _evaluate_curve(run, records, name, OBSERVED, seen, split, network, engine, insist, on_batch)
 
 
 def _evaluate_curve(
@@ -640,7 +645,9 @@ def predict(
     infer = compile_inference(network, heads) if infer is None else infer
     sums = np.zeros((samples, network.output["logits"].shape[-1]))
     windows = np.zeros(samples, dtype=np.int64)
-    of_label = (len(heads[0].classes) if heads[0].several else len(heads),) if heads else ()
+    of_label: tuple[int, ...] = ()
+    if heads and not are_times(heads):
+        of_label = (len(heads[0].classes) if heads[0].several else len(heads),)
     labels = np.full((samples, *of_label), -1, dtype=np.int64)
     ids, videos = np.full(samples, "", dtype=object), np.full(samples, "", dtype=object)
     for batch in batches:

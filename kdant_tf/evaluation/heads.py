@@ -1,7 +1,8 @@
 """How a run with several heads, or with several labels a clip, is evaluated: each head by itself.
 
-The results of several heads are kept under "observed, verb", "observed, noun" and so on. Where the heads are
-a verb, a noun and an action, the actions are also named by the product of the first two.
+The results of several heads are kept under "observed, verb", "observed, noun" and so on; those of several
+anticipation times, each of the clip that ends its time before the action, under "observed, 0.25s". Where the
+heads are a verb, a noun and an action, the actions are also named by the product of the first two.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from kdant_tf.models.inference import DEFAULT, FLOAT32, TENSORFLOW, Engine, Infe
 from kdant_tf.models.networks import load_network
 from kdant_tf.runs import Run, record_evaluation, result_name
 from tf_records.errors import RunError
-from tf_records.heads import Head, Heads, column_slices
+from tf_records.heads import Head, Heads, are_times, column_slices
 from tf_records.records import Records
 from tf_records.schema import OBSERVED
 
@@ -129,16 +130,20 @@ def evaluate_heads(
     """
     runs, records = evaluate.read_inputs([run, *others], records, split)
     first = runs[0]
-    _check_heads(runs)
     view = evaluate.default_view(first) if view is None else evaluate.check_view(view)
-    differences = evaluate.check_fit(runs, records, insist=insist, offset=view == OBSERVED)
+    _check_heads(runs, view)
+    offset = view == OBSERVED and not are_times(first.heads)
+    differences = evaluate.check_fit(runs, records, insist=insist, offset=offset)
     streams, inferences = [], []
     given: dict[str, Any] = {"view": view, "split": split, "insist": insist, "on_batch": on_batch}
     for each in runs:
         own = network if network is not None and each is first else load_network(each)
         inferences.append(open_inference(own, engine, name=f"run {each.folder}", heads=each.heads))
-        whole = evaluate.predict_run(each, records, network=own, inference=inferences[-1], **given)
-        streams.append(split_predictions(whole, first.heads))
+        given |= {"network": own, "inference": inferences[-1]}
+        if are_times(first.heads):
+            streams.append(_predict_at_times(each, records, given))
+        else:
+            streams.append(split_predictions(evaluate.predict_run(each, records, **given), first.heads))
     weights = tuple(weights) or (1.0,) * len(runs)
     predictions = {
         name: streams[0][name] if len(streams) == 1 else fuse([each[name] for each in streams], weights)
@@ -154,6 +159,16 @@ def evaluate_heads(
     with evaluate.keeping(first, results):
         _keep(first, view, split, results, fusion, inferences[0])
     return results
+
+
+def _predict_at_times(run: Run, records: Records, given: Mapping[str, Any]) -> dict[str, Predictions]:
+    """Each head's part of what the network says of the clip that ends its time before the action."""
+    evaluate.check_times(records, [head.ahead_s or 0.0 for head in run.heads])
+    parts = {}
+    for head, own in zip(run.heads, column_slices(run.heads).values(), strict=True):
+        whole = evaluate.predict_run(run, records, tau_s=head.ahead_s, **given)
+        parts[head.name] = dataclasses.replace(whole, probabilities=whole.probabilities[:, own])
+    return parts
 
 
 def split_predictions(whole: Predictions, heads: Heads) -> dict[str, Predictions]:
@@ -217,7 +232,8 @@ def _summarize(
         (head,) = run.heads
         return {head.name: summarize_labels(predictions[head.name], head.classes, view=view, split=split)}
     train = records.manifest.splits.get("train")
-    counts = {} if train is None else train.count_classes(run.classes)
+    classes = run.heads[0].classes if are_times(run.heads) else run.classes
+    counts = {} if train is None else train.count_classes(classes)
     product = multiply(predictions, run.heads)
     parts = dict(predictions) | ({} if product is None else {PRODUCT: product})
     heads = {head.name: head for head in run.heads}
@@ -226,7 +242,7 @@ def _summarize(
     for name, own in parts.items():
         if not len(own.labels):
             raise RunError(f"No sample of split {split!r} in {records.folder} has a label for {name}.")
-        prefix = f"{heads[name].name}: "
+        prefix = "" if are_times(run.heads) else f"{heads[name].name}: "
         train_counts = {each.removeprefix(prefix): n for each, n in counts.items() if each.startswith(prefix)}
         summary = evaluate.summarize(
             own, heads[name].classes, view=view, split=split, train_counts=train_counts
@@ -296,11 +312,16 @@ def _describe_fusion(
     }
 
 
-def _check_heads(runs: Sequence[Run]) -> None:
+def _check_heads(runs: Sequence[Run], view: str) -> None:
     first = runs[0]
     for run in runs:
         if not run.heads:
             raise RunError(f"Run {run.folder} has one answer. Evaluate it with `evaluate_run`.")
+        if are_times(run.heads) and view != OBSERVED:
+            raise RunError(
+                f"Run {run.folder} names what comes at several times after an observed clip. Received: the "
+                f"view {view!r}. Leave it out."
+            )
     if len(runs) > 1 and first.heads[0].several:
         raise RunError(
             f"Run {first.folder} gives several labels a clip; no streams of such are added. "

@@ -23,6 +23,7 @@ from kdant_tf.runs import MODEL_NAME, Run, load_run, manifest_sha256
 from kdant_tf.studies.study_folder import STUDY_NAME, StudyFile
 from kdant_tf.studies.study_plan import run_folder
 from tf_records.errors import RunError
+from tf_records.heads import are_times
 from tf_records.manifest import load_manifest
 from tf_records.remote_path import RecordPath
 
@@ -171,6 +172,11 @@ def _fit(reported: ReportedRuns, folder: RecordPath) -> Group:
         raise RunError(
             f"Run {own[0].run.folder} gives several labels a clip, and a page shows no clips of such. Leave "
             f"--records out."
+        )
+    if any(are_times(each.run.heads) for each in networks):
+        raise RunError(
+            f"Run {own[0].run.folder} names what comes at several times, and a page shows no clips of "
+            f"such. Leave --records out."
         )
     networks = [each for each in networks if not each.several]
     if not networks:

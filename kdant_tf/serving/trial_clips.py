@@ -111,5 +111,4 @@ def _read(
         frames = tf.gather(segments[view], augment.clip_indices(length, start, clip_frames))
         clip = decode_clip(records, segments[view], start)[None].numpy()
         label = context[schema.LABEL_INDEX]
-        # Whether several answers are right is for `kdant evaluate` to say.
         yield clip, frames[None].numpy(), schema.UNLABELED if records.manifest.heads else int(label)

@@ -25,7 +25,7 @@ from kdant_tf.training.strategy import chief_first, choose_xla
 from kdant_tf.training.weight_average import WeightAverage
 from tf_records.errors import RunError
 from tf_records.features import write_feature_records
-from tf_records.heads import column_slices
+from tf_records.heads import are_times, column_slices
 from tf_records.records import Records
 from tf_records.remote_path import RemotePath
 from tf_records.schema import FEATURES_FOLDER, FeatureInfo
@@ -148,7 +148,8 @@ def _class_weights(job: Job) -> tuple[float, ...] | None:
     balance, counts = job.run.config.class_balance, job.class_counts
     if balance not in COUNTED_BALANCES or counts is None or not any(counts):
         return None
-    slices = [*column_slices(job.run.heads).values()] or [slice(len(counts))]
+    heads = () if are_times(job.run.heads) else job.run.heads
+    slices = [*column_slices(heads).values()] or [slice(len(counts))]
     return tuple(weight for columns in slices for weight in class_weights(counts[columns], balance))
 
 

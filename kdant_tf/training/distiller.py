@@ -22,7 +22,7 @@ from kdant_tf.private_apis import layers_within
 from kdant_tf.training.mixing import OWN_SHARE, PARTNER_LABEL, Mixer
 from kdant_tf.training.optimizer import apply_summed, is_kernel, loss_scale
 from kdant_tf.training.strategy import POOLING, STEP
-from tf_records.heads import Head, column_slices
+from tf_records.heads import Head, are_times, column_slices
 
 # How what `Distiller.compute_losses` counts begins, also of each head, as "correct_verb"; the rest are means.
 COUNTS = ("correct", "labeled")
@@ -69,7 +69,9 @@ class Distiller(keras.Model):
         xla: what XLA compiles, see `kdant_tf.training.strategy.choose_xla`.
         heads: whose logits, one after the other, are those of `student` and `teacher`: their classification
             losses are added, "label" is `(B, heads)`, and of a head of several labels a clip `(B, classes)`.
-            None for one label of one class a clip.
+            None for one label of one class a clip. Heads for several anticipation times have one label and
+            one set of classes, which are the teacher's: each sample trains the head that "time" of the batch
+            names, int `(B,)`.
 
     Call Args:
         inputs: float `(B, T, H, W, C)`, a clip, or a batch as `fit` takes it.
@@ -142,6 +144,7 @@ class Distiller(keras.Model):
         self.heads = tuple(heads)
         self._columns = column_slices(self.heads)
         self._several = any(head.several for head in self.heads)
+        self._timed = are_times(self.heads)
         self.student = student
         self.teacher = teacher
         if teacher is not None:
@@ -229,7 +232,7 @@ class Distiller(keras.Model):
             y_pred: dict with "logits" `(B, classes)`.
         """
         known = x["label"] >= 0
-        if self.heads:
+        if self.heads and not self._timed:
             known = tf.reduce_any(known, axis=-1)
         label, logits = tf.boolean_mask(x["label"], known), tf.boolean_mask(y_pred[LOGITS], known)
         return dict(super().compute_metrics(x, label, logits))
@@ -284,6 +287,8 @@ class Distiller(keras.Model):
         """Losses and counts of `compute_losses`, the student's logits, and the two maps, where compared."""
         outputs = self.student(batch[self.view], training=training)
         logits, label = outputs[LOGITS], batch["label"]
+        if self._timed:
+            logits = self._at_time(logits, batch["time"])
         taught = self._teach(batch)
         partners = (batch[PARTNER_LABEL], batch[OWN_SHARE]) if PARTNER_LABEL in batch else None
         classification = self._classification_loss(logits, label, taught, partners)
@@ -312,12 +317,20 @@ class Distiller(keras.Model):
         by_attention = self.feature_loss in ATTENTION_LOSS_NAMES
         return (POOLING_ENTROPY, MAP_VARIATION) if by_attention else (MAP_VARIATION,)
 
+    def _at_time(self, logits: Any, time: Any) -> Any:
+        """The logits of each sample's time: `(B, times · classes)` → `(B, classes)`."""
+        classes = len(self.heads[0].classes)
+        # (B, times · classes) → (B, times, classes)
+        rows = ops.reshape(logits, (-1, len(self.heads), classes))
+        chosen = ops.one_hot(time, len(self.heads), dtype=rows.dtype)
+        return ops.sum(ops.expand_dims(chosen, -1) * rows, axis=1)
+
     def _count(self, logits: Any, label: Any) -> dict[str, Any]:
         """How many labels are the likeliest class, and how many there are: of all heads, and of each.
 
         Of several labels a clip the likeliest class should be one of them.
         """
-        if not self.heads:
+        if not self.heads or self._timed:
             return _count_correct(ops.argmax(logits, axis=-1), label)
         if self._several:
             first = ops.argmax(logits, axis=-1)
@@ -337,7 +350,7 @@ class Distiller(keras.Model):
         self, logits: Any, label: Any, taught: dict[str, Any] | None, partners: tuple[Any, Any] | None
     ) -> Any:
         teacher = None if taught is None else taught[LOGITS]
-        if not self.heads:
+        if not self.heads or self._timed:
             return self._loss_of_head(logits, label, teacher, partners, self.class_weights)
         if self._several:
             return several_labels_loss(logits, label, teacher, self.soft_weight, self.temperature, partners)

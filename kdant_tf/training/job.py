@@ -38,7 +38,7 @@ from kdant_tf.runs import (
 )
 from tf_records.augment import Augmentation
 from tf_records.errors import RecordError, RunError
-from tf_records.heads import Heads
+from tf_records.heads import Heads, columns, time_heads
 from tf_records.manifest import Manifest
 from tf_records.records import Records
 from tf_records.remote_path import RecordPath
@@ -132,6 +132,7 @@ def prepare_job(
     _check_colours(config, records)
     _check_observed_share(config, records, TEACHER if teacher is None else STUDENT)
     _check_heads(config, manifest)
+    _check_times(config, manifest, TEACHER if teacher is None else STUDENT)
     if teacher is not None:
         _check_teacher(teacher, records)
     if config.validation_split is not None:
@@ -148,12 +149,15 @@ def prepare_job(
             f"Batch size {config.batch_size} is larger than the {samples} training samples in "
             f"{records.folder}. Lower --batch-size."
         )
+    heads = manifest.heads
+    if manifest.times_s and teacher is not None:
+        heads = time_heads(manifest.times_s, manifest.classes)
     run = Run(
         folder=out,
         role=TEACHER if teacher is None else STUDENT,
         config=config,
-        classes=manifest.classes,
-        heads=manifest.heads,
+        classes=columns(heads) if heads else manifest.classes,
+        heads=heads,
         clip=manifest.clip,
         modality=records.modality,
         short_side=manifest.short_side,
@@ -337,6 +341,24 @@ def _check_heads(config: TrainConfig, manifest: Manifest) -> None:
             raise ConfigError(
                 f"Setting `{name}` is for one label a clip, and the clips of these records have several. "
                 f"Received: {getattr(config, name)!r}. Leave it out."
+            )
+
+
+def _check_times(config: TrainConfig, manifest: Manifest, role: str) -> None:
+    """Refuses what means nothing where pairs have several anticipation times."""
+    if not manifest.times_s:
+        return
+    if role == TEACHER and config.teacher_view != FUTURE:
+        raise ConfigError(
+            f"Setting `teacher_view` should be {FUTURE} on records of several anticipation times: only "
+            f"students have a head for each. Received: {config.teacher_view!r}."
+        )
+    default = TrainConfig()
+    for name in ("mixup", "cutmix", "validation_split", "validation_fraction") if role == STUDENT else ():
+        if getattr(config, name) != getattr(default, name):
+            raise ConfigError(
+                f"Setting `{name}` is for students of one anticipation time. Received: "
+                f"{getattr(config, name)!r}. Leave it out."
             )
 
 

@@ -25,7 +25,7 @@ from tf_records import schema
 from tf_records.augment import CROP_FRACTION, clip_indices, crop_centrally, window_starts
 from tf_records.contact_sheet import colour_flow
 from tf_records.errors import KdantError, NotKeptError, RecordError, RunError
-from tf_records.heads import column_slices
+from tf_records.heads import are_times, column_slices
 from tf_records.reader import decode_clip, observed_start, parse
 from tf_records.records import Records, naming_damage
 from tf_records.schema import FUTURE, OBSERVED
@@ -68,6 +68,11 @@ class RunView:
         insist: bool = False,
     ) -> None:
         differences = check_fit([run], records, insist=insist)
+        if are_times(run.heads):
+            raise RunError(
+                f"Run {run.folder} names what comes at several times, and these pictures are of one. "
+                f"`kdant evaluate` has a column for each."
+            )
         if any(head.several for head in run.heads):
             raise RunError(
                 f"Run {run.folder} gives several labels a clip, and these pictures are of one. "

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from tf_records.container import Limits
@@ -24,10 +25,12 @@ class Protocol:
     Args:
         clip: length of a clip, and distance of the two of a pair.
         fps: rate of the clock that frames are taken on, or None for each video's own.
+        times_s: several anticipation times, in ascending order; `clip` then has the first of them.
     """
 
     clip: ClipSpec = dataclasses.field(default_factory=ClipSpec)
     fps: float | None = None
+    times_s: tuple[float, ...] = ()
 
     @property
     def lead_s(self) -> float:
@@ -38,7 +41,14 @@ class Protocol:
         """
         if self.fps is None:
             raise RecordError("`fps` should be a number here, so that a clip has one length. Received: None.")
-        return self.clip.offset_at(self.fps) / self.fps
+        return self.longest_clip.offset_at(self.fps) / self.fps
+
+    @property
+    def longest_clip(self) -> ClipSpec:
+        """That of the longest of several times."""
+        if not self.times_s:
+            return self.clip
+        return dataclasses.replace(self.clip, anticipation_s=self.times_s[-1])
 
 
 # JHMDB: pairs of 8-frame clips, tau = 15 frames (§4.2). EPIC-KITCHENS: 32-frame clips, tau = 1 s (§4.3).
@@ -58,7 +68,7 @@ def resolve_protocol(
     *,
     clip_frames: int | None = None,
     offset_frames: int | None = None,
-    anticipation_s: float | None = None,
+    anticipation_s: float | Sequence[float] | None = None,
     fps: float | None = None,
 ) -> Protocol:
     """The protocol of a data set with what was given in place of its own.
@@ -67,8 +77,8 @@ def resolve_protocol(
         source: a key of PROTOCOLS.
         clip_frames: frames a clip.
         offset_frames: frames from one clip's first frame to the other's.
-        anticipation_s: seconds from the end of the observed clip to the start of the action. Either
-            distance replaces the protocol's distance, of whichever kind that is.
+        anticipation_s: seconds from the end of the observed clip to the start of the action, or several such
+            times. Either distance replaces the protocol's distance, of whichever kind that is.
         fps: rate of the clock that frames are taken on.
 
     Returns:
@@ -78,6 +88,12 @@ def resolve_protocol(
         RecordError: a value out of range, or both distances.
     """
     own = PROTOCOLS[source]
+    times_s: tuple[float, ...] = ()
+    if isinstance(anticipation_s, Sequence):
+        times_s = tuple(sorted(anticipation_s)) if len(anticipation_s) > 1 else ()
+        anticipation_s = min(anticipation_s)
+    if len({f"{time_s:g}" for time_s in times_s}) < len(times_s):
+        raise RecordError(f"`anticipation_s` should have each time once. Received: {times_s}.")
     if offset_frames is None and anticipation_s is None:
         offset_frames, anticipation_s = own.clip.offset_frames, own.clip.anticipation_s
     clip = ClipSpec(
@@ -85,7 +101,7 @@ def resolve_protocol(
         offset_frames=offset_frames,
         anticipation_s=anticipation_s,
     )
-    return Protocol(clip=clip, fps=own.fps if fps is None else fps)
+    return Protocol(clip=clip, fps=own.fps if fps is None else fps, times_s=times_s)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,7 +165,7 @@ def read_annotations(options: SourceOptions, protocol: Protocol) -> Annotations:
     if options.unlabeled_per_label != 0:
         annotations = mine_pairs(
             annotations,
-            protocol.clip,
+            protocol.longest_clip,
             protocol.fps,
             per_label=options.unlabeled_per_label,
             vicinity_s=options.vicinity_s,
@@ -159,7 +175,37 @@ def read_annotations(options: SourceOptions, protocol: Protocol) -> Annotations:
         annotations = use_labels(annotations, options.label_fraction, options.seed)
     if options.limit is not None:
         annotations = limit_samples(annotations, options.limit, options.seed)
+    if protocol.times_s:
+        annotations = at_each_time(annotations, protocol.times_s)
     return guard(annotations)
+
+
+def at_each_time(annotations: Annotations, times_s: Sequence[float]) -> Annotations:
+    """A training sample for each of several anticipation times in place of each one.
+
+    Raises:
+        AnnotationError: samples that have several labels, or distances of their own.
+    """
+    if annotations.heads:
+        raise AnnotationError(
+            "Several times for `--anticipation-s` go with one label of one class a clip. Give one time, or "
+            "one label."
+        )
+    samples: list[Sample] = []
+    for sample in annotations.samples:
+        if sample.observed_fraction is not None or sample.offset_s is not None:
+            raise AnnotationError(
+                f"Several times for `--anticipation-s` are not for {annotations.dataset}, whose "
+                f"{sample.video} has a distance of its own. Give one time."
+            )
+        if sample.split != "train":
+            samples.append(sample)
+            continue
+        samples += [
+            dataclasses.replace(sample, id=f"{sample.id} {time_s:g} s ahead", time=number)
+            for number, time_s in enumerate(times_s)
+        ]
+    return dataclasses.replace(annotations, samples=tuple(samples))
 
 
 def _read_source(options: SourceOptions, protocol: Protocol) -> Annotations:

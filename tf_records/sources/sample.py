@@ -53,6 +53,7 @@ class Sample:
         folder: needed where `path` is a folder of frames.
         labels: of `Annotations.heads`, see `tf_records.heads.names_of_heads`; they count where `label` is
             not None.
+        time: which of several anticipation times a training pair is for, in place of the build's distance.
     """
 
     id: str
@@ -67,6 +68,7 @@ class Sample:
     offset_s: float | None = None
     folder: FolderClock | None = None
     labels: tuple[str, ...] = ()
+    time: int | None = None
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
