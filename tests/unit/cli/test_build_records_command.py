@@ -116,9 +116,9 @@ def test_the_defaults_that_help_names_are_those_that_hold() -> None:
     assert PROTOCOLS["csv"].clip.clip_frames == 8
     assert PROTOCOLS["epic55"].clip.clip_frames == 32
     assert PROTOCOLS["thumos14"].clip.clip_frames == 16
-    assert "Frames a clip. [default: (8; epic55 32 (§4.3), thumos14 16 (§4.4))]" in words
+    assert "Frames a clip. [default: (8; epic55, epic100 32 (§4.3), thumos14 16 (§4.4))]" in words
     assert PROTOCOLS["csv"].clip.offset_frames == 15
-    assert "[default: (15; epic55 and thumos14 use" in words
+    assert "[default: (15; EPIC-KITCHENS and thumos14 use" in words
     assert PROTOCOLS["thumos14"].fps == 16
     assert "[default: (each video's own; thumos14 16)]" in words
     assert Limits() == Limits(max_pixels=7680 * 4320, max_seconds=86400)

@@ -101,6 +101,7 @@ def test_each_source_has_the_papers_protocol() -> None:
         "csv": (8, 15, None, None),
         "synthetic": (8, 15, None, None),
         "epic55": (32, None, 1.0, None),
+        "epic100": (32, None, 1.0, None),
         "thumos14": (16, None, 1.0, 16.0),
     }
     found = {
