@@ -7,6 +7,8 @@ SERVED ?= served
 INSTALLED := .venv/installed
 # setuptools prints a page about every editable installation; errors are shown all the same.
 PIP = PYTHONWARNINGS=ignore $(@D)/bin/python -m pip install --quiet
+# Where Python may keep no bytecode, pytest rewrites every test anew: half the time of finding them.
+export PYTHONDONTWRITEBYTECODE :=
 # A process holds about 2 GB; PARALLEL= runs the tests in one. Files come in order: e2e, the long ones, first. A
 # process that crashes ends the run: pytest-xdist 3.8 can wait for ever after it has replaced one.
 PARALLEL ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder --max-worker-restart 0
