@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from kdant_tf.evaluation.evaluate import Evaluation
     from kdant_tf.evaluation.heads import HeadEvaluations
     from kdant_tf.evaluation.metrics import CurvePoint, Interval
+    from kdant_tf.models.inference import Engine
+    from kdant_tf.runs import Run
+    from tf_records.records import Records
 
 
 def _parse_share(part: str) -> float:
@@ -139,30 +142,13 @@ def evaluate(
 
     runs = [load_run(folder) for folder in (run, *others)]
     start_tensorflow()
-    from kdant_tf.evaluation import evaluate as evaluation
-    from kdant_tf.models.networks import load_network
     from tf_records.records import Records
 
     opened = Records.open(records, split=split)
-    compute: Callable[..., Any]
-    if shares:
-        compute = partial(evaluation.evaluate_observed_shares, runs[0], opened, shares)
-    elif taus_s:
-        compute = partial(evaluation.evaluate_anticipation_times, runs[0], opened, taus_s)
-    elif streaming:
-        network = load_network(runs[0])
-        measured_s = evaluation.measure_latency(runs[0], network, made) if _MEASURED in latencies else 0.0
-        latencies_s = [measured_s if isinstance(each, str) else each for each in latencies]
-        compute = partial(evaluation.evaluate_streaming, runs[0], opened, latencies_s, network=network)
-    elif runs[0].heads:
-        from kdant_tf.evaluation.heads import evaluate_heads
-
-        compute = partial(evaluate_heads, runs[0], opened, others=runs[1:], weights=fusion_weights, view=view)
-    elif others:
-        weights = fusion_weights or (1.0,) * len(runs)
-        compute = partial(evaluation.evaluate_streams, runs, opened, weights=weights, view=view)
+    if any(curves.values()):
+        compute = _choose_curve(runs[0], opened, made, shares=shares, taus_s=taus_s, latencies=latencies)
     else:
-        compute = partial(evaluation.evaluate_run, runs[0], opened, view=view)
+        compute = _choose_evaluation(runs, opened, view, fusion_weights)
     result, not_kept = _compute(partial(compute, split=split, engine=made, insist=insist))
     if any(curves.values()):
         where = "the first part of each video" if shares else "clips that end before the actions"
@@ -171,19 +157,62 @@ def evaluate(
         name = "share" if shares else "latency" if streaming else "tau"
         _print_curve(title, name, result, differences, as_json)
     else:
-        names = " + ".join(str(each.folder) for each in runs)
-        of_heads = result if runs[0].heads else {"": result}
-        title = f"{names} on the {next(iter(of_heads.values())).view} segments of {records} ({split})"
-        if runs[0].heads:
-            _print_heads(title, result, per_class, as_json)
-        else:
-            _print_evaluation(title, result, per_class, as_json)
+        _print_result(runs, result, f"of {records} ({split})", per_class, as_json)
     if not_kept is not None:
         raise not_kept
     if pictures:
         from kdant_tf.visualization.visualize import draw_evaluation
 
         draw_evaluation(runs[0], opened, split, insist=insist)
+
+
+def _choose_curve(
+    run: Run,
+    records: Records,
+    engine: Engine,
+    *,
+    shares: Sequence[float],
+    taus_s: Sequence[float],
+    latencies: Sequence[float | str],
+) -> Callable[..., Any]:
+    """What computes the curve that was asked for: against shares, times, or else latencies."""
+    from kdant_tf.evaluation import curves
+    from kdant_tf.models.networks import load_network
+
+    if shares:
+        return partial(curves.evaluate_observed_shares, run, records, shares)
+    if taus_s:
+        return partial(curves.evaluate_anticipation_times, run, records, taus_s)
+    network = load_network(run)
+    measured_s = curves.measure_latency(run, network, engine) if _MEASURED in latencies else 0.0
+    latencies_s = [measured_s if isinstance(each, str) else each for each in latencies]
+    return partial(curves.evaluate_streaming, run, records, latencies_s, network=network)
+
+
+def _choose_evaluation(
+    runs: Sequence[Run], records: Records, view: str | None, weights: Sequence[float]
+) -> Callable[..., Any]:
+    """What evaluates a run, each of its heads, or several runs as streams."""
+    from kdant_tf.evaluation.evaluate import evaluate_run, evaluate_streams
+    from kdant_tf.evaluation.heads import evaluate_heads
+
+    first, *others = runs
+    if first.heads:
+        return partial(evaluate_heads, first, records, others=others, weights=weights, view=view)
+    if others:
+        return partial(evaluate_streams, runs, records, weights=weights or (1.0,) * len(runs), view=view)
+    return partial(evaluate_run, first, records, view=view)
+
+
+def _print_result(runs: Sequence[Run], result: Any, where: str, per_class: bool, as_json: bool) -> None:
+    """Of `_choose_evaluation`; `where` says of which records."""
+    heads = result if runs[0].heads else {"": result}
+    view = next(iter(heads.values())).view
+    title = f"{' + '.join(str(run.folder) for run in runs)} on the {view} segments {where}"
+    if runs[0].heads:
+        _print_heads(title, result, per_class, as_json)
+    else:
+        _print_evaluation(title, result, per_class, as_json)
 
 
 def _compute(compute: Callable[..., Any]) -> tuple[Any, NotKeptError | None]:

@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from kdant_tf.evaluation import evaluate, metrics
+from kdant_tf.evaluation.curves import check_times
 from kdant_tf.evaluation.evaluate import Evaluation, OnBatch, RecordsOrFolder, RunOrFolder
 from kdant_tf.evaluation.metrics import Interval
 from kdant_tf.evaluation.predictions import Predictions, fuse
@@ -163,7 +164,7 @@ def evaluate_heads(
 
 def _predict_at_times(run: Run, records: Records, given: Mapping[str, Any]) -> dict[str, Predictions]:
     """Each head's part of what the network says of the clip that ends its time before the action."""
-    evaluate.check_times(records, [head.ahead_s or 0.0 for head in run.heads])
+    check_times(records, [head.ahead_s or 0.0 for head in run.heads])
     parts = {}
     for head, own in zip(run.heads, column_slices(run.heads).values(), strict=True):
         whole = evaluate.predict_run(run, records, tau_s=head.ahead_s, **given)

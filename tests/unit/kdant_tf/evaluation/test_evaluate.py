@@ -13,10 +13,10 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from kdant_tf.evaluation.curves import evaluate_observed_shares
 from kdant_tf.evaluation.evaluate import (
     DENSE_CLASSES,
     Evaluation,
-    evaluate_observed_shares,
     evaluate_run,
     evaluate_streams,
     predict,
