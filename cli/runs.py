@@ -11,7 +11,7 @@ import click
 from .command import FOLDER, KdantCommand, json_option
 
 if TYPE_CHECKING:
-    from kdant_tf.runs import RunSummary
+    from kdant_tf.run_list import RunSummary
 
 
 @click.command(
@@ -25,7 +25,7 @@ def runs(folder: Path, as_json: bool) -> None:
     Folders in it are looked into, three levels deep. Run folders that cannot be read come last, with the
     reason. Results of an earlier network, of before a run was trained further, are named as stale.
     """
-    from kdant_tf.runs import differing_settings, list_runs
+    from kdant_tf.run_list import differing_settings, list_runs
 
     from .output import print_json
 

@@ -10,12 +10,12 @@ import zipfile
 import pytest
 
 from kdant_tf.config import TrainConfig
+from kdant_tf.run_list import list_runs
 from kdant_tf.runs import (
     METRICS,
     Run,
     best_epoch,
     inherited_settings,
-    list_runs,
     load_run,
     manifest_sha256,
     read_evaluation,

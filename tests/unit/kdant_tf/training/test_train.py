@@ -11,7 +11,8 @@ import pytest
 from keras import layers
 
 from kdant_tf.config import Execution, TrainConfig
-from kdant_tf.runs import Run, list_runs, load_run, read_metrics, weights_sha256
+from kdant_tf.run_list import list_runs
+from kdant_tf.runs import Run, load_run, read_metrics, weights_sha256
 from kdant_tf.training.loop import NotFiniteError
 from kdant_tf.training.train import TrainResult, train
 from tf_records.errors import KdantError
