@@ -114,47 +114,20 @@ def prepare_job(
     Raises:
         KdantError: records, teacher and settings do not fit together (says how).
     """
-    manifest = records.manifest
-    records.split("train")
-    if len(manifest.classes) < 2:
-        raise RecordError(
-            f"Training needs at least two classes; {records.folder} has {len(manifest.classes)}. "
-            f"Label more rows."
-        )
-    check_network_settings(config, manifest.clip.clip_frames, records.modality)
-    if manifest.features is not None:
-        _check_features(manifest, records.folder, config)
-    elif config.model == "features3d":
-        raise ConfigError(
-            f"Setting `model` is features3d, which learns from features, and {records.folder} has frames. "
-            f"Make them with kdant extract-features."
-        )
-    _check_colours(config, records)
-    _check_observed_share(config, records, TEACHER if teacher is None else STUDENT)
-    _check_heads(config, manifest)
-    _check_times(config, manifest, TEACHER if teacher is None else STUDENT)
+    role = TEACHER if teacher is None else STUDENT
+    _check_records(records, config, role)
     if teacher is not None:
         _check_teacher(teacher, records)
-    if config.validation_split is not None:
-        _check_validation_split(records, config.validation_split)
     chosen = choose_labels(records, config)
     samples = chosen.labeled if teacher is None else chosen.samples
-    if teacher is None and samples == 0:
-        raise RecordError(
-            f"A teacher learns from labels alone, and none of {records.folder} is left with --label-fraction "
-            f"{config.label_fraction:g}. Raise it, or label more rows."
-        )
-    if samples < config.batch_size:
-        raise RecordError(
-            f"Batch size {config.batch_size} is larger than the {samples} training samples in "
-            f"{records.folder}. Lower --batch-size."
-        )
+    _check_samples(samples, config, records.folder, role)
+    manifest = records.manifest
     heads = manifest.heads
     if manifest.times_s and teacher is not None:
         heads = time_heads(manifest.times_s, manifest.classes)
     run = Run(
         folder=out,
-        role=TEACHER if teacher is None else STUDENT,
+        role=role,
         config=config,
         classes=columns(heads) if heads else manifest.classes,
         heads=heads,
@@ -180,6 +153,45 @@ def prepare_job(
         teacher=teacher,
         class_counts=chosen.count_classes(len(manifest.classes), manifest.heads),
     )
+
+
+def _check_records(records: Records, config: TrainConfig, role: str) -> None:
+    """Refuses records that these settings cannot be trained on."""
+    manifest = records.manifest
+    records.split("train")
+    if len(manifest.classes) < 2:
+        raise RecordError(
+            f"Training needs at least two classes; {records.folder} has {len(manifest.classes)}. "
+            f"Label more rows."
+        )
+    check_network_settings(config, manifest.clip.clip_frames, records.modality)
+    if manifest.features is not None:
+        _check_features(manifest, records.folder, config)
+    elif config.model == "features3d":
+        raise ConfigError(
+            f"Setting `model` is features3d, which learns from features, and {records.folder} has frames. "
+            f"Make them with kdant extract-features."
+        )
+    _check_colours(config, records)
+    _check_observed_share(config, records, role)
+    _check_heads(config, manifest)
+    _check_times(config, manifest, role)
+    if config.validation_split is not None:
+        _check_validation_split(records, config.validation_split)
+
+
+def _check_samples(samples: int, config: TrainConfig, folder: RecordPath, role: str) -> None:
+    """Refuses fewer samples than a batch."""
+    if role == TEACHER and samples == 0:
+        raise RecordError(
+            f"A teacher learns from labels alone, and none of {folder} is left with --label-fraction "
+            f"{config.label_fraction:g}. Raise it, or label more rows."
+        )
+    if samples < config.batch_size:
+        raise RecordError(
+            f"Batch size {config.batch_size} is larger than the {samples} training samples in "
+            f"{folder}. Lower --batch-size."
+        )
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)

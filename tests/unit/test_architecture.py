@@ -24,6 +24,7 @@ ROOMS = (
         "settings",
         "config",
         "runs",
+        "run_list",
         "models",
         "evaluation",
         "visualization",
