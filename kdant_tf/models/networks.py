@@ -14,8 +14,7 @@ from typing import Any
 import keras
 
 from kdant_tf.config import INITS, ConfigError, TrainConfig
-from kdant_tf.models.baselines import BACKBONES, build_frame_mlp, build_tsn
-from kdant_tf.models.features3d import build_features3d
+from kdant_tf.models.baselines import BACKBONES, build_features3d, build_frame_mlp, build_tsn
 from kdant_tf.models.i3d import ENDPOINTS, build_i3d, endpoint_layer
 from kdant_tf.private_apis import call_that_made, layers_within, remember_what_is_not_saved
 from kdant_tf.runs import Run

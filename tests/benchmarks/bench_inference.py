@@ -30,8 +30,7 @@ def build(name: str) -> Any:
     import keras
     import numpy as np
 
-    from kdant_tf.models.baselines import build_tsn
-    from kdant_tf.models.features3d import build_features3d
+    from kdant_tf.models.baselines import build_features3d, build_tsn
     from kdant_tf.models.i3d import build_i3d
 
     keras.utils.set_random_seed(0)

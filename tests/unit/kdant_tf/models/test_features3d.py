@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from kdant_tf.models.features3d import MAP, build_features3d
+from kdant_tf.models.baselines import FEATURES3D, build_features3d
 
 pytestmark = pytest.mark.slow
 
@@ -14,7 +14,7 @@ SHAPE = (2, 3, 3, 8)
 def test_it_has_logits_and_a_map_of_the_width() -> None:
     network = build_features3d(4, SHAPE, width=0.125)
     assert network.output["logits"].shape == (None, 4)
-    assert network.output[MAP].shape == (None, 2, 3, 3, 16)
+    assert network.output[FEATURES3D].shape == (None, 2, 3, 3, 16)
 
 
 def test_it_does_not_matter_in_what_units_features_come() -> None:
