@@ -108,6 +108,8 @@ def test_a_pair_is_exported_as_one_model_that_adds_logits(
 ) -> None:
     from kdant_tf.evaluation.evaluate import predict_run
     from kdant_tf.evaluation.predictions import fuse
+    from kdant_tf.models.inference import open_inference
+    from kdant_tf.models.networks import load_network
     from kdant_tf.runs import load_run
     from tf_records.records import Records
 
@@ -123,10 +125,11 @@ def test_a_pair_is_exported_as_one_model_that_adds_logits(
         for name in ("image", "flow/u", "flow/v")
     )
     answer = serve(frames=tf.constant([images]), flow_frames=tf.constant([list(zip(u, v, strict=True))]))
-    records = Records.open(both)
-    streams = [
-        predict_run(load_run(run), records, view="observed", split="test") for run in (teacher, tiny_run)
-    ]
+    records, streams = Records.open(both), []
+    for run in map(load_run, (teacher, tiny_run)):
+        network = load_network(run)
+        given = {"network": network, "inference": open_inference(network)}
+        streams.append(predict_run(run, records, view="observed", split="test", **given))
     expected = fuse(streams, (0.5, 2)).probabilities[0]
     np.testing.assert_allclose(answer["probabilities"][0], expected, atol=1e-5)
     assert "Two streams should agree in `clip`" in refuse("export", teacher, *change_clip(tiny_run, tmp_path))

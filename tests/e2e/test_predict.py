@@ -48,7 +48,7 @@ def without_rate(tiny_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from kdant_tf.serving import model
 
     loaded = dataclasses.replace(model.load_model(tiny_run), fps=None)
-    monkeypatch.setattr(model, "load_model", lambda folder: loaded)
+    monkeypatch.setattr(model, "load_model", lambda folder, engine: loaded)
 
 
 @pytest.fixture(scope="module")
@@ -187,13 +187,13 @@ def test_a_model_of_flow(video: Path, tiny_run: Path, monkeypatch: pytest.Monkey
         return np.full((1, 4), 0.25, np.float32)
 
     loaded = dataclasses.replace(model.load_model(tiny_run), modality="rgb,flow", infer=infer)
-    monkeypatch.setattr(model, "load_model", lambda folder: loaded)
+    monkeypatch.setattr(model, "load_model", lambda folder, engine: loaded)
     args = (video, "--model", tiny_run, "--json-lines")
     assert "--flow-algorithm tvl1, dis or farneback" in predict(*args, code=1).stderr
     assert len(lines_of(predict(*args, "--flow-algorithm", "farneback"))) == len(seen) - 1
     assert {shape[0::4] for shape in seen} == {(1, 5)}
     told = dataclasses.replace(loaded, flow=describe_flow("farneback"))
-    monkeypatch.setattr(model, "load_model", lambda folder: told)
+    monkeypatch.setattr(model, "load_model", lambda folder, engine: told)
     assert len(lines_of(predict(*args))) == len(lines_of(predict(*args, "--flow-algorithm", "dis")))
 
 
