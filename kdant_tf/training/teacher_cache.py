@@ -94,7 +94,7 @@ class TeacherCache:
             path=job.run.folder / TEACHER_CACHE_NAME / f"{key[:16]}.rows",
             pairs=records.split("train").records,
             views=_count_views(job),
-            classes=len(job.run.classes),
+            classes=teacher.output[LOGITS].shape[-1],
             map_shape=() if map_name is None else teacher.output[map_name].shape[1:],
         )
 

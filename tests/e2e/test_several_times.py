@@ -68,7 +68,7 @@ def teacher(records: Path) -> Path:
 @pytest.fixture(scope="module")
 def student(records: Path, teacher: Path) -> Path:
     out = records.parent / "student"
-    options = ("--feature-loss", "bidirectional", "--soft-weight", 0.5)
+    options = ("--feature-loss", "bidirectional", "--soft-weight", 0.5, "--cache-teacher", "--views", 1)
     kdant_json("distill", "--records", records, "--teacher", teacher, "--out", out, *TRAINING, *options)
     return out
 
@@ -142,7 +142,19 @@ def test_export_and_predict_draw_a_time_line(
     assert text[1].count("→") == 3
     assert "→    0.50 s" in text[1]
     assert "→    1.00 s" in text[1]
-    assert kdant("report", student, "--out", tmp_path / "page.html").exit_code in (0, 1)
+    drawn = kdant("predict", video, "--model", student, "--overlay", tmp_path / "drawn.mp4")
+    assert drawn.exit_code == 0, drawn.stderr
+    assert (tmp_path / "drawn.mp4").stat().st_size > 1000
+
+
+def test_a_report_has_a_row_for_each_time_and_no_clips(
+    student: Path, records: Path, evaluated: dict, tmp_path: Path
+) -> None:
+    page = tmp_path / "page.html"
+    assert kdant("report", student, "--out", page).exit_code == 0
+    assert "observed, 0.6s" in page.read_text()
+    said = refuse("report", student, "--records", records, "--out", tmp_path / "clips.html")
+    assert "a page shows no clips of such" in said
 
 
 def test_a_sample_trains_the_head_of_its_time_alone() -> None:
