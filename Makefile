@@ -34,7 +34,9 @@ test-io: .venv-io/installed  ## records in a local S3 server, on TensorFlow 2.17
 test-wheel: wheel  ## the tiny demo and README's Python from the wheel, beside what it declares and nothing else
 	.ci/test_wheel
 
-test-gpu: $(INSTALLED)  ## what needs GPUs; the other tests hide them (with CUDA: pip install "tensorflow[and-cuda]")
+# Needs a GPU that TensorFlow sees: NVIDIA's driver, and in .venv pip install "tensorflow[and-cuda]"; two of them for the
+# tests of several. Without one every test is skipped, with the reason. tests/benchmarks/bench_gpu.py needs no TensorFlow.
+test-gpu: $(INSTALLED)  ## what needs GPUs; the other tests hide them
 	CUDA_VISIBLE_DEVICES=$${CUDA_VISIBLE_DEVICES-0,1,2,3,4,5,6,7} $(BIN)/python -m pytest -m gpu -rs
 
 check: lint test  ## format, lint, types, tests

@@ -24,11 +24,16 @@ def main() -> None:
     parser.add_argument("folder")
     for option in ("--batch-size", "--frames", "--classes"):
         parser.add_argument(option, type=int, required=True)
+    parser.add_argument("--device", choices=("cpu", "auto"), default="cpu")
+    parser.add_argument("--precision", choices=("float32", "bfloat16"), default="float32")
     options = parser.parse_args()
     sys.path.insert(0, options.folder)
     import pytorch_i3d
 
     torch.set_num_threads(len(os.sched_getaffinity(0)))
+    has_gpu = options.device == "auto" and torch.cuda.is_available()
+    torch.set_default_device("cuda" if has_gpu else "cpu")
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     print(json.dumps({"torch": torch.__version__, "threads": torch.get_num_threads()}), flush=True)
     steps: dict[int, Callable[[], float]] = {}
     for line in sys.stdin:
@@ -51,11 +56,17 @@ def make_step(
     observed, future = (2 * torch.rand(shape) - 1 for _ in range(2))
     labels = torch.arange(options.batch_size) % options.classes
 
+    device = observed.device.type
+    casting = torch.autocast(device, torch.bfloat16, enabled=options.precision == "bfloat16")
+
     def step() -> float:
-        with torch.no_grad():
-            _, future_map = run(teacher, future)
-        logits, observed_map = run(student, observed)
-        loss = functional.cross_entropy(logits, labels) + 10.0 * bidirectional_loss(observed_map, future_map)
+        with casting:
+            with torch.no_grad():
+                _, future_map = run(teacher, future)
+            logits, observed_map = run(student, observed)
+        # As ours, the losses are computed in float32.
+        feature_loss = bidirectional_loss(observed_map.float(), future_map.float())
+        loss = functional.cross_entropy(logits.float(), labels) + 10.0 * feature_loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
