@@ -269,6 +269,8 @@ def use_tensor_cores() -> dict[str, str]:
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    # Keras calls torch's parameters by their paths, in which I3D's names have dots, and torch allows none.
+    torch.nn.ParameterDict._key_to_attr = lambda self, key: key.replace(".", "_")  # type: ignore[method-assign]
     has_gpu = torch.cuda.is_available()
     device = f"gpu {torch.cuda.get_device_name()}" if has_gpu else "cpu"
     return {"backend": f"torch {torch.__version__}", "device": device}
