@@ -25,8 +25,6 @@ def start_tensorflow() -> None:
         import tensorflow as tf
 
         tf.config.list_physical_devices()
-    # None of it is ever garbage: a search among these objects costs a training or an export a twentieth.
-    gc.freeze()
 
 
 @contextlib.contextmanager

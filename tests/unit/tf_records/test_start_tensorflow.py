@@ -30,7 +30,6 @@ def test_what_keras_alone_would_import_can_be_imported_afterwards() -> None:
     code = (
         "import gc, sys; from tf_records.start_tensorflow import start_tensorflow; start_tensorflow(); "
         "assert not {'cv2', 'matplotlib', 'sklearn'} & set(sys.modules); assert gc.isenabled(); "
-        "assert gc.get_freeze_count() > 100_000, 'searched for garbage'; "
         "import cv2, keras, matplotlib.pyplot, sklearn; keras.layers.Dense(2)"
     )
     environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"}
