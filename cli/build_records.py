@@ -27,6 +27,7 @@ from .command import (
     command_line,
     folder_options,
     json_option,
+    parse_not_negative,
     printable,
 )
 from .extract_features import say_if_random
@@ -133,7 +134,7 @@ clip_options = add_options(
     ),
     click.option(
         "--anticipation-s",
-        type=CommaList(float, "seconds, at least 0, such as 1 or 0.5,1,2", name="seconds"),
+        type=CommaList(parse_not_negative, "seconds, at least 0, such as 1 or 0.5,1,2", name="seconds"),
         show_default="EPIC-KITCHENS and thumos14 1; others use --offset-frames",
         help="Or: seconds from the end of the observed clip to the start of the action; several, 0.5,1,2, "
         "give a student a head for each.",

@@ -241,14 +241,14 @@ def _are_drifts(drifts: Sequence[float]) -> bool:
 )
 @click.option(
     "--drifts",
-    default="0,0.2,0.4,0.6",
+    default="0,0.6",
     show_default=True,
     type=CommaList(parse_not_negative, "different numbers from 0 to 0.6, such as 0,0.3", _are_drifts),
     help="How far the telling object moves between the clips, shares of the frame's width up to 0.6.",
 )
 @click.option(
     "--seeds",
-    default="0,1,2,3,4",
+    default="0,1,2,3,4,5,6,7",
     show_default=True,
     type=SEEDS,
     help="Of weights, order, crops and dropout; the videos are the same for all.",
@@ -286,7 +286,7 @@ def drift(
     """What each feature loss gains over none, against how far things move between the clips (§3.2).
 
     Renders videos, few of them labelled, whose telling object stands elsewhere once the action begins, builds
-    their records, trains a teacher and four students for each drift and seed, and draws drift.png.
+    their records, trains a teacher and five students for each drift and seed, and draws drift.png.
     """
     from kdant_tf.studies.drift import check_request, plan_drift, prepare_records, summarize_drift
     from kdant_tf.studies.study_folder import STUDY_NAME

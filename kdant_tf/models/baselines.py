@@ -264,6 +264,40 @@ def build_features3d(
     return keras.Model(features, {"logits": logits, FEATURES3D: maps}, name="features3d")
 
 
+def build_small_3d(num_classes: int, input_shape: tuple[int, int, int, int] = (8, 56, 56, 3)) -> keras.Model:
+    """Four 3-D convolutions, which two CPU cores train in a minute: the network of the drift study.
+
+    As `--model kdant_tf.models.baselines:build_small_3d` it is trained as any other.
+
+    Args:
+        num_classes: int >= 1.
+        input_shape: (T, H, W, C).
+
+    Returns:
+        keras.Model from float `(B, T, H, W, C)` in [-1, 1] to a dict: "logits" float32
+        `(B, num_classes)`, and "small_3d" `(B, T/2, H/8, W/8, 32)`, sizes rounded up.
+
+    Example:
+        >>> network = build_small_3d(4)
+        >>> {name: output.shape for name, output in network.output.items()}
+        {'logits': (None, 4), 'small_3d': (None, 4, 7, 7, 32)}
+    """
+    clip = x = layers.Input(input_shape, name="clip")
+    for channels, kernel, strides in (
+        (8, (3, 5, 5), (1, 2, 2)),
+        (16, (3, 3, 3), (1, 2, 2)),
+        (32, (3, 3, 3), (2, 2, 2)),
+        (32, (3, 3, 3), (1, 1, 1)),
+    ):
+        x = layers.Conv3D(channels, kernel, strides, padding="same", use_bias=False)(x)
+        # A training on few videos has too few steps for Keras' momentum of 0.99.
+        x = layers.ReLU()(layers.BatchNormalization(momentum=0.9)(x))
+    maps = layers.Identity(name="small_3d")(x)
+    pooled = layers.GlobalAveragePooling3D(name="pooled")(maps)
+    logits = layers.Dense(num_classes, dtype="float32", name="Logits")(pooled)
+    return keras.Model(clip, {"logits": logits, "small_3d": maps}, name="small_3d")
+
+
 def fold_frames(clip: Any) -> Any:
     """`(B, T, H, W, C)` → `(B·T, H, W, C)`."""
     return ops.reshape(clip, (-1, *clip.shape[2:]))

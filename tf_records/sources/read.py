@@ -90,8 +90,6 @@ def resolve_protocol(
     own = PROTOCOLS[source]
     times_s: tuple[float, ...] = ()
     if isinstance(anticipation_s, Sequence):
-        for time_s in anticipation_s:
-            ClipSpec(anticipation_s=time_s)  # refuses what is no time
         times_s = tuple(sorted(anticipation_s)) if len(anticipation_s) > 1 else ()
         anticipation_s = min(anticipation_s)
     if len({f"{time_s:g}" for time_s in times_s}) < len(times_s):

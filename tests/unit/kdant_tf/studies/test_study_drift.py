@@ -115,5 +115,6 @@ def test_names_lead_back_to_drifts() -> None:
 
 def test_the_study_has_few_labels_and_the_test_videos_that_its_claim_needs() -> None:
     spec = dataclasses.asdict(VIDEOS["study"])
-    assert spec["test"] >= 2000
+    # Of 1,000 videos a gain has a standard error of about a point, of a seed several.
+    assert spec["test"] >= 1000
     assert spec["unlabeled"] > spec["train"]
