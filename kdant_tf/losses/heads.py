@@ -20,9 +20,9 @@ def head_probabilities(logits: Any, heads: Sequence[Head] = ()) -> Any:
 
     Example:
         >>> import keras
-        >>> heads = (Head(name="verb", classes=("take", "put")), Head(name="noun", classes=("cup",)))
-        >>> head_probabilities(keras.ops.zeros((1, 3)), heads).numpy().tolist()
-        [[0.5, 0.5, 1.0]]
+        >>> heads = (Head(name="verb", classes=("take", "put")), Head(name="noun", classes=("cup", "pan")))
+        >>> head_probabilities(keras.ops.zeros((1, 4)), heads).numpy().tolist()
+        [[0.5, 0.5, 0.5, 0.5]]
     """
     logits = ops.cast(logits, "float32")
     if not heads:

@@ -32,6 +32,7 @@ SCALES: Mapping[str, Mapping[str, Any]] = types.MappingProxyType(
             "width": 0.0625,
             "epochs": 1,
             "decay_epochs": (),
+            "warmup_epochs": 0,
             "batch_size": 2,
             "windows": 1,
             "batch_norm_momentum": 0.5,

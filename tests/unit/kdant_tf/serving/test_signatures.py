@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
+from kdant_tf.models import inference
 from kdant_tf.models.networks import load_network
 from kdant_tf.runs import Run, load_run
-from kdant_tf.serving import signatures
 from kdant_tf.serving.model import load_signatures
 from kdant_tf.serving.signatures import Stream, make_signatures, open_streams
 from tf_records.augment import crop_centrally, scale
@@ -196,7 +196,7 @@ def test_weights_are_constants_unless_they_are_too_large(
     stream = tiny_stream(load_run(tiny_run), "rgb", 1.0)
     frozen = make_signatures([stream])
     assert not operations_of(frozen) & {"ReadVariableOp", "VarHandleOp"}
-    monkeypatch.setattr(signatures, "_LARGEST_CONSTANTS", 0)
+    monkeypatch.setattr(inference, "_LARGEST_CONSTANTS", 0)
     large = make_signatures([stream])
     assert "ReadVariableOp" in operations_of(large)
     for name, module in (("frozen", frozen), ("large", large)):
