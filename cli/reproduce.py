@@ -293,7 +293,7 @@ def drift(
     from tf_records.files import claim_folder, lock_folder
 
     drifts = sorted(drifts)
-    check_request(row_names, config_file)
+    check_request(row_names, scale, config_file)
     if summarize and not (out / STUDY_NAME).is_file():
         raise KdantError(f"Folder {out} holds no study to summarize. Give a study's --out.")
     if not summarize:

@@ -14,7 +14,7 @@ from pathlib import Path
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from kdant_tf.config import STUDENT, TEACHER, resolve_config
+from kdant_tf.config import STUDENT, TEACHER
 from kdant_tf.losses import PAPER_LOSS_NAMES
 from kdant_tf.studies.results import ResultCell, ResultTable, summarize
 from kdant_tf.studies.study_folder import count_cores
@@ -81,15 +81,19 @@ _STEP = 0.008
 _MARGIN = 0.05
 
 
-def check_request(row_names: Sequence[str], config_file: Path | None) -> None:
+def check_request(row_names: Sequence[str], scale: str, config_file: Path | None) -> None:
     """Refuses, before anything is rendered, what `plan_drift` would refuse after it.
 
     Raises:
         KdantError: unknown rows or invalid settings.
     """
     choose_rows(_ROWS, row_names)
-    for role in (TEACHER, STUDENT):
-        resolve_config(role, preset=_PRESETS["rgb"], file=config_file)
+    for network in _NETWORKS:
+        _study_settings(scale, config_file).resolve(network, "rgb", 0, features=False)
+
+
+def _study_settings(scale: str, config_file: Path | None) -> StudySettings:
+    return StudySettings(presets=_PRESETS, scale=PAPER if scale == STUDY else scale, file=config_file)
 
 
 def prepare_records(
@@ -169,7 +173,7 @@ def plan_drift(
         RecordSource(split=drift_name(drift), records={"rgb": folder}, seeds=seeds)
         for drift, folder in records.items()
     ]
-    settings = StudySettings(presets=_PRESETS, scale=PAPER if scale == STUDY else scale, file=config_file)
+    settings = _study_settings(scale, config_file)
     runs = plan_runs(choose_networks(_NETWORKS, rows), sources, settings)
     size = scale if config_file is None else f"{scale}, with {config_file.name}"
     return Study(
