@@ -29,7 +29,11 @@ def epic(tmp_path: Path) -> Path:
         (2, ("--source", "epic55", "--allow-outside"), "--allow-outside is for --source csv"),
         (2, ("--source", "epic55", "--split", "2"), "--split is for --source jhmdb"),
         (2, ("--source", "epic55", "--offset-frames", "3", "--anticipation-s", "1"), "not both"),
-        (1, ("--source", "epic55", "--anticipation-s", "nan"), "`anticipation_s` should be a number"),
+        (
+            2,
+            ("--source", "epic55", "--anticipation-s", "nan"),
+            "should be seconds, at least 0, such as 1 or 0.5,1,2",
+        ),
         (1, ("--source", "epic55", "--fps", "0"), "`fps` should be above 0"),
         (1, ("--source", "epic55", "--limit", "0"), "`--limit` should be at least 1"),
         (1, ("--source", "epic55", "--label-fraction", "2"), "`--label-fraction` should be from 0 to 1"),
