@@ -249,15 +249,16 @@ def test_a_precision_that_a_format_lacks(name: str, precision: str, tiny_run: Pa
     assert not (tmp_path / "served").exists()
 
 
-def test_answers_are_compared_with_labels() -> None:
+def test_answers_are_compared_with_labels(tiny_run: Path) -> None:
+    run = load_run(tiny_run)
     logits = np.log(np.float32([[0.5, 0.5 - 1e-3, 1e-3], [0.2, 0.5, 0.3], [0.1, 0.1, 0.8]]))
     others = np.float32([[0.4, 0.6, 0], [0.2, 0.5, 0.3], [0.1, 0.1, 0.8]])
     rows = [{"probabilities": row[None]} for row in others]
-    parity = _compare(logits, {"serving_default": rows}, np.array([1, 1, -1]), "clips", "run")
+    parity = _compare(logits, {"serving_default": rows}, np.array([1, 1, -1]), "clips", run)
     assert parity.difference == pytest.approx(0.101, abs=1e-6)
     assert (parity.same_top1, parity.accuracy, parity.run_accuracy) == (pytest.approx(2 / 3), 1.0, 0.5)
     assert parity.logit_difference is None
-    unlabelled = _compare(logits, {"serving_default": rows}, np.array([-1, -1, -1]), "clips", "run")
+    unlabelled = _compare(logits, {"serving_default": rows}, np.array([-1, -1, -1]), "clips", run)
     assert unlabelled.accuracy is None
 
 
