@@ -60,6 +60,10 @@ def test_maps_are_16_bits_and_logits_weights_and_other_networks_float32(tiny_bac
         expected = network(clip)
         set_precision(network, "mixed_bfloat16")  # MaxPool3D knows no float16 on a CPU
         outputs = network(clip)
+        if any(np.isnan(tf.cast(values, "float32").numpy()).any() for values in outputs.values()):
+            # On processors with instructions for bfloat16, TensorFlow's convolutions in it now and then read
+            # memory that was never written: once in 25 to 200 calls of a tiny I3D.
+            outputs = network(clip)
         dtypes = {name: values.dtype.name for name, values in outputs.items()}
         assert dtypes.pop("logits") == "float32", network.name
         assert list(dtypes.values()) == ["bfloat16"], network.name
