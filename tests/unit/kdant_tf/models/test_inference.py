@@ -62,6 +62,24 @@ def test_the_head_of_an_i3d_takes_maps_of_any_size(engine):
         np.testing.assert_allclose(opened(maps), compile_inference(head)(maps), atol=0.02)
 
 
+def test_an_answer_that_is_no_number_is_given_in_float32(network, monkeypatch):
+    calls = []
+
+    def spoil(function, *args):
+        def sometimes(clips):
+            calls.append(clips)
+            given = function(clips)
+            return {name: values * (np.nan if len(calls) == 3 else 1.0) for name, values in given.items()}
+
+        return sometimes
+
+    monkeypatch.setattr(inference, "freeze", spoil)
+    opened = open_inference(network, Engine(precision="bfloat16"))
+    for _ in range(2):  # the third call, and one more, after two on drawn clips
+        np.testing.assert_allclose(opened(clips_of(2)), compile_inference(network)(clips_of(2)), atol=1e-6)
+    assert len(calls) == 4
+
+
 def test_frozen_weights_do_not_follow_the_network(network):
     answer = freeze(lambda clips: network(clips)["logits"], [network], [tf.TensorSpec((None, *SHAPE))])
     before = answer(clips_of(1)).numpy()
