@@ -408,11 +408,12 @@ class Distiller(keras.Model):
         if self.clip_norm is not None:
             factor = self.clip_norm / tf.maximum(norm, self.clip_norm)
             gradients = [factor * gradient for gradient in gradients]
-        decay = self.weight_decay * (1.0 if scale is None else scale)
-        gradients = [
-            gradient + decay * variable if is_kernel(variable) else gradient
-            for gradient, variable in zip(gradients, variables, strict=True)
-        ]
+        if self.weight_decay > 0:
+            decay = self.weight_decay * (1.0 if scale is None else scale)
+            gradients = [
+                gradient + decay * variable if is_kernel(variable) else gradient
+                for gradient, variable in zip(gradients, variables, strict=True)
+            ]
         apply_summed(self.optimizer, gradients, variables)
         if scale is None:
             return {**losses, "gradient_norm": norm}, logits

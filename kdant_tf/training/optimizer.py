@@ -63,9 +63,15 @@ class SummedGradients(keras.optimizers.Optimizer):
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         index = index_in_optimizer(self, variable)
-        rate = ops.cast(learning_rate, variable.dtype) * self._rates[index]
+        rate = ops.cast(learning_rate, variable.dtype)
+        if self._rates[index] != 1.0:
+            rate = rate * self._rates[index]
         if self._decays[index] > 0:
             self.assign_sub(variable, rate * self._decays[index] * variable)
+        self._move(gradient, variable, rate)
+
+    def _move(self, gradient: Any, variable: Any, rate: Any) -> None:
+        """Keras' update."""
         super().update_step(gradient, variable, rate)
 
     def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> list[Any]:
@@ -74,6 +80,20 @@ class SummedGradients(keras.optimizers.Optimizer):
 
 class SummedSGD(SummedGradients, keras.optimizers.SGD):
     """Keras' SGD, as `SummedGradients` says."""
+
+    def _move(self, gradient: Any, variable: tf.Variable, rate: Any) -> None:
+        if self.momentum == 0 or self.nesterov or isinstance(gradient, tf.IndexedSlices):
+            super()._move(gradient, variable, rate)
+            return
+        # m ← momentum·m − rate·g, w ← w + m: bit for bit Keras' update, for which it traces seven operations.
+        tf.raw_ops.ResourceApplyKerasMomentum(
+            var=variable.handle,
+            accum=self.momentums[index_in_optimizer(self, variable)].value.handle,
+            lr=rate,
+            grad=gradient,
+            momentum=self.momentum,
+            use_locking=True,
+        )
 
 
 class SummedAdam(SummedGradients, keras.optimizers.Adam):

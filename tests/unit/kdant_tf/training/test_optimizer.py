@@ -88,6 +88,20 @@ def sgd(
     return weights
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd_gives_the_weights_of_kerass_own_bit_for_bit(momentum):
+    config = TrainConfig(learning_rate=0.02, momentum=momentum)
+    updated, _ = run_updates(config, "cpu")
+    network = small_network()
+    optimizer = keras.optimizers.SGD(momentum=momentum)
+    for step in range(STEPS):
+        optimizer.learning_rate = config.learning_rate_at(0, step, STEPS)
+        gradients = [tf.constant(gradient, tf.float32) for gradient in gradients_at(step, network)]
+        optimizer.apply(gradients, network.trainable_variables)
+    for ours, keras_own in zip(updated, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, keras_own)
+
+
 @pytest.mark.parametrize("devices", ["cpu", "cpu:2"])
 @pytest.mark.parametrize(("name", "reference"), [("adamw", adamw), ("sgd", sgd)])
 def test_updates_follow_the_equations(name, reference, devices):
