@@ -5,6 +5,7 @@ outputs of `build_i3d`: a dict of "logits" and one map.
 """
 
 import itertools
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -147,7 +148,10 @@ def build_backbone(
     if frame_shape[-1] != 3:
         raise ValueError(f"{name} sees RGB frames of 3 channels. Received shape: {frame_shape}.")
     frames = layers.Input(frame_shape, name="frames")
-    backbone = BACKBONES[name].build(include_top=False, weights=weights, input_shape=frame_shape)
+    with warnings.catch_warnings():
+        # MobileNet's weights for 224 pixels serve frames of any size; Keras warns of each but five.
+        warnings.filterwarnings("ignore", message="`input_shape` is undefined or non-square")
+        backbone = BACKBONES[name].build(include_top=False, weights=weights, input_shape=frame_shape)
     if batch_norm_momentum is not None:
         for layer in backbone.layers:
             if isinstance(layer, layers.BatchNormalization):
