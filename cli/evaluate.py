@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from kdant_tf.evaluation.metrics import CurvePoint, Interval
     from kdant_tf.models.inference import Engine
     from kdant_tf.runs import Run
+    from kdant_tf.serving.benchmark import StreamingCurve
     from tf_records.records import Records
 
 
@@ -52,7 +53,7 @@ def _parse_latency(part: str) -> float | str:
 
 
 @click.command("evaluate", cls=KdantCommand, short_help="Measure how well a run anticipates, or recognizes.")
-@click.argument("run", type=RUN)
+@click.argument("runs", type=RUN, nargs=-1, required=True, metavar="RUN...")
 @records_option
 @click.option(
     "--view",
@@ -89,7 +90,7 @@ def _parse_latency(part: str) -> float | str:
     "--streaming",
     is_flag=True,
     help="Accuracy of answers that are there in time: of clips that end earlier by the time an answer takes, "
-    "of records built with --longest-anticipation-s.",
+    "of records built with --longest-anticipation-s. Takes several RUN, exports too, side by side.",
 )
 @click.option(
     "--latency-ms",
@@ -98,19 +99,20 @@ def _parse_latency(part: str) -> float | str:
     default=(_MEASURED,),
     show_default=_MEASURED,
     help="With --streaming, how long an answer takes: 0,50,100 as kdant benchmark finds, or measured, which "
-    "is the network's time on this machine.",
+    "is each network's time on this machine.",
 )
 @click.option(
     "--pictures",
     is_flag=True,
-    help="Also draw confusion matrix, accuracy of each class and reliability, into RUN/pictures.",
+    help="Also draw confusion matrix, accuracy of each class and reliability, into RUN/pictures; with "
+    "--streaming, accuracy against the time that an answer takes.",
 )
 @engine_options
 @insist_option
 @click.option("--per-class", is_flag=True, help="Print each class's accuracy too.")
 @json_option
 def evaluate(
-    run: Path,
+    runs: tuple[Path, ...],
     records: RecordPath,
     view: str | None,
     split: str,
@@ -134,59 +136,121 @@ def evaluate(
     """
     curves = {"--observe": bool(shares), "--tau": bool(taus_s), "--streaming": streaming}
     _check_usage(curves, other=bool(others or view), pictures=pictures)
+    _check_runs(runs, streaming=streaming)
     if latencies != (_MEASURED,) and not streaming:
         raise click.UsageError("--latency-ms goes with --streaming.")
     _check_weights(fusion_weights, 1 + len(others))
     made = make_engine(engine, precision)
+    if streaming:
+        _evaluate_streaming(
+            runs,
+            records,
+            latencies,
+            split=split,
+            engine=made,
+            insist=insist,
+            pictures=pictures,
+            as_json=as_json,
+        )
+        return
     from kdant_tf.runs import load_run
 
-    runs = [load_run(folder) for folder in (run, *others)]
+    opened_runs = [load_run(folder) for folder in (*runs, *others)]
     start_tensorflow()
     from tf_records.records import Records
 
     opened = Records.open(records, split=split)
     if any(curves.values()):
-        compute = _choose_curve(runs[0], opened, made, shares=shares, taus_s=taus_s, latencies=latencies)
+        compute = _choose_curve(opened_runs[0], opened, shares=shares, taus_s=taus_s)
     else:
-        compute = _choose_evaluation(runs, opened, view, fusion_weights)
+        compute = _choose_evaluation(opened_runs, opened, view, fusion_weights)
     result, not_kept = _compute(partial(compute, split=split, engine=made, insist=insist))
     if any(curves.values()):
         where = "the first part of each video" if shares else "clips that end before the actions"
-        title = f"{run} on {where} of {records} ({split})"
-        differences = runs[0].differences(opened.manifest, offset=False)
-        name = "share" if shares else "latency" if streaming else "tau"
-        _print_curve(title, name, result, differences, as_json)
+        title = f"{runs[0]} on {where} of {records} ({split})"
+        differences = opened_runs[0].differences(opened.manifest, offset=False)
+        _print_curve(title, "share" if shares else "tau", result, differences, as_json)
     else:
-        _print_result(runs, result, f"of {records} ({split})", per_class, as_json)
+        _print_result(opened_runs, result, f"of {records} ({split})", per_class, as_json)
     if not_kept is not None:
         raise not_kept
     if pictures:
         from kdant_tf.visualization.visualize import draw_evaluation
 
-        draw_evaluation(runs[0], opened, split, insist=insist)
+        draw_evaluation(opened_runs[0], opened, split, insist=insist)
+
+
+def _check_runs(runs: Sequence[Path], *, streaming: bool) -> None:
+    """Several networks, and exports, are for streaming accuracy alone."""
+    from kdant_tf.serving.model import find_version
+
+    if len(set(runs)) < len(runs):
+        raise click.UsageError("The same RUN was given twice.")
+    if streaming:
+        return
+    if len(runs) > 1:
+        raise click.UsageError(
+            "Several RUN go with --streaming, side by side. To add their logits, give the others by --with."
+        )
+    if find_version(runs[0]) is not None:
+        raise click.UsageError(
+            f"{runs[0]} is an export; evaluate its run, or give it with --streaming beside the run."
+        )
+
+
+def _evaluate_streaming(
+    networks: Sequence[Path],
+    records: RecordPath,
+    latencies: Sequence[float | str],
+    *,
+    split: str,
+    engine: Engine,
+    insist: bool,
+    pictures: bool,
+    as_json: bool,
+) -> None:
+    """One table, and one picture, of all networks."""
+    from kdant_tf.serving.model import find_version
+
+    folders = [each for each in networks if find_version(each) is None]
+    if pictures and not folders:
+        raise click.UsageError("--pictures are drawn into the folder of a run. Give one besides the exports.")
+    start_tensorflow()
+    from kdant_tf.serving.benchmark import compare_streaming
+    from tf_records.records import Records
+
+    opened = Records.open(records, split=split)
+    latencies_s = [None if isinstance(each, str) else each for each in latencies]
+    compute = partial(compare_streaming, networks, opened, latencies_s)
+    curves, not_kept = _compute(partial(compute, split=split, engine=engine, insist=insist))
+    _print_streaming(f"Answers that are there in time, of {records} ({split})", curves, as_json)
+    if not_kept is not None:
+        raise not_kept
+    if pictures:
+        from kdant_tf.visualization.curves import AGAINST, plot_accuracy_against
+        from kdant_tf.visualization.visualize import PICTURES_FOLDER
+
+        path = folders[0] / PICTURES_FOLDER / "streaming.png"
+        path.parent.mkdir(exist_ok=True)
+        heads = opened.manifest.heads or any(each.head for each in curves)
+        chance = None if heads else 1 / len(opened.manifest.classes)
+        words = {"xlabel": AGAINST["latency"], "ylabel": _MEASURES[curves[0].measure]}
+        plot_accuracy_against({each.title: each.points for each in curves}, path, **words, chance=chance)
 
 
 def _choose_curve(
     run: Run,
     records: Records,
-    engine: Engine,
     *,
     shares: Sequence[float],
     taus_s: Sequence[float],
-    latencies: Sequence[float | str],
 ) -> Callable[..., Any]:
-    """What computes the curve that was asked for: against shares, times, or else latencies."""
+    """What computes the curve that was asked for: against shares, or else times."""
     from kdant_tf.evaluation import curves
-    from kdant_tf.models.networks import load_network
 
     if shares:
         return partial(curves.evaluate_observed_shares, run, records, shares)
-    if taus_s:
-        return partial(curves.evaluate_anticipation_times, run, records, taus_s)
-    network = load_network(run)
-    measured_s = curves.measure_latency(run, network, engine) if _MEASURED in latencies else 0.0
-    latencies_s = [measured_s if isinstance(each, str) else each for each in latencies]
-    return partial(curves.evaluate_streaming, run, records, latencies_s, network=network)
+    return partial(curves.evaluate_anticipation_times, run, records, taus_s)
 
 
 def _choose_evaluation(
@@ -230,8 +294,8 @@ def _check_usage(curves: Mapping[str, bool], *, other: bool, pictures: bool) -> 
     asked = [name for name, given in curves.items() if given]
     if len(asked) > 1 or (asked and other):
         raise click.UsageError(f"{', '.join(curves)} go neither together nor with --with or --view.")
-    if pictures and (asked or other):
-        raise click.UsageError(f"--pictures goes with none of {', '.join(curves)}, --with and --view.")
+    if pictures and (asked not in ([], ["--streaming"]) or other):
+        raise click.UsageError("--pictures goes with none of --observe, --tau, --with and --view.")
 
 
 def _check_weights(fusion_weights: Sequence[float], runs: int) -> None:
@@ -322,10 +386,10 @@ def _print_heads(title: str, results: HeadEvaluations, per_class: bool, as_json:
                 print_table(name, ("class", "samples", "top-1"), rows)
 
 
+_MEASURES = {"top1": "top-1", "mean_average_precision": "mean average precision"}
 _POINTS: dict[str, Callable[[float], str]] = {
     "share": lambda share: f"{100 * share:.1f} %",
     "tau": lambda seconds: f"{seconds:g} s",
-    "latency": lambda seconds: f"{1000 * seconds:.3g} ms",
 }
 
 
@@ -346,6 +410,29 @@ def _print_curve(
         title = f"{title}; not as trained: {'; '.join(differences)}"
     rows = [(_POINTS[name](point.x), _with_interval(point.top1)) for point in curve]
     print_table(title, (name, "top-1"), rows)
+
+
+def _print_streaming(title: str, curves: Sequence[StreamingCurve], as_json: bool) -> None:
+    """Networks and their heads on stdout, a row a latency."""
+    from .output import print_json, print_table
+
+    if as_json:
+        print_json({"latency": [row for each in curves for row in each.to_dicts()]})
+        return
+    for name, differences in {each.network: each.differences for each in curves}.items():
+        title += f"; {name} not as trained: {'; '.join(differences)}" if differences else ""
+    heads = any(each.head for each in curves)
+    rows = [
+        (each.network, *([each.head] if heads else []), _milliseconds(point.x), _with_interval(point.top1))
+        for each in curves
+        for point in each.points
+    ]
+    measures = ", ".join(dict.fromkeys(_MEASURES[each.measure] for each in curves))
+    print_table(title, ("network", *(["head"] if heads else []), "an answer takes", measures), rows)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.3g} ms"
 
 
 def _with_interval(interval: Interval) -> str:

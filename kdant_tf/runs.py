@@ -266,7 +266,7 @@ def load_run(folder: str | os.PathLike[str], *, finished: bool = True) -> Run:
             f"Folder {path} has no {CONFIG_NAME}, so it is no run folder. Give the --out of a training."
         )
     try:
-        run = _run_from(path, parse_json_text((path / CONFIG_NAME).read_text(encoding="utf-8")))
+        run = run_from(path, parse_json_text((path / CONFIG_NAME).read_text(encoding="utf-8")))
     except (ValueError, KeyError, TypeError, AttributeError, KdantError) as error:
         version = _version_of(path / CONFIG_NAME)
         advice = unreadable_advice(version, "Train the run again.")
@@ -289,9 +289,9 @@ def _version_of(path: Path) -> object:
         return None
 
 
-def _run_from(folder: Path, fields: dict[str, Any]) -> Run:
-    fields = {name: value for name, value in fields.items() if name not in ("git", "command")}
-    fields.pop("versions")
+def run_from(folder: Path, fields: Mapping[str, Any]) -> Run:
+    """The run that a config.json describes."""
+    fields = {name: value for name, value in fields.items() if name not in ("git", "command", "versions")}
     features = fields.get("features")
     return Run(
         **{

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import math
-import statistics
-import time
-from collections.abc import Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from kdant_tf.evaluation.evaluate import (
     OnBatch,
@@ -18,23 +15,30 @@ from kdant_tf.evaluation.evaluate import (
     RunOrFolder,
     check_fit,
     check_one_head,
+    check_times,
     digests,
     keeping,
     predict_run,
     read_inputs,
 )
-from kdant_tf.evaluation.metrics import CurvePoint, accuracy_interval
+from kdant_tf.evaluation.heads import name_predictions
+from kdant_tf.evaluation.metrics import (
+    CurvePoint,
+    Interval,
+    accuracy_interval,
+    mean_average_precision_interval,
+)
 from kdant_tf.evaluation.predictions import Predictions, save_predictions
 from kdant_tf.models.inference import DEFAULT, Engine, Inference, open_inference
 from kdant_tf.models.networks import load_network
 from kdant_tf.runs import PREDICTIONS_NAME, Run, record_evaluation, result_name
 from tf_records.errors import RunError
+from tf_records.heads import Heads, are_times, column_slices
 from tf_records.records import Records
 from tf_records.schema import FUTURE, OBSERVED
 
-_LATENCY_WARM_UPS, _LATENCY_CALLS = 2, 10
-# A sum of two times may round up.
-_TIME_TOLERANCE_S = 1e-9
+# Head → its points; "" is a network with one answer.
+StreamingCurves = dict[str, list[CurvePoint]]
 
 
 def evaluate_observed_shares(
@@ -104,7 +108,7 @@ def evaluate_streaming(
     engine: Engine = DEFAULT,
     insist: bool = False,
     on_batch: OnBatch = lambda clips: None,
-) -> list[CurvePoint]:
+) -> StreamingCurves:
     """Accuracy where an answer counts only once it is there: against the time that it takes.
 
     An answer that is to be there τ before the action, and takes l, is of a clip that ends τ + l before it. So
@@ -113,10 +117,13 @@ def evaluate_streaming(
 
     Args:
         run, records, split, network, engine, insist, on_batch: as of `evaluate_run`.
-        latencies_s: from the end of a clip to its answer, at least 0; see `measure_latency`.
+        latencies_s: from the end of a clip to its answer, at least 0; see
+            `kdant_tf.serving.benchmark.compare_streaming`, which measures them.
 
     Returns:
-        A point for each latency.
+        Head → a point for each latency; of a run with one answer that is under "". Heads for several
+        anticipation times count each from its own time; of several labels a clip, accuracy is mean average
+        precision.
 
     Raises:
         RunError: the records keep no, or too few, frames for that, or do not fit the run.
@@ -124,31 +131,92 @@ def evaluate_streaming(
     Source: Furnari and Farinella 2021, "Towards Streaming Egocentric Action Anticipation", §3.
     """
     (run,), records = read_inputs([run], records, split)
-    check_one_head(run)
-    clip, fps = records.manifest.clip, records.manifest.fps
-    own_s = clip.anticipation_s
-    if own_s is None:
-        if fps is None:
-            raise RunError(
-                f"Records {records.folder} have several frame rates and an offset in frames, so that the "
-                f"seconds to the action differ. Build them with --anticipation-s."
-            )
-        own_s = (clip.offset_at(fps) - clip.clip_frames) / fps
-    times = {latency_s: own_s + latency_s for latency_s in latencies_s}
-    return _evaluate_at(run, records, "latency", times, split, network, engine, insist, on_batch)
-
-
-def measure_latency(run: Run, network: keras.Model | None = None, engine: Engine = DEFAULT) -> float:
-    """Median time of ten answers to one clip on this machine, in seconds; preprocessing is not in it."""
+    check_latencies(records, run.heads, latencies_s)
+    differences = check_fit([run], records, insist=insist, offset=False)
     network = load_network(run) if network is None else network
-    infer = open_inference(network, dataclasses.replace(engine, report=lambda line: None))
-    clip = tf.zeros((1, *network.input.shape[1:]))
-    seconds = []
-    for _ in range(_LATENCY_WARM_UPS + _LATENCY_CALLS):
-        began_s = time.perf_counter()
-        infer(clip)
-        seconds.append(time.perf_counter() - began_s)
-    return statistics.median(seconds[_LATENCY_WARM_UPS:])
+    inference = open_inference(network, engine, name=f"run {run.folder}", heads=run.heads)
+    given: dict[str, Any] = {"split": split, "insist": insist, "on_batch": on_batch}
+    given |= {"network": network, "inference": inference}
+
+    def predict_at(tau_s: float) -> Predictions:
+        return predict_run(run, records, view=OBSERVED, tau_s=tau_s, **given)
+
+    predictions = predict_in_time(predict_at, records, run.heads, latencies_s)
+    curves = streaming_curves(predictions)
+    with keeping(run, curves):
+        for head, points in curves.items():
+            name = f"latency, {head}" if head else "latency"
+            _keep_curve(run, name, split, points, predictions[head], differences, inference)
+    return curves
+
+
+def check_latencies(records: Records, heads: Heads, latencies_s: Sequence[float]) -> None:
+    """Raises RunError where records keep too few frames for answers that take so long."""
+    check_times(records, [own_s + max(latencies_s) for own_s in _times_s(records, heads).values()])
+
+
+def _times_s(records: Records, heads: Heads) -> dict[str, float]:
+    """Head → seconds from the end of the clip that it answers to the action; "" where all share one."""
+    if are_times(heads):
+        return {head.name: head.ahead_s or 0.0 for head in heads}
+    clip, fps = records.manifest.clip, records.manifest.fps
+    if clip.anticipation_s is not None:
+        return {"": clip.anticipation_s}
+    if fps is None:
+        raise RunError(
+            f"Records {records.folder} have several frame rates and an offset in frames, so that the "
+            f"seconds to the action differ. Build them with --anticipation-s."
+        )
+    return {"": (clip.offset_at(fps) - clip.clip_frames) / fps}
+
+
+def predict_in_time(
+    predict_at: Callable[[float], Predictions],
+    records: Records,
+    heads: Heads,
+    latencies_s: Sequence[float],
+) -> dict[str, dict[float, Predictions]]:
+    """What a network says in time, were its answers to take so long.
+
+    Args:
+        predict_at: seconds from the end of the clip to the action → what it says of such clips.
+        records: that it says it of.
+        heads: of the network.
+        latencies_s: from the end of a clip to its answer.
+
+    Returns:
+        Head → latency → predictions; of a network with one answer, or several labels a clip, under "".
+    """
+    times_s, slices = _times_s(records, heads), column_slices(heads)
+    predict_at = functools.cache(predict_at)  # Two times with their latencies may be one.
+    found: dict[str, dict[float, Predictions]] = {}
+    for latency_s in latencies_s:
+        for head, own_s in times_s.items():
+            whole = predict_at(round(own_s + latency_s, 9))
+            if head:
+                parts = {head: dataclasses.replace(whole, probabilities=whole.probabilities[:, slices[head]])}
+            elif len(heads) < 2:
+                parts = {"": whole}
+            else:
+                parts = name_predictions(whole, heads)
+            for name, predictions in parts.items():
+                found.setdefault(name, {})[latency_s] = predictions
+    return found
+
+
+def streaming_curves(predictions: Mapping[str, Mapping[float, Predictions]]) -> StreamingCurves:
+    """Accuracies of what `predict_in_time` gives."""
+    return {
+        head: [CurvePoint(x=x, top1=_accuracy(each)) for x, each in points.items()]
+        for head, points in predictions.items()
+    }
+
+
+def _accuracy(predictions: Predictions) -> Interval:
+    """Top-1 accuracy, or of several labels a clip, mean average precision."""
+    if predictions.labels.ndim == 1:
+        return accuracy_interval(predictions.correct(), predictions.videos)
+    return mean_average_precision_interval(predictions.probabilities, predictions.labels, predictions.videos)
 
 
 def _evaluate_at(
@@ -170,17 +238,6 @@ def _evaluate_at(
     return _evaluate_curve(run, records, name, OBSERVED, seen, split, network, engine, insist, on_batch)
 
 
-def check_times(records: Records, taus_s: Iterable[float]) -> None:
-    """Raises RunError where records keep too few frames before their actions."""
-    longest_s, wanted_s = records.manifest.longest_anticipation_s, max(taus_s)
-    if longest_s is None or wanted_s > longest_s + _TIME_TOLERANCE_S:
-        raise RunError(
-            f"Records {records.folder} keep "
-            f"{'the clips of one time' if longest_s is None else f'{longest_s:g} s before each action'}. "
-            f"Build them with --longest-anticipation-s {math.ceil(100 * wanted_s - 1e-6) / 100:g}."
-        )
-
-
 def _evaluate_curve(
     run: Run,
     records: Records,
@@ -200,29 +257,30 @@ def _evaluate_curve(
     given: dict[str, Any] = {"view": view, "split": split, "insist": insist, "on_batch": on_batch}
     given |= {"network": network, "inference": inference}
     predictions = {x: predict_run(run, records, **given, **what) for x, what in seen.items()}
-    return _keep_curve(run, name, split, predictions, differences, inference)
+    points = [CurvePoint(x=x, top1=_accuracy(each)) for x, each in predictions.items()]
+    with keeping(run, points):
+        _keep_curve(run, name, split, points, predictions, differences, inference)
+    return points
 
 
 def _keep_curve(
     run: Run,
     name: str,
     split: str,
+    points: Sequence[CurvePoint],
     predictions_at: Mapping[float, Predictions],
     differences: Sequence[str],
     inference: Inference,
-) -> list[CurvePoint]:
+) -> None:
     """Keeps predictions under `NAME X/SPLIT`, and the accuracies under `NAME` in evaluation.json."""
-    points = [
-        CurvePoint(x=x, top1=accuracy_interval(predictions.correct(), predictions.videos))
-        for x, predictions in predictions_at.items()
-    ]
-    curve = [{name: point.x, **dataclasses.asdict(point.top1)} for point in points]
+    kind, _, head = name.partition(", ")
+    curve = [{kind: point.x, **dataclasses.asdict(point.top1)} for point in points]
     differing = {"differences": list(differences)} if differences else {}
-    with keeping(run, points):
-        for x, predictions in predictions_at.items():
-            at = result_name(run, f"{name} {x:g}", split, predictions.records_sha256)
-            save_predictions(run.folder / PREDICTIONS_NAME, f"{at}/{split}", predictions)
-        name = result_name(run, name, split, predictions.records_sha256)
-        fields = {"split": split, "top1": curve, **inference.to_dict(), **differing}
-        record_evaluation(run, name, {**fields, **digests(predictions)})
-    return points
+    for x, predictions in predictions_at.items():
+        what = ", ".join([f"{kind} {x:g}", *([head] if head else [])])
+        at = result_name(run, what, split, predictions.records_sha256)
+        save_predictions(run.folder / PREDICTIONS_NAME, f"{at}/{split}", predictions)
+    measure = "top1" if predictions.labels.ndim == 1 else "mean_average_precision"
+    fields = {"split": split, measure: curve, **inference.to_dict(), **differing}
+    name = result_name(run, name, split, predictions.records_sha256)
+    record_evaluation(run, name, {**fields, **digests(predictions)})

@@ -47,6 +47,8 @@ from tf_records.records import Records, iterate_batches
 from tf_records.schema import FUTURE, OBSERVED
 
 BATCH_SIZE = 16
+# A sum of two times may round up.
+_TIME_TOLERANCE_S = 1e-9
 # Fields of an Evaluation that only some records have.
 GROUP_MEASURES = {
     "unseen_mean_top5_recall": "unseen participants",
@@ -378,6 +380,17 @@ def check_fit(runs: Sequence[Run], records: Records, *, insist: bool, offset: bo
             f"--insist."
         )
     return tuple(found)
+
+
+def check_times(records: Records, taus_s: Iterable[float]) -> None:
+    """Raises RunError where records keep too few frames before their actions."""
+    longest_s, wanted_s = records.manifest.longest_anticipation_s, max(taus_s)
+    if longest_s is None or wanted_s > longest_s + _TIME_TOLERANCE_S:
+        raise RunError(
+            f"Records {records.folder} keep "
+            f"{'the clips of one time' if longest_s is None else f'{longest_s:g} s before each action'}. "
+            f"Build them with --longest-anticipation-s {math.ceil(100 * wanted_s - 1e-6) / 100:g}."
+        )
 
 
 def predict_run(

@@ -15,7 +15,6 @@ import keras
 import numpy as np
 
 from kdant_tf.evaluation import evaluate, metrics
-from kdant_tf.evaluation.curves import check_times
 from kdant_tf.evaluation.evaluate import Evaluation, OnBatch, RecordsOrFolder, RunOrFolder
 from kdant_tf.evaluation.metrics import Interval
 from kdant_tf.evaluation.predictions import Predictions, fuse
@@ -164,7 +163,7 @@ def evaluate_heads(
 
 def _predict_at_times(run: Run, records: Records, given: Mapping[str, Any]) -> dict[str, Predictions]:
     """Each head's part of what the network says of the clip that ends its time before the action."""
-    check_times(records, [head.ahead_s or 0.0 for head in run.heads])
+    evaluate.check_times(records, [head.ahead_s or 0.0 for head in run.heads])
     parts = {}
     for head, own in zip(run.heads, column_slices(run.heads).values(), strict=True):
         whole = evaluate.predict_run(run, records, tau_s=head.ahead_s, **given)
@@ -187,6 +186,16 @@ def split_predictions(whole: Predictions, heads: Heads) -> dict[str, Predictions
             videos=whole.videos[known],
         )
     return parts
+
+
+def name_predictions(whole: Predictions, heads: Heads) -> dict[str, Predictions]:
+    """`split_predictions`, and, of verb, noun and action, PRODUCT → the actions so named."""
+    return _with_product(split_predictions(whole, heads), heads)
+
+
+def _with_product(parts: Mapping[str, Predictions], heads: Heads) -> dict[str, Predictions]:
+    product = multiply(parts, heads)
+    return {**parts, **({} if product is None else {PRODUCT: product})}
 
 
 def multiply(predictions: Mapping[str, Predictions], heads: Heads) -> Predictions | None:
@@ -235,10 +244,9 @@ def _summarize(
     train = records.manifest.splits.get("train")
     classes = run.heads[0].classes if are_times(run.heads) else run.classes
     counts = {} if train is None else train.count_classes(classes)
-    product = multiply(predictions, run.heads)
-    parts = dict(predictions) | ({} if product is None else {PRODUCT: product})
+    parts = _with_product(predictions, run.heads)
     heads = {head.name: head for head in run.heads}
-    heads |= {} if product is None else {PRODUCT: heads[ACTION]}
+    heads |= {PRODUCT: heads[ACTION]} if PRODUCT in parts else {}
     results: HeadEvaluations = {}
     for name, own in parts.items():
         if not len(own.labels):

@@ -28,7 +28,10 @@ class Interval:
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class CurvePoint:
-    """Top-1 accuracy where a network sees the share `x` of a video, or a clip that ends `x` seconds early."""
+    """Top-1 accuracy where a network sees the share `x` of a video, or a clip that ends `x` seconds early.
+
+    Of several labels a clip it is mean average precision.
+    """
 
     x: float
     top1: Interval

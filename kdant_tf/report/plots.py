@@ -119,12 +119,14 @@ def curve_blocks(networks: Sequence[EvaluatedRun]) -> list[Table | Picture]:
             for result, points in read_curves(each.run, name).items()
         }
         if curves := {run: points for run, points in curves.items() if points}:
-            chance = 1 / max(len(each.run.classes) for each in networks)
+            # Heads have a chance each.
+            several = any(each.run.heads for each in networks)
+            chance = None if several else 1 / max(len(each.run.classes) for each in networks)
             blocks += [_curve_picture(name, curves, chance), curve_table(name, curves)]
     return blocks
 
 
-def _curve_picture(name: str, curves: Mapping[str, Sequence[CurvePoint]], chance: float) -> Picture:
+def _curve_picture(name: str, curves: Mapping[str, Sequence[CurvePoint]], chance: float | None) -> Picture:
     ends = [
         f"{network}: {100 * points[0].top1.value:.1f} % at {points[0].x:g}, "
         f"{100 * points[-1].top1.value:.1f} % at {points[-1].x:g}"

@@ -1,4 +1,4 @@
-"""How long a model takes to answer, where the time goes, and what threads gain.
+"""How long a model takes to answer, where the time goes, what threads gain, and what it says in time.
 
 TensorFlow is imported where a model is loaded into this process; a server is timed without it.
 """
@@ -32,17 +32,25 @@ from kdant_tf.serving.model import (
     model_of_export,
     needs_tensorflow,
     read_export_config,
+    runs_of_export,
 )
 from kdant_tf.serving.server import Server
+from tf_records.errors import NotKeptError, RunError
 
 if TYPE_CHECKING:
     import tensorflow as tf
+
+    from kdant_tf.evaluation.metrics import CurvePoint
+    from kdant_tf.evaluation.predictions import Predictions
+    from tf_records.records import Records
 
 # Rounds before the first that counts: graphs are traced and kernels chosen in them.
 _WARM_UPS = 2
 # So much noise makes PNG take the share of raw frames that it takes of JHMDB's, 0.4 to 0.5.
 _NOISE = 3.0
 _BLOCK = 16
+# Of clips by which a latency is measured, and how often they are answered.
+_ASPECT, _LATENCY_CALLS = 4 / 3, 10
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -127,6 +135,44 @@ class ThreadTimes:
     alone: float
     together: float
     largest_difference: float
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class StreamingCurve:
+    """How often a network's answers are right that are there in time, see `compare_streaming`.
+
+    Args:
+        network: name of the run or the export.
+        head: of the network; "" of one with one answer.
+        measure: of the points: "top1", or of several labels a clip "mean_average_precision".
+        points: one for each latency.
+        differences: in what network and records differ from the training's, where that was insisted on.
+    """
+
+    network: str
+    head: str
+    measure: str
+    points: tuple[CurvePoint, ...]
+    differences: tuple[str, ...] = ()
+
+    @property
+    def title(self) -> str:
+        return f"{self.network}, {self.head}" if self.head else self.network
+
+    def to_dicts(self) -> list[dict[str, Any]]:
+        """A dict a latency, for JSON."""
+        names = {"network": self.network, **({"head": self.head} if self.head else {})}
+        differing = {"differences": list(self.differences)} if self.differences else {}
+        return [
+            {
+                **names,
+                "latency": point.x,
+                self.measure: point.top1.value,
+                f"{self.measure}_interval": [point.top1.low, point.top1.high],
+                **differing,
+            }
+            for point in self.points
+        ]
 
 
 def open_local(folder: str | Path, engine: Engine = DEFAULT) -> TimedModel:
@@ -248,6 +294,176 @@ def time_threads(model: TimedModel, *, threads: int, height: int, width: int, re
         alone=threads / statistics.median(seconds["alone"]),
         together=threads / statistics.median(seconds["together"]),
         largest_difference=float(np.max(np.abs(alone - together))),
+    )
+
+
+def compare_streaming(
+    networks: Sequence[str | Path],
+    records: Records,
+    latencies_s: Sequence[float | None],
+    *,
+    split: str = "test",
+    engine: Engine = DEFAULT,
+    insist: bool = False,
+    on_batch: Callable[[int], None] = lambda clips: None,
+) -> list[StreamingCurve]:
+    """Teacher, students and exports side by side: accuracy of the answers that are there in time.
+
+    Curves of runs are kept in their folders, see `kdant_tf.evaluation.curves.evaluate_streaming`.
+
+    Args:
+        networks: folders of runs and exports.
+        records: that fit all of them.
+        latencies_s: from a clip to its answer; None for the median of ten answers to one clip on this
+            machine, preprocessing included, all networks in turns.
+        split: of the records.
+        engine: that computes the answers of runs.
+        insist: see `kdant_tf.evaluation.evaluate.evaluate_run`.
+        on_batch: called with each number of clips that has been answered.
+
+    Raises:
+        RunError: records that do not fit, or that keep too few frames.
+        NotKeptError: a run folder cannot be written; has the curves all the same.
+    """
+    measured = None in latencies_s
+    given_s = [each for each in latencies_s if each is not None]
+    about = {each: _check_streaming(each, records, given_s, insist=insist) for each in networks}
+    models = {
+        each: _open_to_time(each, engine) for each in networks if measured or find_version(each) is not None
+    }
+    measured_s = _measure_latencies(models) if measured else {}
+    found: list[StreamingCurve] = []
+    not_kept = None
+    for network in networks:
+        own_s = [measured_s[network] if each is None else each for each in latencies_s]
+        try:
+            if find_version(network) is None:
+                kept = {"split": split, "engine": engine, "insist": insist, "on_batch": on_batch}
+                curves = _evaluate_streaming_run(network, records, own_s, kept)
+            else:
+                curves = _evaluate_streaming_export(models[network], records, own_s, split, on_batch)
+        except NotKeptError as error:
+            curves, not_kept = error.result, error
+        found += [
+            StreamingCurve(network=str(network), head=head, points=tuple(points), **about[network])
+            for head, points in curves.items()
+        ]
+    if not_kept is not None:
+        raise NotKeptError(str(not_kept), found)
+    return found
+
+
+def _check_streaming(
+    network: str | Path, records: Records, latencies_s: Sequence[float], *, insist: bool
+) -> dict[str, Any]:
+    """Finds before any work what does not fit; returns measure and differences of a StreamingCurve."""
+    from kdant_tf.evaluation.curves import check_latencies
+    from kdant_tf.evaluation.evaluate import check_fit
+
+    version = find_version(network)
+    runs = [load_run(network)] if version is None else runs_of_export(read_export_config(version), version)
+    differences = check_fit(runs, records, insist=insist, offset=False)
+    heads = runs[0].heads
+    check_latencies(records, heads, [0.0, *latencies_s])
+    several = bool(heads) and heads[0].several
+    return {"measure": "mean_average_precision" if several else "top1", "differences": differences}
+
+
+def _open_to_time(folder: str | Path, engine: Engine) -> AnticipationModel:
+    """The model of an export, or of a run with all that comes before its network."""
+    if find_version(folder) is not None:
+        return load_model(folder)
+    try:
+        return load_model(folder, engine)
+    except RunError as error:
+        raise RunError(f"{error} Or say how long its answers take: --latency-ms 50.") from error
+
+
+def _evaluate_streaming_run(
+    run: str | Path, records: Records, latencies_s: Sequence[float], given: Mapping[str, Any]
+) -> Mapping[str, Sequence[CurvePoint]]:
+    from kdant_tf.evaluation.curves import evaluate_streaming
+
+    return evaluate_streaming(run, records, latencies_s, **given)
+
+
+def _evaluate_streaming_export(
+    model: AnticipationModel,
+    records: Records,
+    latencies_s: Sequence[float],
+    split: str,
+    on_batch: Callable[[int], None],
+) -> Mapping[str, Sequence[CurvePoint]]:
+    from kdant_tf.evaluation.curves import check_latencies, predict_in_time, streaming_curves
+
+    check_latencies(records, model.heads, latencies_s)
+    predict = partial(predict_records, model, records, split, on_batch=on_batch)
+    return streaming_curves(predict_in_time(predict, records, model.heads, latencies_s))
+
+
+def _measure_latencies(models: Mapping[Any, AnticipationModel]) -> dict[Any, float]:
+    """Median seconds of an answer to one clip of the size that each was trained on, in turns."""
+    clips = {
+        key: draw_clips(model, 1, model.short_side, round(model.short_side * _ASPECT))
+        for key, model in models.items()
+    }
+    functions: dict[Any, Callable[[], object]] = {
+        key: partial(model.probabilities, clips[key]) for key, model in models.items()
+    }
+    seconds = _take_turns(functions, _LATENCY_CALLS, lambda: None)
+    return {key: statistics.median(values) for key, values in seconds.items()}
+
+
+def predict_records(
+    model: AnticipationModel,
+    records: Records,
+    split: str,
+    tau_s: float,
+    on_batch: Callable[[int], None] = lambda clips: None,
+) -> Predictions:
+    """What a model says of the clip of each record that ends `tau_s` seconds before the action.
+
+    Args:
+        model: of an export, or another that takes uint8 frames.
+        records: of frames, of its modalities and clip length.
+        split: of the records.
+        tau_s: seconds; records keep frames for it, see `kdant_tf.evaluation.evaluate.check_times`.
+        on_batch: called with 1 after each clip.
+    """
+    import tensorflow as tf
+
+    from kdant_tf.evaluation.predictions import Predictions
+    from tf_records import schema
+    from tf_records.reader import decode_clip, observed_start, parse, plain
+    from tf_records.records import iterate_batches
+
+    streams = [dataclasses.replace(records, modality=modality) for modality in model.modality.split(",")]
+
+    @plain
+    def cut(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        clips = []
+        for stream in streams:
+            context, segments = parse(stream, serialized, (schema.OBSERVED,))
+            encoded = segments[schema.OBSERVED]
+            start = observed_start(stream, serialized, tf.shape(encoded)[0], tau_s)
+            clips.append(decode_clip(stream, encoded, start))
+        names = {"id": context[schema.CLIP_ID], "video": context[schema.CLIP_VIDEO]}
+        return {"clip": tf.concat(clips, axis=-1), "label": context[schema.LABEL_INDEX], **names}
+
+    dataset = tf.data.TFRecordDataset(records.paths(split))
+    dataset = dataset.map(cut, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True).prefetch(2)
+    rows: dict[str, list[Any]] = {name: [] for name in ("probabilities", "label", "id", "video")}
+    for sample in iterate_batches(dataset, records, split):
+        rows["probabilities"].append(model.probabilities(sample["clip"].numpy()[None])[0])
+        rows["label"].append(sample["label"].numpy())
+        for name in ("id", "video"):
+            rows[name].append(sample[name].numpy().decode())
+        on_batch(1)
+    return Predictions(
+        probabilities=np.array(rows["probabilities"], np.float64),
+        labels=np.array(rows["label"], np.int64),
+        ids=np.array(rows["id"]),
+        videos=np.array(rows["video"]),
     )
 
 

@@ -19,7 +19,7 @@ from PIL import Image
 from kdant_tf.archive import local_run
 from kdant_tf.evaluation.predictions import DIVERGED
 from kdant_tf.models.inference import DEFAULT, FLOAT32, Engine
-from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, flow_from, load_run
+from kdant_tf.runs import CONFIG_NAME, MODEL_NAME, Run, flow_from, load_run, run_from
 from kdant_tf.serving import ENCODED, RAW
 from kdant_tf.serving.formats import FORMATS, SAVED_MODEL, Answer, Arrays, format_of, open_network
 from kdant_tf.version import unreadable_advice
@@ -251,6 +251,18 @@ def model_of_export(config: dict[str, Any], infer: Infer, name: str) -> Anticipa
         infer=infer,
         heads=heads_from(config.get("heads")),
     )
+
+
+def runs_of_export(config: dict[str, Any], folder: Path) -> list[Run]:
+    """The runs that an export's config.json tells of, RGB first, as of frames; `folder` is for messages."""
+    clip = {name: value for name, value in config["clip"].items() if name != "fps"}
+    shared = {"classes": config["classes"], "clip": clip, "heads": config.get("heads"), "features": None}
+    own = [config[name] for name in ("run", "with") if name in config]
+    left_out = ("folder", "weight")
+    return [
+        run_from(folder, {**{name: each[name] for name in each if name not in left_out}, **shared})
+        for each in own
+    ]
 
 
 def make_inputs(clips: np.ndarray, modality: str, signature: str) -> dict[str, np.ndarray]:

@@ -99,14 +99,19 @@ def _draw_rate_steps(axis: Axes, rows: Sequence[Mapping[str, float]], color: str
 
 
 def plot_accuracy_against(
-    networks: Mapping[str, Sequence[CurvePoint]], path: Path, *, xlabel: str, chance: float | None = None
+    networks: Mapping[str, Sequence[CurvePoint]],
+    path: Path,
+    *,
+    xlabel: str,
+    ylabel: str = "top-1 accuracy",
+    chance: float | None = None,
 ) -> Path:
-    """A curve a network, with its 95 % interval as a band.
+    """A curve a network, with its 95 % interval as a band; of one point, a mark with a line.
 
     Args:
         networks: name → points.
         path: PNG to write.
-        xlabel: what the points' x is.
+        xlabel, ylabel: what the points are.
         chance: accuracy of guessing, for a line.
 
     Returns:
@@ -122,6 +127,8 @@ def plot_accuracy_against(
         )
         colour, marker = mark_of(number)
         axis.plot(xs, values, DASHES[number % len(DASHES)], marker=marker, ms=5, color=colour, label=name)
+        if len(ordered) == 1:
+            axis.vlines(xs, low, high, color=colour, lw=1)
         axis.fill_between(xs, low, high, color=colour, alpha=0.12, lw=0)
     if chance is not None:
         axis.axhline(chance, color=GREY, lw=1, ls=(0, (1, 2)))
@@ -135,7 +142,7 @@ def plot_accuracy_against(
             fontsize=8,
             color=GREY,
         )
-    axis.set(ylim=(0, 1), xlabel=xlabel, ylabel="top-1 accuracy")
+    axis.set(ylim=(0, 1), xlabel=xlabel, ylabel=ylabel)
     axis.set_xlim(left=0)
     axis.grid(alpha=0.3)
     figure.legend(loc="outside right upper", fontsize=8.5, frameon=False)

@@ -199,6 +199,49 @@ def test_an_answer_that_takes_time_is_of_an_earlier_clip(lead: Path, tiny_run: P
     )
 
 
+def test_networks_and_their_exports_stand_side_by_side(
+    lead: Path, tiny_run: Path, exported: Path, tmp_path: Path
+) -> None:
+    """One network is the run's own export, one has other weights, one is of another precision."""
+    run = Path(shutil.copytree(tiny_run, tmp_path / "run"))
+    other = Path(shutil.copytree(tiny_run, tmp_path / "other"))
+    keras.utils.set_random_seed(1)
+    build(4, (8, 32, 32, 3)).save(other / "model.keras")
+    assert kdant("export", run, "--out", tmp_path / "half", "--precision", "bfloat16").exit_code == 0
+    networks = (run, other, exported.parent, tmp_path / "half")
+    at = ("evaluate", *networks, "--records", lead, "--streaming", "--latency-ms")
+    rows = kdant_json(*at, "0,100")["latency"]
+    assert [(Path(row["network"]), row["latency"]) for row in rows] == [
+        (each, latency_s) for each in networks for latency_s in (0.0, 0.1)
+    ]
+    top1 = [row["top1"] for row in rows]
+    alone = kdant_json("evaluate", run, "--records", lead, "--tau", "0.4,0.5")["tau"]
+    assert top1[:2] == top1[4:6] == [point["top1"] for point in alone]
+    measured = kdant_json(*at, "measured", "--pictures")["latency"]
+    assert len({row["latency"] for row in measured}) == 4
+    assert (run / "pictures" / "streaming.png").stat().st_size > 1000
+    name = f"latency, records {manifest_sha256(lead)[:8]}"
+    for folder, row in zip((run, other), measured, strict=False):
+        (kept,) = json.loads((folder / "evaluation.json").read_text())[name]["top1"]
+        assert (kept["latency"], kept["value"]) == (row["latency"], row["top1"])
+    table = kdant(*at, "0").stdout
+    assert "an answer takes" in table
+
+
+def test_what_cannot_stand_side_by_side_is_said_before_any_work(
+    lead: Path, record_folder: Path, records: Path, tiny_run: Path, exported: Path
+) -> None:
+    streaming = ("--streaming", "--latency-ms", 0, "--records")
+    said = refuse("evaluate", tiny_run, exported, "--records", lead, code=2)
+    assert "Several RUN go with --streaming" in said
+    assert "is an export; evaluate its run" in refuse("evaluate", exported, "--records", lead, code=2)
+    assert "The same RUN was given twice" in refuse("evaluate", tiny_run, tiny_run, *streaming, lead, code=2)
+    said = refuse("evaluate", exported, *streaming, lead, "--pictures", code=2)
+    assert "into the folder of a run" in said
+    assert "--longest-anticipation-s 0.4" in refuse("evaluate", exported, *streaming, record_folder)
+    assert "knows other classes than records" in refuse("evaluate", exported, *streaming, records)
+
+
 def test_a_longer_segment_is_refused_where_it_makes_no_sense(
     lead: Path, tmp_path: Path, videos: Path
 ) -> None:

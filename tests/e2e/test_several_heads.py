@@ -74,7 +74,8 @@ def build(epic: Path, out: Path, *options: object) -> Path:
 @pytest.fixture(scope="module")
 def records(epic: Path) -> Path:
     """Of all three targets; a quarter of the training pairs has lost its labels."""
-    return build(epic, epic.parent / "records", "--target", ",".join(HEADS), "--label-fraction", 0.75)
+    options = ("--target", ",".join(HEADS), "--label-fraction", 0.75, "--longest-anticipation-s", 0.5)
+    return build(epic, epic.parent / "records", *options)
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +200,28 @@ def test_an_export_has_outputs_for_each_head_and_predict_names_each(
     assert " | action: " in text
 
 
+@pytest.mark.parametrize("name", ["savedmodel", "openvino"])
+def test_an_export_in_any_format_streams_each_head(
+    name: str, student: Path, records: Path, evaluated: dict, tmp_path: Path
+) -> None:
+    if name != "savedmodel":
+        pytest.importorskip(name)
+    out = tmp_path / name
+    kdant_json("export", student, "--out", out, "--format", name, "--records", records)
+    both = ("evaluate", student, out, "--records", records, "--streaming", "--latency-ms", "0,100")
+    rows = kdant_json(*both)["latency"]
+    assert {row["head"] for row in rows} == {*HEADS, PRODUCT}
+    own, others = (
+        {(row["head"], row["latency"]): row["top1"] for row in rows if row["network"] == str(each)}
+        for each in (student, out)
+    )
+    assert own == others
+    assert {head: own[head, 0.0] for head in evaluated["heads"]} == {
+        head: each["top1"] for head, each in evaluated["heads"].items()
+    }
+    assert "verb x noun" in kdant(*both).stdout
+
+
 def test_report_and_pictures_are_of_each_head_or_of_the_last(
     student: Path, teacher: Path, records: Path, evaluated: dict, tmp_path: Path
 ) -> None:
@@ -231,6 +254,8 @@ def test_what_does_not_fit_is_said_in_one_sentence(
     said = refuse("distill", "--records", two, "--teacher", teacher, "--out", tmp_path / "s", *TRAINING)
     assert "have labels for the heads verb (2 classes), noun (2 classes). Use records" in said
     assert not (tmp_path / "s").exists()
+    said = refuse("evaluate", student, "--records", one, "--streaming", "--latency-ms", 0)
+    assert "--longest-anticipation-s" in said or "has the heads" in said
     said = refuse("evaluate", student, "--records", records, "--tau", "0.1")
     assert "this is for runs with one answer" in said
     wrong = ("--source", "epic55", "--input", epic, "--dry-run", "--target")

@@ -18,7 +18,7 @@ from tf_records.records import Records
 CLASSES = ("down", "large", "moves", "small")
 # Rendered class → what is true of it.
 LABELS = {"rise": "moves", "fall": "moves|down", "grow": "large", "shrink": " small | down"}
-CLIPS = ("--offset-frames", 16, "--short-side", 64)
+CLIPS = ("--offset-frames", 16, "--short-side", 64, "--longest-anticipation-s", 0.5)
 TRAINING = ("--model", "tiny_network:build", "--crop", 32, "--batch-size", 4, "--epochs", 2, "--xla", "off")
 
 
@@ -119,6 +119,19 @@ def test_evaluation_is_mean_average_precision_of_independent_probabilities(
     text = kdant("evaluate", student, "--records", records, "--per-class").stdout
     assert "mean average precision" in text
     assert "moves" in text
+
+
+def test_streaming_accuracy_is_mean_average_precision(student: Path, records: Path, tmp_path: Path) -> None:
+    kdant_json("export", student, "--out", tmp_path / "served")
+    own = kdant_json("evaluate", student, "--records", records)["mean_average_precision"]
+    streaming = ("--streaming", "--latency-ms", "0,100")
+    rows = kdant_json("evaluate", student, tmp_path / "served", "--records", records, *streaming)["latency"]
+    assert rows[0]["mean_average_precision"] == pytest.approx(own)
+    assert rows[2]["mean_average_precision"] == pytest.approx(own)
+    assert rows[1]["latency"] == 0.1
+    alone = kdant("evaluate", student, "--records", records, *streaming).stdout
+    assert "mean average precision" in alone
+    assert "latency" in read_evaluation(student)
 
 
 def test_export_predict_report_and_runs_follow(

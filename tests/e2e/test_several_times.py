@@ -23,6 +23,7 @@ from tf_records.records import Records
 TIMES = (0.1, 0.3, 0.6)
 NAMES = ["0.1s", "0.3s", "0.6s"]
 CLIPS = ("--clip-frames", 8, "--anticipation-s", "0.3,0.1,0.6", "--short-side", 64)
+LONGER = ("--longest-anticipation-s", 0.7)
 TRAINING = ("--model", "tiny_network:build", "--crop", 32, "--batch-size", 4, "--epochs", 1, "--xla", "off")
 
 
@@ -123,6 +124,23 @@ def test_each_time_is_evaluated_on_the_clip_that_ends_so_long_before(
     assert set(read_evaluation(student)) == {f"observed, {name}" for name in NAMES}
     assert "0.6s" in kdant("evaluate", student, "--records", records).stdout
     assert kdant_json("evaluate", teacher, "--records", records)["samples"] == 8
+
+
+def test_an_answer_that_takes_time_is_of_an_earlier_clip_at_each_time(
+    student: Path, evaluated: dict, folder: Path, tmp_path: Path
+) -> None:
+    source = ("--source", "csv", "--input", folder / "annotations.csv")
+    kdant_json("build-records", *source, "--out", tmp_path / "longer", *CLIPS, *LONGER)
+    kdant_json("export", student, "--out", tmp_path / "served")
+    networks = (student, tmp_path / "served")
+    at = ("evaluate", *networks, "--records", tmp_path / "longer", "--streaming", "--latency-ms")
+    rows = kdant_json(*at, "0,100")["latency"]
+    own = {(row["head"], row["latency"]): row["top1"] for row in rows if row["network"] == str(student)}
+    assert [row["top1"] for row in rows[:6]] == [row["top1"] for row in rows[6:]]
+    assert {head: own[head, 0.0] for head in NAMES} == {
+        head: each["top1"] for head, each in evaluated["heads"].items()
+    }
+    assert "Build them with --longest-anticipation-s 0.8" in refuse(*at, "200")
 
 
 def test_export_and_predict_draw_a_time_line(

@@ -70,6 +70,7 @@ def test_what_does_not_go_together_is_a_usage_error_before_anything_is_read(tmp_
         (("--latency-ms", "50"), "--latency-ms goes with --streaming"),
         (("--streaming", "--latency-ms", "-1"), "milliseconds, at least 0, or measured"),
         (("--pictures", "--observe", "0.5"), "--pictures goes with none of"),
+        ((tmp_path / "other",), "Several RUN go with --streaming"),
         (("--with", tmp_path, "--fusion-weights", "1"), "should be 2 numbers, one a run. Received: 1"),
         (("--observe", "1.5"), "should be shares above 0 up to 1"),
         (("--tau", "-1"), "should be seconds, at least 0"),
