@@ -106,7 +106,7 @@ def _describe_metrics(last: dict[str, float], best: dict[str, float]) -> str:
 
 
 def _describe_evaluation(summary: RunSummary) -> str:
-    """Accuracies by view, and the ends of the curves that `kdant evaluate --observe` and `--tau` keep."""
+    """Accuracies by view, and the ends of the curves that `kdant evaluate --observe` and so on keep."""
     from .output import percent
 
     lines = []
@@ -116,7 +116,8 @@ def _describe_evaluation(summary: RunSummary) -> str:
             lines.append(f"{name} {percent(top1)}")
         elif top1:
             first, last = top1[0], top1[-1]
-            lines.append(f"{name} {first[name]:g} … {last[name]:g}:")
+            against = name.partition(",")[0]
+            lines.append(f"{name} {first[against]:g} … {last[against]:g}:")
             lines.append(f"  {percent(first['value'])} … {percent(last['value'])}")
     if summary.stale:
         lines.append(f"stale: {', '.join(summary.stale)}")

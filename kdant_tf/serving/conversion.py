@@ -11,18 +11,21 @@ import dataclasses
 import io
 import logging
 import tempfile
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
+from keras import layers
 
 from kdant_tf.losses.heads import head_probabilities
 from kdant_tf.models.inference import FLOAT32, OPENVINO, import_openvino, without_telemetry
 from kdant_tf.models.pooling_in_2d import split_pooling
+from kdant_tf.private_apis import layers_within
 from kdant_tf.serving import RAW
-from kdant_tf.serving.formats import FLOAT16, FORMATS, INT8, LITERT, ONNX
+from kdant_tf.serving.formats import FLOAT16, FORMATS, INT8, LITERT, ONNX, without_native_messages
 from kdant_tf.serving.signatures import ServedModule, Stream, clips_spec, infer_once, input_names
 from kdant_tf.serving.trial_clips import TrialClip
 from tf_records import augment
@@ -62,6 +65,8 @@ def convert(
         RunError: the converter cannot do this network.
         OSError: the folder cannot be written.
     """
+    if (format, precision) == (LITERT, INT8):
+        _check_has_8_bits(streams)
     # Batch normalisation is folded here: what converters make of it differs.
     folded = [stream.folded() for stream in streams]
     function = trace([_split(stream) for stream in folded], 1) if format == LITERT else trace(folded)
@@ -184,10 +189,51 @@ def _write_litert(function: Any, path: Path, precision: str, calibration: _Input
         tf.saved_model.save(module, folder, signatures={RAW: function.get_concrete_function()})
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS]
-        if precision == FLOAT16:
+        if precision != FLOAT32:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        if precision == FLOAT16:
             converter.target_spec.supported_types = [tf.float16]
-        path.write_bytes(converter.convert())
+        with without_native_messages():
+            converted = _quantize_litert(converter, calibration) if precision == INT8 else converter.convert()
+        path.write_bytes(converted)
+
+
+def _quantize_litert(converter: Any, calibration: _Inputs) -> bytes:
+    """8 bits but for the preprocessing and the probabilities, by the debugger, which alone can leave out."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    converter.optimizations = []
+    tensors = Interpreter(model_content=converter.convert()).get_tensor_details()
+    converter.optimizations = [tf.lite.Optimize.DEFAULT]
+    converter.target_spec.supported_ops = [
+        tf.lite.OpsSet.TFLITE_BUILTINS_INT8,
+        tf.lite.OpsSet.TFLITE_BUILTINS,
+    ]
+    converter.representative_dataset = lambda: iter(calibration)
+    options = tf.lite.experimental.QuantizationDebugOptions(
+        denylisted_nodes=[each["name"] for each in tensors if f"{PREPARING}/" in each["name"]],
+        denylisted_ops=["SOFTMAX", "LOGISTIC"],
+    )
+    with warnings.catch_warnings():  # Its own interpreter says that it will be moved.
+        warnings.simplefilter("ignore")
+        debugger = tf.lite.experimental.QuantizationDebugger(
+            converter=converter, debug_dataset=converter.representative_dataset, debug_options=options
+        )
+    quantized: bytes = debugger.get_nondebug_quantized_model()
+    return quantized
+
+
+def _check_has_8_bits(streams: Sequence[Stream]) -> None:
+    """Refuses a network whose convolutions are all of three dimensions, which LiteRT computes in float32."""
+    networks = [network for stream in streams for network in stream.networks]
+    parts = [layer for network in networks for layer in layers_within(network)]
+    flat = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D)
+    if not any(isinstance(layer, flat) for layer in parts):
+        raise RunError(
+            f"LiteRT computes convolutions in three dimensions in {FLOAT32} alone, and run "
+            f"{streams[0].run.folder} has no others. Export it with --precision {FLOAT16}, or "
+            f"--format {OPENVINO} --precision {INT8}."
+        )
 
 
 class _Inputs:

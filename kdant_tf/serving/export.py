@@ -20,6 +20,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kdant_tf.evaluation.metrics import average_precision
 from kdant_tf.evaluation.predictions import read_config
 from kdant_tf.losses.heads import head_probabilities
 from kdant_tf.models import inference
@@ -43,7 +44,7 @@ from kdant_tf.serving.trial_clips import TrialClip, TrialRecords, draw_trial_cli
 from kdant_tf.version import __version__
 from tf_records.errors import KdantError, RunError, first_line
 from tf_records.files import check_apart, claim_folder, json_text, lock_folder, remove_folder
-from tf_records.heads import column_slices
+from tf_records.heads import Heads, are_times, column_slices
 from tf_records.records import Records
 from tf_records.remote_path import RecordPath
 
@@ -109,7 +110,8 @@ class Parity:
         logit_difference: largest one of a logit; None of a SavedModel, which gives none.
         same_top1: share of clips that both name alike; of several heads, of all their names.
         accuracy, run_accuracy: shares of labelled clips that the export and the run name rightly, of one clip
-            in the middle of a segment; None without labels.
+            in the middle of a segment; of several heads their mean, of several labels a clip mean average
+            precision; None without labels, and of heads for several times.
     """
 
     clips: int
@@ -449,7 +451,7 @@ def _compare(
     Args:
         logits: of the run, `(N, classes)`.
         found: signature → the export's outputs for each of the N clips.
-        labels: int `(N,)`, -1 where there is none.
+        labels: int `(N,)`, -1 where there is none; of several heads or labels `(N, n)`.
         source: of the clips, in words.
         run: whose network it is.
     """
@@ -460,9 +462,6 @@ def _compare(
     difference = np.max([np.abs(each - expected).max() for each in given.values()])
     parts = [*column_slices(run.heads).values()] or [slice(None)]
     firsts = [(expected[:, each].argmax(axis=1), given[RAW][:, each].argmax(axis=1)) for each in parts]
-    own, others = firsts[-1]
-    # Whether several answers are right is for `kdant evaluate` to say.
-    known = (labels >= 0) & (not run.heads)
     logit_difference = None
     if "logits" in found[RAW][0]:
         logit_difference = float(
@@ -475,9 +474,25 @@ def _compare(
         latency_ms={},
         logit_difference=logit_difference,
         same_top1=float(np.mean([one == other for one, other in firsts])),
-        accuracy=float((others == labels)[known].mean()) if known.any() else None,
-        run_accuracy=float((own == labels)[known].mean()) if known.any() else None,
+        accuracy=_accuracy(given[RAW], labels, run.heads),
+        run_accuracy=_accuracy(expected, labels, run.heads),
     )
+
+
+def _accuracy(probabilities: np.ndarray, labels: np.ndarray, heads: Heads) -> float | None:
+    """Of a Parity."""
+    if are_times(heads):  # Each head is of a clip of its own.
+        return None
+    if heads and heads[0].several:
+        known = (labels >= 0).all(axis=1)
+        precisions = average_precision(probabilities[known], labels[known])
+        return float(np.nanmean(precisions)) if np.isfinite(precisions).any() else None
+    columns = [*column_slices(heads).values()] or [slice(None)]
+    shares = []
+    for part, own in zip(columns, labels.reshape(len(labels), -1).T, strict=True):
+        right = probabilities[:, part].argmax(axis=1) == own
+        shares += [right[own >= 0].mean()] if (own >= 0).any() else []
+    return float(np.mean(shares)) if shares else None
 
 
 def _other_way(written: Mapping[str, Any]) -> str:

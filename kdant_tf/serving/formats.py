@@ -10,7 +10,8 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
@@ -73,7 +74,7 @@ FORMATS = {
         title="LiteRT",
         extra="litert",
         runs=("ai_edge_litert",),
-        precisions=(FLOAT32, FLOAT16),
+        precisions=(FLOAT32, FLOAT16, INT8),
     ),
 }
 PRECISIONS = tuple(dict.fromkeys(name for each in FORMATS.values() for name in each.precisions))
@@ -148,6 +149,23 @@ def open_network(version: str | Path, name: str, precision: str = FLOAT32) -> An
         ) from error
 
 
+@contextmanager
+def without_native_messages() -> Iterator[None]:
+    """What libraries write to stderr past Python within is dropped; their errors come as exceptions."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # There is no stderr.
+        yield
+        return
+    try:
+        with open(os.devnull, "w") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+
+
 def _open_openvino(path: Path, precision: str) -> Answer:
     core = import_openvino().Core()
     return OpenVinoNetwork(lambda: core.read_model(str(path)), precision)
@@ -173,8 +191,9 @@ class _LiteRt:
     def __init__(self, path: Path, precision: str) -> None:
         from ai_edge_litert.interpreter import Interpreter
 
-        interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
-        self._run = interpreter.get_signature_runner()
+        with without_native_messages():
+            interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
+            self._run = interpreter.get_signature_runner()
         self._lock = threading.Lock()
 
     def __call__(self, inputs: Arrays) -> dict[str, np.ndarray]:

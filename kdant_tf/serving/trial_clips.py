@@ -30,12 +30,12 @@ class TrialClip:
     Args:
         clips: uint8 `(1, T, H, W, C)` of each stream.
         frames: the same as strings, `(1, T)` or `(1, T, 2)`, of each stream.
-        label: index of its class, or -1.
+        label: index of its class, or -1; of several heads or labels `(n,)`, see `tf_records.reader.label_of`.
     """
 
     clips: tuple[np.ndarray, ...]
     frames: tuple[np.ndarray, ...]
-    label: int = -1
+    label: int | np.ndarray = -1
 
     def requests(self, streams: Sequence[Stream]) -> dict[str, dict[str, np.ndarray]]:
         """Signature → input → value."""
@@ -98,7 +98,7 @@ class TrialRecords:
 
 def _read(
     records: Records, split: str, view: str, count: int
-) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
     clip_frames = records.manifest.clip.clip_frames
     total = records.split(split).records
     chosen = {*np.linspace(0, total - 1, min(count, total)).round().astype(int).tolist()}
@@ -110,5 +110,4 @@ def _read(
         (start,) = augment.window_starts(length, clip_frames, 1)
         frames = tf.gather(segments[view], augment.clip_indices(length, start, clip_frames))
         clip = decode_clip(records, segments[view], start)[None].numpy()
-        label = context[schema.LABEL_INDEX]
-        yield clip, frames[None].numpy(), schema.UNLABELED if records.manifest.heads else int(label)
+        yield clip, frames[None].numpy(), context[schema.LABEL_INDEX].numpy()

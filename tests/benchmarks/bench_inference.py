@@ -25,7 +25,7 @@ _WARM_UPS = 2
 _NETWORKS = ("i3d-8x112", "i3d-16x224", "tsn-MobileNetV2", "tsn-ResNet50", "features3d")
 
 
-def build(name: str) -> Any:
+def build(name: str, classes: int = CLASSES) -> Any:
     """A network of _NETWORKS, with statistics of one batch of noise."""
     import keras
     import numpy as np
@@ -37,11 +37,11 @@ def build(name: str) -> Any:
     kind, _, size = name.partition("-")
     if kind == "i3d":
         frames, side = (int(number) for number in size.split("x"))
-        network = build_i3d(CLASSES, (frames, side, side, 3), seed=0)
+        network = build_i3d(classes, (frames, side, side, 3), seed=0)
     elif kind == "tsn":
-        network = build_tsn(CLASSES, (8, 224, 224, 3), backbone=size, segments=3, seed=0)
+        network = build_tsn(classes, (8, 224, 224, 3), backbone=size, segments=3, seed=0)
     else:
-        network = build_features3d(CLASSES, (4, 14, 14, 96), seed=0)
+        network = build_features3d(classes, (4, 14, 14, 96), seed=0)
     noise = np.random.default_rng(1).uniform(-1, 1, (2, *network.input.shape[1:]))
     momenta = {}
     for layer in _batch_norms(network):

@@ -226,6 +226,7 @@ def test_networks_and_their_exports_stand_side_by_side(
         assert (kept["latency"], kept["value"]) == (row["latency"], row["top1"])
     table = kdant(*at, "0").stdout
     assert "an answer takes" in table
+    assert "latency, records" in " ".join(kdant("runs", run).stdout.split())
 
 
 def test_what_cannot_stand_side_by_side_is_said_before_any_work(

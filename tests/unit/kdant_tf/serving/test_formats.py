@@ -10,6 +10,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -228,6 +229,29 @@ def test_8_bits_are_calibrated_on_training_clips(
     file = exported.folder / FORMATS[name].file
     kinds = {"openvino": b'element_type="i8"', "onnx": b"QuantizeLinear"}
     assert kinds[name] in file.read_bytes()
+
+
+def test_litert_computes_flat_convolutions_in_8_bits(
+    tiny_run: Path, record_folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture
+) -> None:
+    skip_without("litert")
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    keras.utils.set_random_seed(0)
+    clip = keras.layers.Input((8, 32, 32, 3))
+    frames = keras.layers.TimeDistributed(keras.layers.Conv2D(6, 7, 4, activation="relu"))(clip)
+    logits = keras.layers.Dense(4, name="Logits")(keras.layers.GlobalAveragePooling3D()(frames))
+    keras.Model(clip, {"logits": logits, "map": frames}).save(run / "model.keras")
+    given = {"format": "litert", "calibration": record_folder}
+    exported = export_run(run, tmp_path / "served", precision="int8", **given)
+    assert 1e-6 < exported.parity.difference < 0.05
+    clips = draw_clips(1, 64, 85)
+    answers = load_model(exported.folder).probabilities(clips)
+    np.testing.assert_allclose(answers, load_model(run).probabilities(clips), atol=0.05)
+    assert answers.sum() == pytest.approx(1, abs=1e-5)  # The softmax is not of 8 bits.
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(RunError, match=r"convolutions in three dimensions in float32 alone.* has no others"):
+        export_run(tiny_run, tmp_path / "i3d", precision="int8", **given)
+    assert list((tmp_path / "i3d").iterdir()) == []
 
 
 def test_8_bits_need_records(tiny_run: Path, record_folder: Path, tmp_path: Path) -> None:
