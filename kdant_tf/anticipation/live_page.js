@@ -15,7 +15,7 @@ const dark = matchMedia("(prefers-color-scheme: dark)");
 
 let state = null, socket = null, paused = false, lost = true, waitMs = 250;
 let came = { timeS: null, atMs: 0 }, drawnFor = "";
-let thumbs = [], rows = [], spoken = { name: "", atMs: -Infinity, since: 0, candidate: "" };
+let thumbs = [], era = 0, rows = [], spoken = { name: "", atMs: -Infinity, since: 0, candidate: "" };
 
 function nowS() {
   if (came.timeS === null) return null;
@@ -49,7 +49,7 @@ function connect() {
 function takeState(given) {
   const anew = state === null || given.source !== state.source || (given.answer === null && state.answer);
   state = given;
-  if (anew) { thumbs = []; rows = []; came.timeS = null; find("rows").replaceChildren(); }
+  if (anew) { thumbs = []; rows = []; came.timeS = null; find("rows").replaceChildren(); takeStrip(); }
   if (paused) return;
   if (given.answer) { keepRow(given); speak(given.answer); }
   showState();
@@ -73,12 +73,36 @@ async function takePicture(data) {
 function keepThumb(timeS, picture) {
   const last = thumbs.at(-1);
   if (last && Math.floor(timeS / THUMB_EVERY_S) === Math.floor(last.timeS / THUMB_EVERY_S)) return;
+  thumbs.push({ timeS, small: shrink(picture) });
+  while (thumbs[0].timeS < timeS - SPAN_S - THUMB_STEPS_S.at(-1)) thumbs.shift();
+}
+
+function shrink(picture) {
   const small = document.createElement("canvas");
   small.height = THUMB_HEIGHT;
   small.width = Math.max(1, Math.round(THUMB_HEIGHT * picture.width / picture.height));
   small.getContext("2d").drawImage(picture, 0, 0, small.width, small.height);
-  thumbs.push({ timeS, small });
-  while (thumbs[0].timeS < timeS - SPAN_S - THUMB_STEPS_S.at(-1)) thumbs.shift();
+  return small;
+}
+
+async function takeStrip() {
+  // What other browsers have seen before this one came.
+  const own = ++era, found = [];
+  try {
+    const answer = await fetch(new URL("strip", location.href)), data = await answer.arrayBuffer();
+    for (let at = 0; answer.ok && at < data.byteLength;) {
+      const head = new DataView(data, at), end = at + 12 + head.getUint32(8);
+      const picture = await createImageBitmap(new Blob([data.slice(at + 12, end)], { type: "image/jpeg" }));
+      found.push({ timeS: head.getFloat64(0), small: shrink(picture) });
+      picture.close();
+      at = end;
+    }
+  } catch {
+    return;  // Gone, or at its end: the time line goes on without them.
+  }
+  if (own !== era) return;
+  const first = thumbs.length ? thumbs[0].timeS : Infinity;
+  thumbs = [...found.filter(({ timeS }) => timeS < first), ...thumbs];
 }
 
 function showStatus() {

@@ -37,6 +37,8 @@ LINE_S = 60.0
 _MOST_STRETCHES = 1000
 # Pixels of the pictures' shorter side at most, and their JPEG quality.
 _SHORT_SIDE, _QUALITY = 540, 80
+# Of those under the time line.
+_SMALL_SIDE = 96
 # A video that is later than this plays on from where it is, rather than catch up.
 _MOST_LATE_S = 0.5
 _FILES = {
@@ -50,7 +52,7 @@ _FILES = {
 class LivePage(AbstractContextManager["LivePage"]):
     """The page, served while its context is open. No method but the waiting ones waits for a browser.
 
-    Memory holds one picture and one minute of answers.
+    Memory holds one picture, and of the last minute answers and small pictures.
 
     Args:
         host, port: see `WebServer`.
@@ -83,7 +85,7 @@ class LivePage(AbstractContextManager["LivePage"]):
         self._state: dict[str, Any] = {}
         self._line: deque[list[Any]] = deque(maxlen=_MOST_STRETCHES)
         self._stride_s, self._name, self._places = 0.0, "", dict[str, int]()
-        self._resizer: tuple[int, Resizer] | None = None
+        self._resizers: dict[int, tuple[int, Resizer]] = {}
 
     @property
     def url(self) -> str:
@@ -108,6 +110,7 @@ class LivePage(AbstractContextManager["LivePage"]):
         self._stride_s, self._name = stride_s, source.name
         self._places = {name: place for place, name in enumerate(model.classes)}
         self._line.clear()
+        self.server.clear_strip()
         about = {"source": source.name, "model": model.name, "ahead_s": round(ahead_s, 4)}
         status = "waiting" if source.waits else "playing"
         self._publish(**about, status=status, note="", line=[], answer=None, latency=None)
@@ -120,7 +123,8 @@ class LivePage(AbstractContextManager["LivePage"]):
         """Takes the next frame, from any thread."""
         from kdant_tf.anticipation.web_server import WebPicture
 
-        self.server.publish_picture(WebPicture(timed.time_s, partial(self._encode, timed.frame)))
+        encode, small = (partial(self._encode, timed.frame, side) for side in (_SHORT_SIDE, _SMALL_SIDE))
+        self.server.publish_picture(WebPicture(timed.time_s, encode, small))
 
     def expect(
         self, each: Anticipation, likeliest: Sequence[tuple[str, float]], latencies: Latencies
@@ -163,13 +167,15 @@ class LivePage(AbstractContextManager["LivePage"]):
             self._state |= changed
             self.server.publish_state(json.dumps(self._state, separators=(",", ":")))
 
-    def _encode(self, frame: av.VideoFrame) -> bytes:
-        """As JPEG, upright and not too large; by one thread at a time."""
-        short_side = min(_SHORT_SIDE, frame.width, frame.height)
-        if self._resizer is None or self._resizer[0] != short_side:
-            self._resizer = (short_side, Resizer(short_side, Limits()))
+    def _encode(self, frame: av.VideoFrame, largest: int = _SHORT_SIDE) -> bytes:
+        """As JPEG, upright, its shorter side at most `largest`; by one thread at a time."""
+        short_side = min(largest, frame.width, frame.height)
+        known, resizer = self._resizers.get(largest, (0, None))
+        if resizer is None or known != short_side:
+            resizer = Resizer(short_side, Limits())
+            self._resizers[largest] = (short_side, resizer)
         file = io.BytesIO()
-        picture = to_picture(self._resizer[1].convert(frame, self._name))
+        picture = to_picture(resizer.convert(frame, self._name))
         picture.convert("RGB").save(file, "JPEG", quality=_QUALITY)
         return file.getvalue()
 

@@ -13,10 +13,12 @@ import errno
 import hmac
 import ipaddress
 import logging
+import math
 import secrets
 import socket
 import struct
 import threading
+from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -45,6 +47,10 @@ _FAREWELL_S = 1.0
 _LARGEST_REQUEST = 16_384
 _TOKEN_BYTES = 24
 _TIME = struct.Struct(">d")
+# Small pictures of what was shown lately, one each so many seconds: for a browser that comes late.
+STRIP = "strip"
+_STRIP_EVERY_S, _STRIP_LENGTH = 0.5, 160
+_SMALL = struct.Struct(">dI")
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -63,10 +69,11 @@ class WebFile(NamedTuple):
 
 
 class WebPicture(NamedTuple):
-    """Shown at `time_s` of its source; `encode` makes a JPEG of it, in another thread."""
+    """Shown at `time_s`; another thread has `encode` make a JPEG of it, `encode_small` one to keep."""
 
     time_s: float
     encode: Callable[[], bytes]
+    encode_small: Callable[[], bytes] | None = None
 
 
 def is_loopback(host: str) -> bool:
@@ -82,7 +89,8 @@ class WebServer(AbstractContextManager["WebServer"]):
 
     A browser gets text messages, as `publish_state` takes them, and binary ones: the time of a picture in
     seconds, a float64 of 8 bytes, big end first, and its JPEG. It sends a message back when it has shown one,
-    or `REQUEST`.
+    or `REQUEST`. The file `STRIP` has small pictures of what was shown before it came: of each the time, as
+    above, the number of bytes, a uint32, and a JPEG.
 
     Args:
         files: of the page by name; "" is the page itself.
@@ -112,6 +120,7 @@ class WebServer(AbstractContextManager["WebServer"]):
         self.state: tuple[int, str] = (0, "")
         self.jpeg: tuple[int, bytes] = (0, b"")
         self._picture: tuple[int, WebPicture | None] = (0, None)
+        self._strip: deque[tuple[float, bytes]] = deque(maxlen=_STRIP_LENGTH)
         self._loop = asyncio.new_event_loop()
         self._stop, self._fresh = asyncio.Event(), asyncio.Event()
         self._thread = threading.Thread(target=self._run, name="kdant-web", daemon=True)
@@ -153,6 +162,15 @@ class WebServer(AbstractContextManager["WebServer"]):
         self._picture = (self._picture[0] + 1, picture)
         if self._browsers:
             self._call(self._fresh.set)
+
+    def clear_strip(self) -> None:
+        """Forgets the small pictures: what comes is another source."""
+        self._strip = deque(maxlen=_STRIP_LENGTH)
+
+    @property
+    def strip(self) -> bytes:
+        """The small pictures of what was shown lately."""
+        return b"".join(_SMALL.pack(time_s, len(jpeg)) + jpeg for time_s, jpeg in [*self._strip])
 
     def wait_for_browser(self) -> bool:
         """Waits until a browser has come; False where the server is closed before."""
@@ -241,7 +259,15 @@ class WebServer(AbstractContextManager["WebServer"]):
             else:
                 self.jpeg = (number, _TIME.pack(picture.time_s) + jpeg)
                 self._wake()
+                await self._keep_small(picture, encoder)
             await pause
+
+    async def _keep_small(self, picture: WebPicture, encoder: Executor) -> None:
+        strip = self._strip  # It may be another when the picture is done.
+        last = strip[-1][0] if strip else -math.inf
+        if picture.encode_small is not None and picture.time_s - last >= _STRIP_EVERY_S:
+            small = await self._loop.run_in_executor(encoder, picture.encode_small)
+            strip.append((picture.time_s, small))
 
 
 class Browser(WebSocketHandler):
@@ -326,6 +352,9 @@ class _FileHandler(RequestHandler):
     def get(self, token: str | None = None, name: str = "") -> None:
         if not self._server.admits(self.request, token):
             self._say(403, "Open the address that kdant printed, all of it.")
+        elif name == STRIP:
+            self.set_header("Content-Type", "application/octet-stream")
+            self.finish(self._server.strip)
         elif (file := self._server.files.get(name)) is None:
             self._say(404, "There is no such page.")
         else:

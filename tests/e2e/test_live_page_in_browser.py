@@ -66,6 +66,11 @@ END = f"""(async () => {{ {HELPERS}
   find("again").click();
   return [ended, row, kept, await until(() => text("status") === "live"), find("again").hidden];
 }})()"""
+LATE = f"""(async () => {{ {HELPERS}
+  await until(() => thumbs.length && thumbs[0].timeS < 1 && came.timeS > 1);
+  const times = thumbs.map((each) => each.timeS);
+  return [times[0] < 1, times.length > 2, times.every((each, place) => !place || each > times[place - 1])];
+}})()"""
 CLOSED = f"""(async () => {{ {HELPERS}
   await until(() => text("status") === "kdant has ended");
   return text("status");
@@ -172,6 +177,15 @@ def test_it_moves_pauses_ends_and_plays_again(video: Path, tmp_path: Path) -> No
         ("heading", "How fast"),
     } <= named
     assert [role for role, name in named if role in ("button", "image", "heading", "link") and not name] == []
+
+
+def test_a_browser_that_comes_late_has_the_small_pictures_too(video: Path, tmp_path: Path) -> None:
+    with Browser(tmp_path / "profile") as browser, played(video) as page:
+        browser.show(page.url, *DESKTOP)
+        assert browser.evaluate(f"(async () => {{ {HELPERS} return await until(() => came.timeS > 2); }})()")
+        browser.show(page.url, *DESKTOP)
+        assert browser.evaluate(LATE) == [True, True, True]
+        assert browser.complaints() == []
 
 
 def test_a_model_that_sees_the_action_foretells_nothing(video: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ import pytest
 from tornado.httpclient import HTTPClientError, HTTPRequest
 from tornado.websocket import WebSocketClientConnection, websocket_connect
 
+from kdant_tf.anticipation import web_server
 from kdant_tf.anticipation.web_server import (
     MOST_BROWSERS,
     REQUEST,
@@ -177,6 +178,30 @@ def test_nothing_is_encoded_while_nobody_looks(server: WebServer) -> None:
         return await read(socket)
 
     assert follow(server, work) == (50.0, b"last")
+
+
+def test_small_pictures_are_kept_for_who_comes_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One each half second, the newest of them, and none of another source."""
+    monkeypatch.setattr(web_server, "_MOST_PICTURES_PER_S", 1000)
+    monkeypatch.setattr(web_server, "_STRIP_LENGTH", 3)
+    head, kept = struct.Struct(">dI"), []
+
+    async def work(socket: WebSocketClientConnection) -> None:
+        for number in range(12):
+            small = b"%02d" % number
+            server.publish_picture(WebPicture(number / 4, lambda: b"large", lambda small=small: small))
+            assert await read(socket) == (number / 4, b"large")
+            await socket.write_message("shown")
+            while number % 2 == 0 and not server.strip.endswith(small):
+                await asyncio.sleep(0.001)
+        kept.append(ask(server, "/strip")[2])
+
+    with WebServer(FILES, port=0) as server:
+        follow(server, work)
+        server.clear_strip()
+        assert ask(server, "/strip")[::2] == (200, b"")
+    times = [6 / 4, 8 / 4, 10 / 4]
+    assert kept == [b"".join(head.pack(time_s, 2) + b"%02d" % (4 * time_s) for time_s in times)]
 
 
 def test_a_picture_that_cannot_be_shown_does_not_end_the_others(
