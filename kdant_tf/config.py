@@ -541,9 +541,9 @@ class Execution:
     xla: str = setting(
         "auto",
         "Execution",
-        "Compile the whole step (on), nothing (off), or the whole step on GPUs and the attention pooling "
-        "alone on CPUs (auto).",
-        choices=("auto", "on", "off"),
+        "What XLA compiles: the whole step (on), the feature loss alone (pooling), nothing (off); auto: what "
+        "is fastest, the step on GPUs, and on CPUs the loss of maps of 1,024 positions or more.",
+        choices=("auto", "on", "pooling", "off"),
     )
     cache_teacher: bool = setting(
         False,

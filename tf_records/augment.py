@@ -10,7 +10,7 @@ its crop is scaled.
 import dataclasses
 import math
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -220,19 +220,33 @@ def crop_randomly(frames: tf.Tensor, decision: Decision, crop: int) -> tf.Tensor
     return tf.where(decision.flip, cut * (-1.0, 1.0), cut)
 
 
+def crop_in_eight_bits(frames: tf.Tensor, decision: Decision, crop: int) -> tf.Tensor:
+    """uint8 `(T, H, W, C)` → uint8 `(T, crop, crop, C)`, of which `scale` makes what `crop_randomly` gives.
+
+    Of frames whose square is as large as the crop, and without a change of colours.
+    """
+    cut = _mirrored(_square_of(frames, decision.top, decision.left), decision.flip)
+    if _is_flow(frames):
+        # u changes its sign; 0, a step below -1, becomes 1 as it does in `scale`.
+        u = tf.minimum(2 * FLOW_ZERO - tf.cast(cut[..., :1], tf.int32), 255)
+        turned = tf.concat([tf.cast(u, tf.uint8), cut[..., 1:]], axis=-1)
+        cut = tf.where(decision.flip, turned, cut)
+    return tf.ensure_shape(cut, (frames.shape[0], crop, crop, frames.shape[3]))
+
+
 def crop_centrally(frames: tf.Tensor, crop: int) -> tf.Tensor:
     """uint8 `(T, H, W, C)` → float32 `(T, crop, crop, C)` in [-1, 1], the square in the middle."""
     middle = tf.constant(0.5)
     return _cut_square(frames, middle, middle, crop, tf.constant(False))
 
 
-def square_side(shorter: tf.Tensor) -> tf.Tensor:
+def square_side(shorter: Any) -> Any:
     """Pixels of the square that is cut out of frames whose shorter side is `shorter`: CROP_FRACTION of it."""
     return (shorter * CROP_FRACTION.numerator + CROP_FRACTION.denominator // 2) // CROP_FRACTION.denominator
 
 
 def scale(frames: tf.Tensor) -> tf.Tensor:
-    """`(T, H, W, C)` in the range of 8 bits → float32 in [-1, 1]."""
+    """`(…, H, W, C)` in the range of 8 bits → float32 in [-1, 1]."""
     values = tf.cast(frames, tf.float32)
     if _is_flow(frames):
         # A JPEG may end a step beyond the values that went into it.
@@ -244,21 +258,26 @@ def _cut_square(
     frames: tf.Tensor, top: tf.Tensor, left: tf.Tensor, crop: int, mirror: tf.Tensor
 ) -> tf.Tensor:
     """The square at shares `top` and `left` of its places, scaled, and mirrored while still in 8 bits."""
-
-    def mirrored(square: tf.Tensor) -> tf.Tensor:
-        return tf.cond(mirror, lambda: tf.reverse(square, axis=[2]), lambda: square)
-
-    height, width = tf.shape(frames)[1], tf.shape(frames)[2]
-    shorter = tf.minimum(height, width)
-    side = square_side(shorter)
-    y, x = _place(top, height, side), _place(left, width, side)
-    square = frames[:, y : y + side, x : x + side, :]
+    square = _square_of(frames, top, left)
     scaled = tf.cond(
-        tf.equal(side, crop),
-        lambda: tf.cast(mirrored(square), tf.float32),
-        lambda: mirrored(tf.image.resize(square, (crop, crop), method="bilinear", antialias=True)),
+        tf.equal(tf.shape(square)[1], crop),
+        lambda: tf.cast(_mirrored(square, mirror), tf.float32),
+        lambda: _mirrored(tf.image.resize(square, (crop, crop), method="bilinear", antialias=True), mirror),
     )
     return scale(tf.ensure_shape(scaled, (frames.shape[0], crop, crop, frames.shape[3])))
+
+
+def _square_of(frames: tf.Tensor, top: tf.Tensor, left: tf.Tensor) -> tf.Tensor:
+    """The square at shares `top` and `left` of its places, as it is stored."""
+    height, width = tf.shape(frames)[1], tf.shape(frames)[2]
+    side = square_side(tf.minimum(height, width))
+    y, x = _place(top, height, side), _place(left, width, side)
+    return frames[:, y : y + side, x : x + side, :]
+
+
+def _mirrored(square: tf.Tensor, mirror: tf.Tensor) -> tf.Tensor:
+    """The frames mirrored from left to right, where that is decided."""
+    return tf.cond(mirror, lambda: tf.reverse(square, axis=[2]), lambda: square)
 
 
 def _place(share: tf.Tensor, size: tf.Tensor, side: int | tf.Tensor) -> tf.Tensor:
@@ -267,7 +286,7 @@ def _place(share: tf.Tensor, size: tf.Tensor, side: int | tf.Tensor) -> tf.Tenso
 
 
 def _is_flow(frames: tf.Tensor) -> bool:
-    return bool(frames.shape[3] == CHANNELS[FLOW])
+    return bool(frames.shape[-1] == CHANNELS[FLOW])
 
 
 def decode_jpeg(encoded: tf.Tensor, channels: int) -> tf.Tensor:

@@ -51,62 +51,92 @@ def plain(function: _F) -> _F:
 
 
 def training_batches(
+    records: Records, *, epoch: int, draw: int | None = None, skip_batches: int = 0, **settings: Any
+) -> tf.data.Dataset:
+    """One epoch of training batches: `training_epochs` of the other arguments, called with these."""
+    return training_epochs(records, trace=False, **settings)(epoch, draw, skip_batches)
+
+
+def training_epochs(
     records: Records,
     *,
     views: tuple[str, ...],
     batch_size: int,
     crop: int,
     seed: int,
-    epoch: int,
-    draw: int | None = None,
     labels: np.ndarray | None = None,
     labeled_only: bool = False,
     held_out: np.ndarray | None = None,
-    skip_batches: int = 0,
     share: tuple[int, int] = (0, 1),
     augmentation: Augmentation = NO_AUGMENTATION,
-) -> tf.data.Dataset:
-    """One epoch of training batches; the last, incomplete batch is dropped.
+    eight_bits: bool = False,
+    trace: bool = True,
+) -> Callable[..., tf.data.Dataset]:
+    """Epoch → its training batches; the last, incomplete batch is dropped.
 
     Args:
         records: an opened record folder.
         views: which clips to give: "observed", "future", or "either", a clip of either segment.
         batch_size: records a batch.
         crop: pixels of the square that the network sees; of maps, the square that is as large.
-        seed, epoch: decide order, starts, crops and flips; maps are not flipped.
-        draw: epoch whose starts, crops and flips are to come again, in the order of `epoch`.
+        seed: decides, with the epoch, order, starts, crops and flips; maps are not flipped.
         labels: int64 `(records,)`, or `(records, n)`, in record order, in place of the recorded labels.
         labeled_only: leave out records whose label is -1.
         held_out: bool `(records,)`, records to leave out.
-        skip_batches: leave out the first so many batches of the epoch, without decoding them.
         share: (i, n) gives the i-th of n equal parts of each batch, and decodes no other; n divides
             `batch_size`.
         augmentation: what else is drawn, as starts, crops and flips are.
+        eight_bits: leave frames in uint8 where they are cut without being scaled or coloured, so that
+            `augment.scale` in the step gives the same values and less is copied on the way.
+        trace: have TensorFlow trace the pipeline once, not for each epoch.
 
     Returns:
-        Dataset of dicts: each view float32 `(batch, T, crop, crop, C)` in [-1, 1] with C 3 for RGB, 2
+        A function of the epoch; of `draw`, by default the epoch, whose starts, crops and flips are to come
+        again in the epoch's order; and of `skip_batches`, how many to leave out without decoding them. It
+        gives a dataset of dicts: each view float32 `(batch, T, crop, crop, C)` in [-1, 1] with C 3 for RGB, 2
         (u, v) for flow; of records of features `(batch, T, *shape)` of a frame's or `(batch, T, side,
         side, C)` of a clip's, see `FeatureInfo.map_side`; `index` int64 `(batch,)`, the record's number
         in the split; and `label` int32 `(batch,)`, -1 where unlabelled, or of records with heads `(batch,
         n)`, see `label_of`; and of records of several anticipation times `time` int32 `(batch,)`, which one.
     """
-    dataset = _shuffled_records(
-        records,
-        *_draw_order(records, seed, epoch),
-        labels=labels,
-        labeled_only=labeled_only,
-        held_out=held_out,
-    ).skip(skip_batches * batch_size)
-    if share != (0, 1):
-        dataset = _share_of(dataset, batch_size, *share)
+    eight_bits = eight_bits and _stay_in_eight_bits(records, crop, augmentation)
 
     @plain
-    def decode(index: tf.Tensor, serialized: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
-        decision = augment.draw_decision(seed, epoch if draw is None else draw, index, augmentation)
-        return _training_example(records, serialized, decision, views, crop, index, label)
+    def decode(draw: tf.Tensor, index: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
+        decision = augment.draw_decision(seed, draw, index, augmentation)
+        return _training_example(records, serialized, decision, views, crop, index, labels, eight_bits)
 
-    dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    return dataset.batch(batch_size // share[1], drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+    def batches_of(
+        paths: tf.Tensor, first: tf.Tensor, seeds: tf.Tensor, draw: tf.Tensor, skip: tf.Tensor
+    ) -> tf.data.Dataset:
+        with tf.device("/device:CPU:0"):  # A graph may be placed elsewhere.
+            dataset = _shuffled_records(
+                records,
+                *(paths, first, seeds),
+                labels=labels,
+                labeled_only=labeled_only,
+                held_out=held_out,
+            ).skip(skip * batch_size)
+            if share != (0, 1):
+                dataset = _share_of(dataset, batch_size, *share)
+            dataset = dataset.map(
+                plain(lambda *record: decode(draw, *record)),
+                num_parallel_calls=tf.data.AUTOTUNE,
+                deterministic=True,
+            )
+            return dataset.batch(batch_size // share[1], drop_remainder=True).prefetch(tf.data.AUTOTUNE)
+
+    shapes = {"paths": (None,), "first": (None,), "seeds": (2,), "draw": (), "skip": ()}
+    signature = [
+        tf.TensorSpec(shape, tf.string if name == "paths" else tf.int64) for name, shape in shapes.items()
+    ]
+    make = tf.function(batches_of, input_signature=signature, autograph=False) if trace else batches_of
+
+    def batches(epoch: int, draw: int | None = None, skip_batches: int = 0) -> tf.data.Dataset:
+        order = _draw_order(records, seed, epoch)
+        return make(*order, np.int64(epoch if draw is None else draw), np.int64(skip_batches))
+
+    return batches
 
 
 def fresh_training_batches(
@@ -134,28 +164,21 @@ def fresh_training_batches(
     count = _count_batches(records, batch_size, labeled_only)
     epochs = itertools.count()
 
-    def draw_next() -> Iterator[tuple[np.ndarray, np.ndarray, np.int64, int]]:
+    def draw_next() -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, int]]:
         epoch = next(epochs)
         yield *_draw_order(records, seed, epoch), epoch
 
     @plain
-    def shuffle(
-        paths: tf.Tensor, first: tf.Tensor, order_seed: tf.Tensor, epoch: tf.Tensor
-    ) -> tf.data.Dataset:
-        graph = tf.compat.v1.get_default_graph()
-        # Under a global seed of 0 TensorFlow asks whether `order_seed`, a tensor, is 0 too, and fails.
-        graph.seed = None if graph.seed == 0 else graph.seed
-        shuffled = _shuffled_records(records, paths, first, order_seed, labeled_only=labeled_only)
+    def shuffle(paths: tf.Tensor, first: tf.Tensor, seeds: tf.Tensor, epoch: tf.Tensor) -> tf.data.Dataset:
+        shuffled = _shuffled_records(records, paths, first, seeds, labeled_only=labeled_only)
         return shuffled.map(plain(lambda *record: (epoch, *record)))
 
     @plain
-    def decode(
-        epoch: tf.Tensor, index: tf.Tensor, serialized: tf.Tensor, label: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
+    def decode(epoch: tf.Tensor, index: tf.Tensor, serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         decision = augment.draw_decision(seed, epoch, index)
-        return _training_example(records, serialized, decision, views, crop, index, label)
+        return _training_example(records, serialized, decision, views, crop, index)
 
-    specs = (((None,), tf.string), ((None,), tf.int64), ((), tf.int64), ((), tf.int64))
+    specs = (((None,), tf.string), ((None,), tf.int64), ((2,), tf.int64), ((), tf.int64))
     passes = tf.data.Dataset.from_generator(
         draw_next, output_signature=tuple(tf.TensorSpec(*spec) for spec in specs)
     )
@@ -198,7 +221,7 @@ def clips_in_order(
     @plain
     def decode(index: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
         decision = augment.draw_decision(seed, draw, index, augmentation)
-        return _pair_of_clips(records, serialized, decision, (view,), crop)[view]
+        return _pair_of_clips(records, serialized, decision, (view,), crop)[1][view]
 
     dataset = tf.data.TFRecordDataset(records.paths("train")).enumerate().skip(first)
     dataset = dataset.map(decode, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
@@ -339,32 +362,34 @@ def _share_of(dataset: tf.data.Dataset, batch_size: int, part: int, parts: int) 
     return dataset.batch(batch_size, drop_remainder=True).map(cut).unbatch()
 
 
-def _draw_order(records: Records, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.int64]:
-    """An epoch's shards as drawn, the number of each one's first record, and a seed to shuffle with."""
+def _draw_order(records: Records, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """An epoch's shards as drawn, the number of each one's first record, and two seeds to shuffle with."""
     shards = records.split("train").shards
     first = np.cumsum([0] + [shard.records for shard in shards])[:-1].astype(np.int64)
     order = np.random.default_rng((seed, epoch)).permutation(len(shards))
     order_seed = np.random.SeedSequence((seed, epoch)).generate_state(1)[0]
-    return np.array(records.paths("train"))[order], first[order], np.int64(order_seed)
+    # As `shuffle` makes of one: TensorFlow's global seed has a part in it.
+    seeds = np.array(tf.compat.v1.get_seed(int(order_seed)), np.int64)
+    return np.array(records.paths("train"))[order], first[order], seeds
 
 
 def _shuffled_records(
     records: Records,
     paths: np.ndarray | tf.Tensor,
     first: np.ndarray | tf.Tensor,
-    order_seed: np.int64 | tf.Tensor,
+    seeds: np.ndarray | tf.Tensor,
     *,
     labels: np.ndarray | None = None,
     labeled_only: bool = False,
     held_out: np.ndarray | None = None,
 ) -> tf.data.Dataset:
-    """(number in the split, serialized record, label) of an epoch, in the order of `_draw_order`."""
+    """(number in the split, serialized record) of an epoch, in the order of `_draw_order`."""
 
     @plain
-    def parse_label(index: tf.Tensor, serialized: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        recorded = _parse_context(records, serialized)[schema.LABEL_INDEX]
-        label = recorded if labels is None else tf.gather(tf.constant(labels), index)
-        return index, serialized, label
+    def has_label(index: tf.Tensor, serialized: tf.Tensor) -> tf.Tensor:
+        if labels is not None:
+            return is_labeled(tf.gather(tf.constant(labels), index))
+        return is_labeled(_parse_context(records, serialized)[schema.LABEL_INDEX])
 
     dataset = tf.data.Dataset.from_tensor_slices((paths, first)).interleave(
         plain(lambda path, number: tf.data.TFRecordDataset(path).enumerate(start=number)),
@@ -374,12 +399,26 @@ def _shuffled_records(
     )
     if held_out is not None:
         dataset = _keep(dataset, ~held_out)
-    dataset = dataset.map(parse_label, num_parallel_calls=tf.data.AUTOTUNE)
-    if labeled_only:
-        dataset = dataset.filter(plain(lambda index, serialized, label: is_labeled(label)))
-    return dataset.shuffle(
-        _records_to_shuffle(records.split("train")), seed=order_seed, reshuffle_each_iteration=False
+    split = records.split("train")
+    if labeled_only and (labels is not None or split.labeled < split.records):
+        dataset = dataset.filter(has_label)
+    return _shuffle(dataset, _records_to_shuffle(split), seeds)
+
+
+def _shuffle(dataset: tf.data.Dataset, size: int, seeds: np.ndarray | tf.Tensor) -> tf.data.Dataset:
+    """`dataset.shuffle(size)`, whose seed may be a tensor under any global seed."""
+    specs = tf.nest.flatten(dataset.element_spec)
+    shuffled = tf.raw_ops.ShuffleDatasetV3(
+        input_dataset=tf.data.experimental.to_variant(dataset),
+        buffer_size=tf.constant(size, tf.int64),
+        seed=seeds[0],
+        seed2=seeds[1],
+        seed_generator=tf.raw_ops.DummySeedGenerator(),
+        output_types=[spec.dtype for spec in specs],
+        output_shapes=[spec.shape for spec in specs],
+        reshuffle_each_iteration=False,
     )
+    return tf.data.experimental.from_variant(shuffled, dataset.element_spec)
 
 
 def _records_to_shuffle(split: SplitInfo) -> int:
@@ -395,9 +434,11 @@ def _training_example(
     views: tuple[str, ...],
     crop: int,
     index: tf.Tensor,
-    label: tf.Tensor,
+    labels: np.ndarray | None = None,
+    eight_bits: bool = False,
 ) -> dict[str, tf.Tensor]:
-    clips = _pair_of_clips(records, serialized, decision, views, crop)
+    context, clips = _pair_of_clips(records, serialized, decision, views, crop, eight_bits)
+    label = context[schema.LABEL_INDEX] if labels is None else tf.gather(tf.constant(labels), index)
     example = {**clips, "index": index, "label": tf.cast(label, tf.int32)}
     if records.manifest.times_s:
         features = {schema.TIME_INDEX: tf.io.FixedLenFeature((), tf.int64)}
@@ -428,9 +469,14 @@ def _keep(numbered: tf.data.Dataset, chosen: np.ndarray) -> tf.data.Dataset:
 
 
 def _pair_of_clips(
-    records: Records, serialized: tf.Tensor, decision: augment.Decision, views: tuple[str, ...], crop: int
-) -> dict[str, tf.Tensor]:
-    """Clips of the views, cut with the same start, square, flip and colours."""
+    records: Records,
+    serialized: tf.Tensor,
+    decision: augment.Decision,
+    views: tuple[str, ...],
+    crop: int,
+    eight_bits: bool = False,
+) -> tuple[dict[str, Any], dict[str, tf.Tensor]]:
+    """The context, and clips of the views, cut with the same start, square, flip and colours."""
     context, segments = parse(records, serialized, (OBSERVED, FUTURE))
     observed, future = segments[OBSERVED], segments[FUTURE]
     entries = records.clip_entries
@@ -441,7 +487,9 @@ def _pair_of_clips(
         # The future clip is as much later, as far as the video goes.
         later = tf.minimum(first, tf.maximum(tf.shape(future)[0] - entries, 0))
         drawn = {OBSERVED: (seen, tf.constant(0)), FUTURE: (future, later)}
-        return {view: cut_clip(records, context, *drawn[view], crop, decision) for view in views}
+        return context, {
+            view: cut_clip(records, context, *drawn[view], crop, decision, eight_bits) for view in views
+        }
     starts = [tf.maximum(tf.shape(encoded)[0] - entries + 1, 1) for encoded in (observed, future)]
     shared = _draw_start(decision, tf.minimum(*starts))
     drawn = _draw_start(decision, starts[0] + starts[1])
@@ -453,8 +501,8 @@ def _pair_of_clips(
             start = tf.where(in_future, drawn - starts[0], drawn)
         else:
             encoded, start = segments[view], shared
-        clips[view] = cut_clip(records, context, encoded, start, crop, decision)
-    return clips
+        clips[view] = cut_clip(records, context, encoded, start, crop, decision, eight_bits)
+    return context, clips
 
 
 def cut_clip(
@@ -464,6 +512,7 @@ def cut_clip(
     start: tf.Tensor,
     crop: int,
     decision: augment.Decision | None,
+    eight_bits: bool = False,
 ) -> tf.Tensor:
     """The clip that begins at `start`; of frames and maps, the square decided on, or the central one."""
     features, clip_frames = records.manifest.features, records.manifest.clip.clip_frames
@@ -478,7 +527,15 @@ def cut_clip(
     frames = decode_clip(records, encoded, start)
     if decision is None:
         return augment.crop_centrally(frames, crop)
-    return augment.crop_randomly(frames, decision, crop)
+    cut = augment.crop_in_eight_bits if eight_bits else augment.crop_randomly
+    return cut(frames, decision, crop)
+
+
+def _stay_in_eight_bits(records: Records, crop: int, augmentation: Augmentation) -> bool:
+    """Whether training only cuts and mirrors the frames that are stored."""
+    if records.manifest.features is not None or augmentation.changes_colours:
+        return False
+    return bool(augment.square_side(records.manifest.short_side) == crop)
 
 
 def decode_clip(records: Records, encoded: tf.Tensor, start: tf.Tensor | int) -> tf.Tensor:

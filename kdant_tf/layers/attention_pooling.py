@@ -7,7 +7,7 @@ queries for maps too large to be pooled at once, and XLA.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import keras
@@ -109,11 +109,13 @@ def bidirectional_attention_pool(
 
 @keras.saving.register_keras_serializable(package="kdant")
 class BidirectionalAttentionPooling(keras.layers.Layer):
-    """Amounts of each map's vectors in both maps (paper eq. 4-6), compiled by XLA.
+    """Amounts of each map's vectors in both maps (paper eq. 4-6), compiled by XLA where that pays.
 
     Args:
         alpha: float >= 0, or None for 1/sqrt(d). Paper symbol alpha.
         chunk: queries pooled at once, see `attention_pool`; None decides by the larger map.
+        jit_compile: True to have XLA compile it under TensorFlow, False not to; "auto" where that pays, see
+            `compile_where_it_pays`.
 
     Call Args:
         inputs: pair [A, R] of floats, activations after ReLU: `(B, Na, d)` and `(B, Nr, d)`, or maps
@@ -137,14 +139,21 @@ class BidirectionalAttentionPooling(keras.layers.Layer):
     Source: Tran et al. 2019, eq. 4-6. Deviations: none.
     """
 
-    def __init__(self, alpha: float | None = None, chunk: int | None = None, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        alpha: float | None = None,
+        chunk: int | None = None,
+        jit_compile: bool | str = "auto",
+        **kwargs: Any,
+    ) -> None:
         # Keras would cast float32 maps to half precision before the call.
         super().__init__(**{"autocast": False, **kwargs})
         check_alpha(alpha)
         check_chunk(chunk)
         self.alpha = alpha
         self.chunk = chunk
-        self._pool = compile_with_xla(bidirectional_attention_pool)
+        self.jit_compile = jit_compile
+        self._pool = compile_where_it_pays(bidirectional_attention_pool, jit_compile, chunk)
 
     def call(self, inputs: Any) -> dict[str, Any]:
         observed, future = inputs
@@ -163,7 +172,8 @@ class BidirectionalAttentionPooling(keras.layers.Layer):
         return {name: keras.KerasTensor(shape, "float32") for name, shape in shapes.items()}
 
     def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "alpha": self.alpha, "chunk": self.chunk}
+        own = ("alpha", "chunk", "jit_compile")
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 
 def flatten_positions(feature_map: Any) -> Any:
@@ -349,9 +359,13 @@ def block_limit(chunk: int | None, *maps: Any) -> int:
     check_chunk(chunk)
     if any(isinstance(value, keras.KerasTensor) for value in maps):
         return 0
+    return _block_limit(chunk, [value.shape[1] for value in maps])
+
+
+def _block_limit(chunk: int | None, positions: Sequence[int | None]) -> int:
     if chunk is not None:
         return chunk
-    known = [value.shape[1] for value in maps if value.shape[1] is not None]
+    known = [number for number in positions if number is not None]
     return _AUTOMATIC_LIMIT if max(known, default=0) >= _AUTOMATIC_POSITIONS else 0
 
 
@@ -452,3 +466,44 @@ def compile_with_xla(function: Callable[..., Any]) -> Callable[..., Any]:
 
     compiled: Callable[..., Any] = tf.function(function, jit_compile=True, autograph=False)
     return compiled
+
+
+def compile_where_it_pays(
+    function: Callable[..., Any], jit_compile: bool | str = "auto", chunk: int | None = None
+) -> Callable[..., Any]:
+    """`function` of maps and other things, compiled by XLA if that is asked for or, with "auto", if it pays.
+
+    It does on GPUs and TPUs. On a CPU the matrix products of TensorFlow itself are faster than XLA's; only in
+    blocks of queries is XLA as fast, in less than half of the memory.
+
+    Args:
+        function: called with tensors `(B, N, d)` or `(B, T, H, W, d)`.
+        jit_compile: True, False or "auto".
+        chunk: of `attention_pool`.
+
+    Raises:
+        ValueError: `jit_compile` is neither a bool nor "auto".
+    """
+    if jit_compile not in (True, False, "auto"):
+        raise ValueError(f"`jit_compile` should be True, False or 'auto'. Received: {jit_compile!r}.")
+    if jit_compile != "auto":
+        return compile_with_xla(function) if jit_compile else function
+    compiled = compile_with_xla(function)
+
+    def choose(*arguments: Any) -> Any:
+        # As late as this, since it has TensorFlow look for devices.
+        shapes = (tuple(value.shape) for value in arguments if len(getattr(value, "shape", ())) in (3, 5))
+        return (compiled if pays_to_compile(chunk, *shapes) else function)(*arguments)
+
+    return choose
+
+
+def pays_to_compile(chunk: int | None, *shapes: tuple[int | None, ...]) -> bool:
+    """Whether "auto" of `compile_where_it_pays` has XLA compile, for maps of these shapes."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    if any(device.device_type in ("GPU", "TPU") for device in tf.config.get_visible_devices()):
+        return True
+    return _block_limit(chunk, [_flattened_shape(shape)[1] for shape in shapes]) > 0

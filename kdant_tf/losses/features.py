@@ -2,9 +2,9 @@
 
 `feature_loss` is the number, FeatureLoss the same for Keras' `compile` and `fit`. Both pool by the functions
 under `kdant_tf.layers.attention_pooling.BidirectionalAttentionPooling` and not by the layer itself. The layer
-is the pooling alone compiled by XLA; here pooling, penalty and their sum are one computation. And large maps
-are pooled, penalised and differentiated block by block, 17 matrix products in 2 loops, where the layer's
-pooled vectors and their gradient would take 20 in 7, and be kept between them.
+is the pooling alone; here pooling, penalty and their sum are one computation. And
+large maps are pooled, penalised and differentiated block by block, 17 matrix products in 2 loops, where the
+layer's pooled vectors and their gradient would take 20 in 7, and be kept between them.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from kdant_tf.layers.attention_pooling import (
     block_limit,
     check_alpha,
     check_chunk,
-    compile_with_xla,
+    compile_where_it_pays,
     dot_products,
     flatten_positions,
     fold_blocks,
@@ -123,6 +123,7 @@ class FeatureLoss(keras.losses.Loss):
         delta: float > 0, of Huber's penalty.
         map_reduction: "mean" or "sum" (the paper's).
         chunk, locality, normalization: as for `feature_loss`.
+        jit_compile: as for `BidirectionalAttentionPooling`: whether XLA compiles the loss under TensorFlow.
         reduction: Keras', over the batch: "sum_over_batch_size", "mean", "mean_with_sample_weight", or None
             for one value a sample. "sum" is refused: it reads like the paper's.
 
@@ -160,6 +161,7 @@ class FeatureLoss(keras.losses.Loss):
         reduction: str | None = "sum_over_batch_size",
         locality: float = DEFAULT_LOCALITY,
         normalization: str = "none",
+        jit_compile: bool | str = "auto",
     ) -> None:
         _check_choice("name", name, FEATURE_LOSS_NAMES)
         _check_choice("map_reduction", map_reduction, REDUCTIONS)
@@ -178,7 +180,8 @@ class FeatureLoss(keras.losses.Loss):
         self.chunk = chunk
         self.locality = locality
         self.normalization = normalization
-        self._of_samples = compile_with_xla(_of_samples)
+        self.jit_compile = jit_compile
+        self._of_samples = compile_where_it_pays(_of_samples, jit_compile, chunk)
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         if self.name == "none":
@@ -188,7 +191,16 @@ class FeatureLoss(keras.losses.Loss):
         return self._of_samples(self.name, y_pred, y_true, pooling, penalty)
 
     def get_config(self) -> dict[str, Any]:
-        own = ("alpha", "penalty", "delta", "map_reduction", "chunk", "locality", "normalization")
+        own = (
+            "alpha",
+            "penalty",
+            "delta",
+            "map_reduction",
+            "chunk",
+            "locality",
+            "normalization",
+            "jit_compile",
+        )
         return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 

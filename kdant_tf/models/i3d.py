@@ -203,20 +203,10 @@ class _Builder:
 
     def _conv(self, x: Any, name: str, channels: int, kernel: int, stride: int = 1) -> Any:
         """Convolution without bias, batch norm without scale, ReLU: DeepMind's Unit3D."""
-        x = layers.Conv3D(
-            _widened(channels, self.width),
-            kernel,
-            stride,
-            padding="same",
-            use_bias=False,
-            name=f"{name}.conv_3d",
-        )(x)
-        x = layers.BatchNormalization(
-            momentum=self.batch_norm_momentum,
-            epsilon=BATCH_NORM_EPSILON,
-            scale=False,
-            name=f"{name}.batch_norm",
-        )(x)
+        convolution = {"strides": stride, "padding": "same", "use_bias": False}
+        x = _apply(layers.Conv3D, x, f"{name}.conv_3d", _widened(channels, self.width), kernel, **convolution)
+        normalization = {"momentum": self.batch_norm_momentum, "epsilon": BATCH_NORM_EPSILON, "scale": False}
+        x = _apply(layers.BatchNormalization, x, f"{name}.batch_norm", **normalization)
         return layers.ReLU(name=f"{name}.relu")(x)
 
     def _mixed(self, x: Any, name: str, mixed: _Mixed) -> Any:
@@ -232,12 +222,25 @@ class _Builder:
         return layers.Concatenate(name=name)([branch_0, branch_1, branch_2, branch_3])
 
 
+def _apply(layer_class: type[layers.Layer], x: Any, name: str, *arguments: Any, **options: Any) -> Any:
+    """What a new layer of this name makes of `x`.
+
+    PyTorch allows no dots in the names of parameters, which Keras makes of the layer's while it is built. The
+    layer itself is called the same on every backend, and so are its weights in a file.
+    """
+    on_torch = keras.backend.backend() == "torch"
+    layer = layer_class(*arguments, name=name.replace(".", "_") if on_torch else name, **options)
+    x = layer(x)
+    layer.name = name
+    return x
+
+
 def _add_head(x: Any, num_classes: int, dropout: float, seed: int | None) -> Any:
     """Pooling over space and pairs of time steps, dropout, 1x1x1 convolution, mean over time."""
     x = ops.mean(x, axis=(2, 3), keepdims=True)
     x = layers.AveragePooling3D((min(2, x.shape[1]), 1, 1), 1, name="Logits.AvgPool3d_0a")(x)
-    x = layers.Dropout(dropout, seed=seed, name="Logits.Dropout_0b")(x)
-    x = layers.Conv3D(num_classes, 1, dtype="float32", name="Logits.Conv3d_0c_1x1.conv_3d")(x)
+    x = _apply(layers.Dropout, x, "Logits.Dropout_0b", dropout, seed=seed)
+    x = _apply(layers.Conv3D, x, "Logits.Conv3d_0c_1x1.conv_3d", num_classes, 1, dtype="float32")
     # (B, T, 1, 1, classes) → (B, classes)
     return ops.mean(x, axis=(1, 2, 3))
 

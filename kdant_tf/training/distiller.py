@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 from keras import ops
 
-from kdant_tf.layers.attention_pooling import compile_with_xla
+from kdant_tf.layers.attention_pooling import compile_where_it_pays, compile_with_xla, pays_to_compile
 from kdant_tf.losses import ATTENTION_LOSS_NAMES, DEFAULT_LOCALITY
 from kdant_tf.losses import features as feature_losses
 from kdant_tf.losses.classification import balance_labels, classification_loss, soft_classification_loss
@@ -21,7 +21,8 @@ from kdant_tf.models.networks import LOGITS, feature_map_name
 from kdant_tf.private_apis import layers_within
 from kdant_tf.training.mixing import OWN_SHARE, PARTNER_LABEL, Mixer
 from kdant_tf.training.optimizer import apply_summed, is_kernel, loss_scale
-from kdant_tf.training.strategy import POOLING, STEP
+from kdant_tf.training.strategy import AUTO, NOTHING, POOLING, STEP
+from tf_records.augment import scale
 from tf_records.heads import Head, are_times, column_slices
 
 # How what `Distiller.compute_losses` counts begins, also of each head, as "correct_verb"; the rest are means.
@@ -29,6 +30,7 @@ COUNTS = ("correct", "labeled")
 # In a batch, what the teacher makes of the future clip, where that is known already.
 TEACHER_LOGITS = "teacher/logits"
 TEACHER_MAP = "teacher/map"
+_JIT_COMPILE: dict[str, bool | str] = {POOLING: True, AUTO: "auto"}
 _MEANS = ("loss", "classification_loss", "feature_loss")
 # Of the teacher's and the student's map, as `y_true` and `y_pred`; a Keras loss is one.
 FeatureLossFunction = Callable[[Any, Any], Any]
@@ -66,7 +68,9 @@ class Distiller(keras.Model):
         mixup, cutmix, seed: of what `update` mixes with what, see `kdant_tf.training.mixing.Mixer`; 0 is off.
         gradient_accumulation: micro-batches that a batch is split into, one after the other. All are of
             the same size and every loss is a mean over samples, so that their mean is the batch's.
-        xla: what XLA compiles, see `kdant_tf.training.strategy.choose_xla`.
+        xla: what XLA compiles, "step", "pooling" or "nothing", see
+            `kdant_tf.training.strategy.choose_xla`; or "auto", the pooling where that pays, see
+            `kdant_tf.layers.attention_pooling.compile_where_it_pays`.
         heads: whose logits, one after the other, are those of `student` and `teacher`: their classification
             losses are added, "label" is `(B, heads)`, and of a head of several labels a clip `(B, classes)`.
             None for one label of one class a clip. Heads for several anticipation times have one label and
@@ -135,7 +139,7 @@ class Distiller(keras.Model):
         cutmix: float = 0.0,
         seed: int = 0,
         gradient_accumulation: int = 1,
-        xla: str = POOLING,
+        xla: str = AUTO,
         heads: Sequence[Head] = (),
         **kwargs: Any,
     ) -> None:
@@ -182,6 +186,16 @@ class Distiller(keras.Model):
         # XLA compiles what `xla` says, not what Keras thinks best.
         self.supports_jit = False
 
+    @property
+    def compiled_by_xla(self) -> str:
+        """What `xla` comes to: "step", "pooling" or "nothing"."""
+        if self.xla != AUTO:
+            return self.xla
+        if self.teacher is None or self.maps is None or not isinstance(self.feature_loss, str):
+            return NOTHING
+        outputs = (self.student.output[self.maps[0]], self.teacher.output[self.maps[1]])
+        return POOLING if pays_to_compile(None, *(tuple(each.shape) for each in outputs)) else NOTHING
+
     def call(self, inputs: Any, training: bool = False) -> Any:
         clip = inputs[self.view] if isinstance(inputs, dict) else inputs
         return self.student(clip, training=training)
@@ -191,7 +205,8 @@ class Distiller(keras.Model):
 
         Args:
             batch: the view's clips, "label" `(B,)`, and where there is a teacher "future" clips or its
-                outputs for them, TEACHER_LOGITS and, for a feature loss, TEACHER_MAP.
+                outputs for them, TEACHER_LOGITS and, for a feature loss, TEACHER_MAP. Clips in uint8 are
+                scaled to [-1, 1].
             training: as for a Keras layer.
 
         Returns:
@@ -285,6 +300,7 @@ class Distiller(keras.Model):
         self, batch: dict[str, Any], training: bool
     ) -> tuple[dict[str, Any], Any, tuple[Any, Any] | None]:
         """Losses and counts of `compute_losses`, the student's logits, and the two maps, where compared."""
+        batch = _scale_clips(batch)
         outputs = self.student(batch[self.view], training=training)
         logits, label = outputs[LOGITS], batch["label"]
         if self._timed:
@@ -429,7 +445,7 @@ class Distiller(keras.Model):
             raise ValueError("What the teacher makes of whole clips says nothing of mixed ones.")
         views = (self.view,) if self.teacher is None else (self.view, "future")
         replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        return self._mixer.mix(batch, views, self.optimizer.iterations, replica)
+        return self._mixer.mix(_scale_clips(batch), views, self.optimizer.iterations, replica)
 
     def _sum_gradients(self, batch: dict[str, Any]) -> tuple[dict[str, Any], Any, list[Any]]:
         """Losses, logits and gradients of this replica's share; gradients add up over all replicas."""
@@ -473,7 +489,7 @@ class Distiller(keras.Model):
             locality=self.locality,
             normalization=self.normalization,
         )
-        return compile_with_xla(compute) if self.xla == POOLING else compute
+        return compile_where_it_pays(compute, _JIT_COMPILE.get(self.xla, False))
 
     def _compile_health(self) -> Callable[..., dict[str, Any]]:
         measure = functools.partial(
@@ -483,7 +499,7 @@ class Distiller(keras.Model):
             locality=self.locality,
             normalization=self.normalization if isinstance(self.feature_loss, str) else "none",
         )
-        return compile_with_xla(measure) if self.xla == POOLING else measure
+        return compile_where_it_pays(measure, _JIT_COMPILE.get(self.xla, False))
 
     def _compile_gradients(self) -> Callable[..., Any]:
         """`_compute_gradients`, as a function of its own where that pays; sums over replicas stay outside."""
@@ -509,6 +525,11 @@ class Distiller(keras.Model):
         labeled = losses["labeled"]
         accuracy.update_state(losses["correct"] / ops.maximum(labeled, 1.0), sample_weight=labeled)
         return self.compute_metrics(batch, label, {LOGITS: logits})
+
+
+def _scale_clips(batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch with float32 clips: those that came as they are stored, in uint8, are scaled here."""
+    return {name: scale(value) if value.dtype == tf.uint8 else value for name, value in batch.items()}
 
 
 def is_count(name: str) -> bool:

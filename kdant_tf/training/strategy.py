@@ -27,8 +27,8 @@ HEARTBEAT_TIMEOUT_S = 30
 # How long the workers that have started wait for the others.
 START_TIMEOUT_S = 600
 # What of a training step XLA compiles, and what `--xla` may be.
-STEP, POOLING, NOTHING = "step", "pooling", "nothing"
-_XLA_CHOICES = ("auto", "on", "off")
+STEP, POOLING, NOTHING, AUTO = "step", "pooling", "nothing", "auto"
+_XLA_CHOICES = (AUTO, "on", "pooling", "off")
 _DEVICES = re.compile(r"(cpu|gpu)(?::([1-9]\d*))?")
 # Of TF_CONFIG.
 _ADDRESS = re.compile(r"(?P<host>[^\s:/]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})")
@@ -80,11 +80,12 @@ def make_strategy(devices: str = "auto", strategy: str = "mirrored") -> tf.distr
 
 
 def choose_xla(choice: str, strategy: tf.distribute.Strategy) -> str:
-    """What XLA compiles: STEP, all of a training step; POOLING, the feature loss alone; or NOTHING.
+    """What XLA compiles: STEP, all of a training step; POOLING, the feature loss alone; NOTHING; or AUTO.
 
     Args:
-        choice: "on", STEP; "off", NOTHING; "auto", STEP on the GPUs of one machine and POOLING elsewhere:
-            oneDNN computes a CPU's convolutions faster than XLA.
+        choice: "on", STEP; "pooling", POOLING; "off", NOTHING; "auto", STEP on the GPUs of one machine,
+            POOLING on those of several, and AUTO on CPUs, whose convolutions and matrix products oneDNN
+            computes faster than XLA: POOLING for maps pooled in blocks of queries, else NOTHING.
         strategy: where the step runs.
 
     Raises:
@@ -100,8 +101,8 @@ def choose_xla(choice: str, strategy: tf.distribute.Strategy) -> str:
         )
     # Collectives between machines within an XLA computation are not tried.
     several = isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
-    whole = kinds == {"GPU"} and not several
-    return {"on": STEP, "off": NOTHING, "auto": STEP if whole else POOLING}[choice]
+    fastest = AUTO if kinds == {"CPU"} else POOLING if several else STEP
+    return {"on": STEP, "pooling": POOLING, "off": NOTHING, AUTO: fastest}[choice]
 
 
 def check_precision(precision: str, strategy: tf.distribute.Strategy) -> None:

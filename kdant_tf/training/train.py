@@ -56,7 +56,7 @@ from kdant_tf.training.teacher_cache import TeacherCache, check_views_are_fixed
 from kdant_tf.training.weight_average import SwapWeights
 from tf_records.errors import KdantError, RunError, StoppedError
 from tf_records.files import StopSignals, check_apart, claim_folder, lock_folder, remove_folder
-from tf_records.reader import clips_in_order, training_batches
+from tf_records.reader import clips_in_order, training_epochs
 from tf_records.records import Records
 from tf_records.remote_path import record_path
 
@@ -134,6 +134,7 @@ class TrainResult:
         validation_accuracy: of that epoch.
         clips_per_second: in the last epoch.
         left_out: damaged shards.
+        xla: what XLA compiled, "step", "pooling" or "nothing"; `--xla auto` decides by the devices.
         worker: number of this worker; 0, the chief, wrote the run.
     """
 
@@ -144,6 +145,7 @@ class TrainResult:
     validation_accuracy: float | None
     clips_per_second: float
     left_out: tuple[str, ...]
+    xla: str
     worker: int = 0
 
     def to_dict(self) -> dict[str, Any]:
@@ -156,6 +158,7 @@ class TrainResult:
             "validation_accuracy": self.validation_accuracy,
             "clips_per_second": self.clips_per_second,
             "left_out": list(self.left_out),
+            "xla": self.xla,
         }
 
 
@@ -215,7 +218,7 @@ def _train(
         remove_folder(out / TEACHER_CACHE_NAME)
     # The others end when all is written, so that they fail where that does.
     wait_for_all(strategy)
-    return _describe_result(run, strategy, logs)
+    return _describe_result(run, strategy, logs, assembly.distiller.compiled_by_xla)
 
 
 def _fit(
@@ -337,24 +340,22 @@ def _batches_of(
 ) -> Callable[[int], tf.data.Dataset]:
     """Epoch → its batches; of the epoch to begin with, those after the steps that are done."""
     config, (first, done) = job.run.config, begin
-    share = (worker_number(strategy), count_workers(strategy))
+    read = training_epochs(
+        assembly.records,
+        views=job.views if cache is None else job.views[:1],
+        batch_size=config.batch_size,
+        crop=config.crop,
+        seed=config.seed,
+        labels=job.labels,
+        labeled_only=job.teacher is None,
+        held_out=job.held_out,
+        share=(worker_number(strategy), count_workers(strategy)),
+        augmentation=job.augmentation,
+        eight_bits=True,
+    )
 
     def batches(epoch: int) -> tf.data.Dataset:
-        dataset = training_batches(
-            assembly.records,
-            views=job.views if cache is None else job.views[:1],
-            batch_size=config.batch_size,
-            crop=config.crop,
-            seed=config.seed,
-            epoch=epoch,
-            draw=config.draw_at(epoch),
-            labels=job.labels,
-            labeled_only=job.teacher is None,
-            held_out=job.held_out,
-            skip_batches=done if epoch == first else 0,
-            share=share,
-            augmentation=job.augmentation,
-        )
+        dataset = read(epoch, config.draw_at(epoch), done if epoch == first else 0)
         return dataset if cache is None else cache.add_outputs(dataset, epoch)
 
     return batches
@@ -432,7 +433,9 @@ def _describe_left_out(records: Records) -> str:
     )
 
 
-def _describe_result(run: Run, strategy: tf.distribute.Strategy, logs: dict[str, float]) -> TrainResult:
+def _describe_result(
+    run: Run, strategy: tf.distribute.Strategy, logs: dict[str, float], xla: str
+) -> TrainResult:
     """The result of `run`, whose last epoch had these logs."""
     rows = read_metrics(run.folder / METRICS_NAME) if is_chief(strategy) else []
     best = best_epoch(rows)
@@ -444,5 +447,6 @@ def _describe_result(run: Run, strategy: tf.distribute.Strategy, logs: dict[str,
         validation_accuracy=None if best is None else rows[best - 1]["validation_accuracy"],
         clips_per_second=logs.get("clips_per_second", 0.0),
         left_out=run.left_out,
+        xla=xla,
         worker=worker_number(strategy),
     )

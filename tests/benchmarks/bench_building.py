@@ -15,6 +15,7 @@ import resource
 import shutil
 import statistics
 import struct
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -73,6 +74,10 @@ def main() -> None:
             }
         )
     )
+    for way, target in TARGETS.items():
+        rate = median_ratio(taken["loop"], taken[way], 0)
+        verdict = "met" if rate >= target else "not met"
+        print(f"{way}: {rate:.2f} of the loop's rate, target ≥ {target}: {verdict}", file=sys.stderr)
 
 
 def take_time(run: Callable[[], object]) -> tuple[float, float]:

@@ -6,15 +6,24 @@
 Needs Keras' wheel, click, and JAX or PyTorch, with a GPU or without; kdant is taken from the folder above.
 First logits and L_d are compared with those of the CPU, then steps are timed until the time is up, the most
 telling ones first; what is left out is said. In JAX a whole step is one compiled call (`jit`); PyTorch runs
-it operation by operation.
+it operation by operation. A step that fails is named and the others go on; the JSON is written after each,
+and at `--limit-s` the script ends with what there is.
+
+Without a GPU, every step in a few minutes of a core:
+
+    KERAS_BACKEND=torch python tests/benchmarks/bench_gpu.py --sizes 8x64 --batches 2 --width 0.125 \\
+        --repeats 3 --precision float32 --budget-s 1500 --limit-s 1800 --peer FOLDER
 """
 
+import contextlib
+import gc
 import itertools
 import json
 import os
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -269,8 +278,6 @@ def use_tensor_cores() -> dict[str, str]:
     import torch
 
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
-    # Keras calls torch's parameters by their paths, in which I3D's names have dots, and torch allows none.
-    torch.nn.ParameterDict._key_to_attr = lambda self, key: key.replace(".", "_")  # type: ignore[method-assign]
     has_gpu = torch.cuda.is_available()
     device = f"gpu {torch.cuda.get_device_name()}" if has_gpu else "cpu"
     return {"backend": f"torch {torch.__version__}", "device": device}
@@ -291,8 +298,9 @@ class Peer:
     def step(self) -> None:
         """One distillation step."""
         assert self._process.stdin is not None
-        self._process.stdin.write(f"{self._pixels}\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # It has ended, which `_read` says.
+            self._process.stdin.write(f"{self._pixels}\n")
+            self._process.stdin.flush()
         self._read()
 
     def _read(self) -> None:
@@ -303,7 +311,8 @@ class Peer:
     def close(self) -> None:
         """Ends the process."""
         assert self._process.stdin is not None
-        self._process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.wait()
 
 
@@ -322,13 +331,13 @@ def time_step(run: Callable[[], None], peer: Peer | None, repeats: int) -> tuple
 
 
 def _plan(
-    sizes: Sequence[Size], batches: Sequence[int], steps: Sequence[str]
+    sizes: Sequence[Size], batches: Sequence[int], steps: Sequence[str], precisions: Sequence[str]
 ) -> Iterator[tuple[str, Size, str, int]]:
-    """Each step at the first size and batch in both precisions, and then the rest."""
-    first = [(step, sizes[0], precision, batches[0]) for step in steps for precision in PRECISIONS]
+    """Each step at the first size and batch in the precisions, and then the rest."""
+    first = [(step, sizes[0], precision, batches[0]) for step in steps for precision in precisions]
     yield from first
     ordered = [batches[0], *sorted(set(batches[1:]), reverse=True)]
-    for size, batch, step, precision in itertools.product(sizes, ordered, steps, PRECISIONS):
+    for size, batch, step, precision in itertools.product(sizes, ordered, steps, precisions):
         if (step, size, precision, batch) not in first:
             yield step, size, precision, batch
 
@@ -345,10 +354,12 @@ def _parse_sizes(ctx: click.Context, param: click.Parameter, value: str) -> tupl
 @click.option("--batches", default="8,16,32,64", show_default=True, help="Clips a step.")
 @click.option("--width", default=1.0, show_default=True, help="Multiplies I3D's channels.")
 @click.option("--only", multiple=True, type=click.Choice(STEPS), default=STEPS, help="Steps to time.")
+@click.option("--precision", multiple=True, type=click.Choice(PRECISIONS), default=PRECISIONS)
 @click.option("--repeats", default=10, show_default=True, type=click.IntRange(1))
 @click.option(
-    "--budget-s", default=450.0, show_default=True, help="Seconds; what would take longer is left out."
+    "--budget-s", default=400.0, show_default=True, help="Seconds; what would take longer is left out."
 )
+@click.option("--limit-s", default=470.0, show_default=True, help="Seconds after which all ends.")
 @click.option("--peer", type=click.Path(exists=True, path_type=Path), help="Folder with pytorch_i3d.py.")
 @click.option("--peer-python", default=sys.executable, help="Interpreter with PyTorch; default: this one.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path), help="File for the results.")
@@ -357,52 +368,88 @@ def main(
     batches: str,
     width: float,
     only: tuple[str, ...],
+    precision: tuple[str, ...],
     repeats: int,
     budget_s: float,
+    limit_s: float,
     peer: Path | None,
     peer_python: str,
     json_path: Path | None,
 ) -> None:
     """Compare with the CPU, then time the steps; exit code 1 where a difference is above its tolerance."""
     began_s = time.perf_counter()
-    machine = use_tensor_cores() | {"keras": keras.__version__, "width": str(width)}
-    click.echo(", ".join(f"{name} {value}" for name, value in machine.items()))
-    parity = {}
-    for precision in reversed(PRECISIONS):
-        try:
-            parity[precision] = compare_with_cpu(sizes[0], precision, width)
-        except NotImplementedError:  # PyTorch pools no bfloat16 in three dimensions on a CPU.
-            click.echo(f"{precision}: {BACKEND} lacks an operation of it on this device.")
-    for precision, found in parity.items():
-        click.echo(
-            f"{sizes[0]} {precision}: logits differ by {found['logits']:.2g} of the largest, L_d by "
-            f"{found['loss']:.2g} of itself, from the CPU in float32 (allowed: {found['tolerance']:g})"
-        )
-    rows, left_out, last_s = [], [], 0.0
-    for plan in _plan(sizes, [int(part) for part in batches.split(",")], only):
+    result: dict[str, Any] = {
+        "machine": use_tensor_cores() | {"keras": keras.__version__, "width": str(width)}
+    }
+    click.echo(", ".join(f"{name} {value}" for name, value in result["machine"].items()))
+    plans = [*_plan(sizes, [int(part) for part in batches.split(",")], only, precision)]
+    result |= {
+        "parity": {},
+        "rows": [],
+        "failed": {},
+        "left_out": [" ".join(map(str, plan)) for plan in plans],
+    }
+
+    def save() -> None:
+        result["seconds"] = time.perf_counter() - began_s
+        if json_path is not None:
+            json_path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+
+    def end() -> None:
+        save()
+        click.echo(f"The time is up. Left out: {'; '.join(result['left_out'])}.")
+        os._exit(int(bool(result["failed"])))  # A compilation cannot be interrupted.
+
+    watch = threading.Timer(limit_s, end)
+    watch.daemon = True
+    watch.start()
+    for name in reversed(precision):
+        _compare(name, sizes[0], width, result)
+    longest_s: dict[str, float] = {}
+    for plan, title in zip(plans, [*result["left_out"]], strict=True):
         started_s = time.perf_counter()
-        # The next step is taken to need as long as the last one that was measured.
-        if started_s - began_s + last_s > budget_s or plan[2] not in parity:
-            left_out.append(" ".join(map(str, plan)))
+        # A step is taken to need as long as its like did, the first of its kind as long as any other.
+        expected_s = longest_s.get(plan[0], max(longest_s.values(), default=0.0))
+        if started_s - began_s + expected_s > budget_s or plan[2] not in result["parity"]:
             continue
-        row = _measure(*plan, width=width, repeats=repeats, peer=peer, peer_python=peer_python)
-        last_s = time.perf_counter() - started_s
-        if row is None:
-            left_out.append(f"{' '.join(map(str, plan))} (out of memory)")
-            continue
-        rows.append(row.to_dict())
-        _print(rows[-1])
-    if left_out:
-        click.echo(f"Left out: {'; '.join(left_out)}.")
-    result = {"machine": machine, "parity": parity, "rows": rows, "left_out": left_out}
-    result["seconds"] = time.perf_counter() - began_s
-    if json_path is not None:
-        json_path.write_text(json.dumps(result, indent=1) + "\n", "utf-8")
+        result["left_out"].remove(title)
+        try:
+            row = _measure(*plan, width=width, repeats=repeats, peer=peer, peer_python=peer_python)
+        except Exception as error:  # JAX and PyTorch have errors of their own for a full memory and all else.
+            result["failed"][title] = f"{type(error).__name__}: {str(error).strip().splitlines()[0][:300]}"
+            click.echo(f"{title} failed: {result['failed'][title]}")
+        else:
+            result["rows"].append(row.to_dict())
+            _print(result["rows"][-1])
+        longest_s[plan[0]] = max(longest_s.get(plan[0], 0.0), time.perf_counter() - started_s)
+        save()
+    watch.cancel()
+    save()
+    if result["left_out"]:
+        click.echo(f"Left out: {'; '.join(result['left_out'])}.")
     wrong = [
-        name for name, each in parity.items() if not max(each["logits"], each["loss"]) <= each["tolerance"]
+        name
+        for name, each in result["parity"].items()
+        if not max(each["logits"], each["loss"]) <= each["tolerance"]
     ]
     if wrong:
         raise click.ClickException(f"{' and '.join(wrong)}: not what the CPU computes, see above.")
+    if not result["rows"]:
+        raise click.ClickException("Nothing was measured.")
+
+
+def _compare(precision: str, size: Size, width: float, result: dict[str, Any]) -> None:
+    """Adds what differs from the CPU to `result`, or why that is not known."""
+    try:
+        found = compare_with_cpu(size, precision, width)
+    except NotImplementedError:  # PyTorch pools no bfloat16 in three dimensions on a CPU.
+        click.echo(f"{precision}: {BACKEND} lacks an operation of it on this device.")
+        return
+    result["parity"][precision] = found
+    click.echo(
+        f"{size} {precision}: logits differ by {found['logits']:.2g} of the largest, L_d by "
+        f"{found['loss']:.2g} of itself, from the CPU in float32 (allowed: {found['tolerance']:g})"
+    )
 
 
 def _measure(
@@ -415,23 +462,25 @@ def _measure(
     repeats: int,
     peer: Path | None,
     peer_python: str,
-) -> Measured | None:
-    """None where the device has not enough memory."""
-    beside = None
+) -> Measured:
+    """The step's times, and the peer's where it can run the step too."""
     try:
         run = make_step(step, size, precision, batch, width)
         run()
         if peer is not None and step == "distillation":
-            beside = Peer(peer_python, peer, size, batch, precision)
-        return Measured(step, str(size), precision, batch, *time_step(run, beside, repeats))
-    except Exception as error:  # JAX and PyTorch have errors of their own for it.
-        if "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower():
-            return None
-        raise
+            try:
+                with contextlib.closing(Peer(peer_python, peer, size, batch, precision)) as beside:
+                    return Measured(step, str(size), precision, batch, *time_step(run, beside, repeats))
+            except click.ClickException as error:
+                click.echo(f"Without PyTorch's port: {error.message}")
+        return Measured(step, str(size), precision, batch, *time_step(run, None, repeats))
     finally:
-        if beside is not None:
-            beside.close()
         keras.utils.clear_session()
+        gc.collect()
+        if BACKEND == "torch":
+            import torch
+
+            torch.cuda.empty_cache()
 
 
 def _print(row: dict[str, Any]) -> None:

@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_pooling_memory.py
 
 Prints one JSON object: peak bytes above what the process held before the step, for each way in a
-process of its own, and their ratio. Compilation by XLA counts in both. Needs Linux's /proc.
+process of its own, and their ratio; `--xla` has both compiled, as on a GPU. Needs Linux's /proc.
 """
 
 import argparse
@@ -26,14 +26,15 @@ def main() -> None:
     parser.add_argument("--positions", type=int, default=8 * 14 * 14)
     parser.add_argument("--channels", type=int, default=832)
     parser.add_argument("--way", choices=CHUNKS, help="measure this one alone, in this process")
+    parser.add_argument("--xla", action="store_true")
     options = parser.parse_args()
     shape = (options.batch, options.positions, options.channels)
     if options.way is not None:
-        print(json.dumps(measure(CHUNKS[options.way], shape)))
+        print(json.dumps(measure(CHUNKS[options.way], shape, options.xla)))
         return
     results = {way: json.loads(_run(way)) for way in CHUNKS}
     ratio = results["chunked"]["peak_bytes"] / results["unchunked"]["peak_bytes"]
-    print(json.dumps({"shape": shape, **results, "ratio": round(ratio, 4)}))
+    print(json.dumps({"shape": shape, "xla": options.xla, **results, "ratio": round(ratio, 4)}))
 
 
 def _run(way: str) -> str:
@@ -41,16 +42,18 @@ def _run(way: str) -> str:
     return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
 
 
-def measure(chunk: int | None, shape: tuple[int, int, int]) -> dict[str, float]:
-    """Peak of one step as the distiller makes it: the loss compiled by XLA, its gradient in the student."""
+def measure(chunk: int | None, shape: tuple[int, int, int], xla: bool) -> dict[str, float]:
+    """Peak of one step as the distiller makes it: the loss, and its gradient in the student."""
     import kdant_tf  # noqa: F401  (before TensorFlow: it turns oneDNN on)
 
     import tensorflow as tf  # isort: skip
 
-    from kdant_tf.layers.attention_pooling import compile_with_xla
+    from kdant_tf.layers.attention_pooling import compile_where_it_pays
     from kdant_tf.losses.features import feature_loss
 
-    loss_of = compile_with_xla(functools.partial(feature_loss, "bidirectional", chunk=chunk))
+    loss_of = compile_where_it_pays(
+        functools.partial(feature_loss, "bidirectional", chunk=chunk), xla or "auto", chunk
+    )
 
     @tf.function(autograph=False)
     def step(student: Any, teacher: Any) -> Any:

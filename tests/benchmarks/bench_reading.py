@@ -9,6 +9,7 @@ compiled. The progress line has the same number. The target on two free cores is
 
 import argparse
 import json
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,10 @@ def main() -> None:
         student = _train(folder, "student", options.epochs)
     settings = {name: str(value) for name, value in vars(options).items()}
     print(json.dumps({"settings": settings, "teacher": teacher, "student": student, "target": TARGET}))
+    for role, found in (("teacher", teacher), ("student", student)):
+        share = max(found["data_wait_share"])
+        verdict = "met" if share <= TARGET else "not met"
+        print(f"{role}: waits for data {share:.1%} at most, target {TARGET:.0%}: {verdict}", file=sys.stderr)
 
 
 def _train(folder: Path, role: str, epochs: int) -> dict[str, Any]:

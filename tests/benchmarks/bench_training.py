@@ -1,4 +1,4 @@
-"""The training loop beside its bare step, two logical devices beside one, resuming, and --xla.
+"""The training loop beside its bare step, two logical devices beside one, resuming, and what XLA compiles.
 
     python tests/benchmarks/bench_training.py --size tiny --size small
 
@@ -36,7 +36,7 @@ from kdant_tf.training.strategy import NOTHING, POOLING, STEP, make_strategy
 from kdant_tf.training.train import train
 from tf_records.errors import StoppedError
 from tf_records.plan import BuildOptions
-from tf_records.reader import training_batches
+from tf_records.reader import training_epochs
 from tf_records.records import Records
 from tf_records.sources.synthetic import SyntheticSpec, read_synthetic
 from tf_records.writer import build_records
@@ -85,16 +85,14 @@ def measure_loop(name: str, size: Size, repeats: int) -> list[Row]:
         callbacks = keras.callbacks.CallbackList([timer], model=distiller)
         callbacks.set_params({"steps": size.steps})
 
-        def batches(epoch: int) -> tf.data.Dataset:
-            return training_batches(
-                records,
-                views=("observed", "future"),
-                batch_size=size.batch_size,
-                crop=size.pixels,
-                seed=0,
-                epoch=epoch,
-            )
-
+        batches = training_epochs(
+            records,
+            views=("observed", "future"),
+            batch_size=size.batch_size,
+            crop=size.pixels,
+            seed=0,
+            eight_bits=True,
+        )
         timer.batch = next(iter(batches(0)))
         fit(
             distiller,
@@ -108,12 +106,28 @@ def measure_loop(name: str, size: Size, repeats: int) -> list[Row]:
         Row(
             name=f"training loop on records, {name}",
             pixels=size.pixels,
-            times=Times(tuple(timer.loop_s[1:])),
+            times=timer.loop.times(),
             against="the bare step",
-            against_times=Times(tuple(timer.bare_s[1:])),
+            against_times=timer.bare.times(),
             target=1.05,
         )
     ]
+
+
+class _Seconds:
+    """By the clock and of the processors."""
+
+    def __init__(self) -> None:
+        self.clock: list[float] = []
+        self.cpu: list[float] = []
+
+    def add(self, clock_s: float, cpu_s: float) -> None:
+        self.clock.append(clock_s)
+        self.cpu.append(cpu_s)
+
+    def times(self) -> Times:
+        """Without the first, in which steps are traced."""
+        return Times(tuple(self.clock[1:]), tuple(self.cpu[1:]))
 
 
 class _EpochTimer(keras.callbacks.Callback):
@@ -123,43 +137,52 @@ class _EpochTimer(keras.callbacks.Callback):
         super().__init__()
         self.step, self.steps = step, steps
         self.batch: Any = None
-        self.loop_s: list[float] = []
-        self.bare_s: list[float] = []
+        self.loop, self.bare = _Seconds(), _Seconds()
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.began_s = time.perf_counter()
+        self.began_s, self.used_s = time.perf_counter(), time.process_time()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, float] | None = None) -> None:
-        self.loop_s.append((time.perf_counter() - self.began_s) / self.steps)
-        seconds = []
+        clock_s, cpu_s = time.perf_counter() - self.began_s, time.process_time() - self.used_s
+        self.loop.add(clock_s / self.steps, cpu_s / self.steps)
+        seconds = _Seconds()
         for _ in range(self.steps):
-            began_s = time.perf_counter()
+            began_s, used_s = time.perf_counter(), time.process_time()
             self.step(self.batch)
             tf.test.experimental.sync_devices()
-            seconds.append(time.perf_counter() - began_s)
+            seconds.add(time.perf_counter() - began_s, time.process_time() - used_s)
         # The median, since the first ones run beside the next epoch's pipeline, which is filling.
-        self.bare_s.append(statistics.median(seconds))
+        self.bare.add(statistics.median(seconds.clock), statistics.median(seconds.cpu))
 
 
 def measure_devices(name: str, size: Size, repeats: int) -> list[Row]:
-    """A step on two logical devices against one on one device, with the same global batch."""
-    steps = {}
+    """A step on two logical devices against one on one device, with the same global batch.
+
+    Beside it two steps on one device, with half of the batch each: what smaller products alone cost.
+    """
+    halves = "two halves of the batch on one device"
+    steps, batches = {}, tf.data.Dataset.from_tensors(make_batch(size)).unbatch()
     for devices in ("cpu", "cpu:2"):
         strategy = make_strategy(devices)
         step = _compile_step(make_distiller(size, strategy), strategy)
-        data = tf.data.Dataset.from_tensors(make_batch(size)).unbatch().batch(size.batch_size)
+        data = batches.batch(size.batch_size)
         batch = next(iter(strategy.experimental_distribute_dataset(data)))
         steps[devices] = lambda step=step, batch=batch: step(batch)
+        if devices == "cpu":
+            half = next(iter(batches.batch(size.batch_size // 2)))
+            again = _compile_step(make_distiller(size, strategy), strategy)
+            steps[halves] = lambda step=again, batch=half: (step(batch), step(batch))
     times = take_turns(steps, repeats)
     return [
         Row(
-            name=f"step on two logical devices, {name}",
+            name=f"step on {title}, {name}",
             pixels=size.pixels,
-            times=times["cpu:2"],
+            times=times[way],
             against="one device",
             against_times=times["cpu"],
-            target=1.1,
+            target=target,
         )
+        for way, title, target in (("cpu:2", "two logical devices", 1.1), (halves, halves, None))
     ]
 
 
@@ -218,10 +241,11 @@ def _ask_to_stop() -> None:
 
 
 def measure_xla(name: str, size: Size, repeats: int) -> list[Row]:
-    """--xla auto, which on a CPU compiles the pooling alone, against the whole step and nothing."""
+    """--xla auto, which compiles nothing on a CPU, against the pooling alone and, where small, the step."""
     batch, steps = make_batch(size), {}
     strategy = make_strategy("cpu")
-    for xla in (POOLING, STEP, NOTHING):
+    others = {"pooling": POOLING} | ({"on": STEP} if name == "tiny" else {})
+    for xla in (NOTHING, *others.values()):
         step = _compile_step(make_distiller(size, strategy, xla), strategy)
         began_s = time.perf_counter()
         step(batch)
@@ -232,19 +256,19 @@ def measure_xla(name: str, size: Size, repeats: int) -> list[Row]:
         Row(
             name=f"step with --xla auto, {name}",
             pixels=size.pixels,
-            times=times[POOLING],
+            times=times[NOTHING],
             against=f"--xla {choice}",
             against_times=times[xla],
             target=1.05,
         )
-        for choice, xla in (("on", STEP), ("off", NOTHING))
+        for choice, xla in others.items()
     ]
 
 
 MEASURES = {"loop": measure_loop, "devices": measure_devices, "resume": measure_resume, "xla": measure_xla}
 
 
-def make_distiller(size: Size, strategy: tf.distribute.Strategy, xla: str = POOLING) -> Distiller:
+def make_distiller(size: Size, strategy: tf.distribute.Strategy, xla: str = NOTHING) -> Distiller:
     """A distillation with training's defaults; its rate keeps the loss finite over any number of steps."""
     shape = (8, size.pixels, size.pixels, 3)
     with strategy.scope():

@@ -21,6 +21,7 @@ from kdant_tf.layers.attention_pooling import (
 from kdant_tf.losses import NORMALIZATIONS, PENALTIES, REDUCTIONS
 from kdant_tf.losses.features import FeatureLoss, feature_loss
 from kdant_tf.losses.pooling_health import pooling_health
+from kdant_tf.models.i3d import build_i3d
 
 pytestmark = pytest.mark.slow
 
@@ -250,3 +251,16 @@ def test_layer_in_a_saved_model(tmp_path):
 def test_maps_that_do_not_fit_are_refused(function, second, message):
     with pytest.raises(ValueError, match=message):
         function(random_map(1, 2, 3, 4), random_map(2, *second))
+
+
+def test_i3d_has_deepminds_names_on_any_backend(tmp_path):
+    """PyTorch allows no dots in the names of parameters."""
+    network = build_i3d(5, (8, 32, 32, 3), width=0.0625)
+    layer = network.get_layer("Mixed_4f.Branch_0.Conv3d_0a_1x1.conv_3d")
+    assert [tuple(weight.shape) for weight in layer.weights] == [(1, 1, 1, 33, 16)]
+    weights = network.get_weights()
+    network.save_weights(tmp_path / "i3d.weights.h5")
+    network.set_weights([np.full_like(values, 0.5) for values in weights])
+    network.load_weights(tmp_path / "i3d.weights.h5")
+    for values, expected in zip(network.get_weights(), weights, strict=True):
+        np.testing.assert_array_equal(values, expected)

@@ -83,6 +83,21 @@ def test_a_random_crop_is_the_square_decided_on(
     np.testing.assert_array_equal(mapped, expected)
 
 
+@pytest.mark.parametrize("channels", [3, 2])
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_crop_in_eight_bits_is_scaled_to_the_same_values(channels: int, flip: bool) -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 64, 88, channels), dtype=np.uint8)
+    frames[0, :8, :8] = np.arange(64, dtype=np.uint8).reshape(8, 8, 1)
+    frames[1, 8:24, 8:24] = np.arange(256, dtype=np.uint8).reshape(16, 16, 1)
+    decision = decide(0.1, 0.1, flip)
+    cut = augment.crop_in_eight_bits(tf.constant(frames), decision, 56)
+    assert cut.dtype == tf.uint8
+    expected = augment.crop_randomly(tf.constant(frames), decision, 56).numpy()
+    np.testing.assert_array_equal(augment.scale(cut).numpy(), expected)
+    mapped = in_tf_data(lambda value: augment.crop_in_eight_bits(value, decision, 56), frames)
+    np.testing.assert_array_equal(mapped, cut)
+
+
 @pytest.mark.parametrize("crop", [28, 84])
 def test_another_crop_size_scales_the_same_square(crop: int) -> None:
     """A slope keeps its values under scaling, but for the places between pixels and the edges."""

@@ -3,7 +3,7 @@
 import hashlib
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,7 @@ from tf_records.encode import Segments, to_example
 from tf_records.errors import RecordError
 from tf_records.manifest import Manifest, ShardInfo, SplitInfo
 from tf_records.plan import FrameRange, Pair
-from tf_records.reader import evaluation_batches, training_batches
+from tf_records.reader import _shuffle, evaluation_batches, training_batches, training_epochs
 from tf_records.records import Records, iterate_batches, naming_damage
 from tf_records.schema import EITHER, FUTURE, OBSERVED, ClipSpec
 from tf_records.sources.sample import Sample
@@ -246,6 +246,58 @@ def test_training_crops_are_those_of_the_drawn_decision(still: Records) -> None:
             decision = augment.draw_decision(5, 3, tf.constant(number, tf.int64))
             expected = augment.crop_randomly(picture, decision, CROP).numpy()
             np.testing.assert_array_equal(clip, np.repeat(expected, CLIP, axis=0))
+
+
+@pytest.fixture
+def global_seed() -> Iterator[Callable[[int | None], None]]:
+    """Sets TensorFlow's global seed, and none at the end."""
+    yield tf.random.set_seed
+    tf.random.set_seed(None)
+
+
+@pytest.mark.parametrize("seed", [None, 0, 7])
+def test_records_are_shuffled_as_tensorflow_does(seed: int | None, global_seed) -> None:
+    global_seed(seed)
+    numbers = tf.data.Dataset.range(100)
+    expected = list(numbers.shuffle(16, seed=3, reshuffle_each_iteration=False).as_numpy_iterator())
+    seeds = np.array(tf.compat.v1.get_seed(3), np.int64)
+    traced = tf.function(lambda given: _shuffle(numbers, 16, given), autograph=False)
+    for dataset in (_shuffle(numbers, 16, seeds), traced(seeds)):
+        assert list(dataset.as_numpy_iterator()) == expected != list(range(100))
+
+
+@pytest.mark.slow
+def test_a_pipeline_is_traced_once_for_all_epochs(numbered: Records, global_seed, monkeypatch) -> None:
+    traced = []
+    draw_decision = augment.draw_decision
+    monkeypatch.setattr(
+        augment, "draw_decision", lambda *arguments: traced.append(arguments) or draw_decision(*arguments)
+    )
+    settings = {"views": (OBSERVED, FUTURE), "batch_size": 2, "crop": CROP, "seed": 3}
+    global_seed(0)
+    epochs = training_epochs(numbered, **settings)
+    read = {
+        arguments: list(epochs(*arguments).as_numpy_iterator())
+        for arguments in ((0,), (1,), (1, 0), (4, 2, 3))
+    }
+    assert len(traced) == 1
+    for arguments, found in read.items():
+        named = dict(zip(("epoch", "draw", "skip_batches"), arguments, strict=False))
+        assert same(found, batches(numbered, **settings | named))
+    assert not same(read[0,], read[1,])
+    assert len(read[4, 2, 3]) == 1
+
+
+@pytest.mark.slow
+def test_frames_stay_in_eight_bits_where_they_are_only_cut(still: Records) -> None:
+    for before, after in zip(batches(still), batches(still, eight_bits=True), strict=True):
+        for view in (OBSERVED, FUTURE):
+            assert after[view].dtype == np.uint8
+            np.testing.assert_array_equal(augment.scale(after[view]), before[view])
+    scaled = {"crop": 24}
+    coloured = {"augmentation": augment.Augmentation(brightness=0.5)}
+    for options in (scaled, coloured):
+        assert same(batches(still, eight_bits=True, **options), batches(still, **options))
 
 
 @pytest.mark.slow

@@ -6,11 +6,13 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from kdant_tf.layers import attention_pooling
 from kdant_tf.layers.attention_pooling import (
     BidirectionalAttentionPooling,
     attention_pool,
     bidirectional_attention_pool,
     flatten_positions,
+    pays_to_compile,
 )
 from kdant_tf.training.strategy import make_strategy
 
@@ -183,7 +185,7 @@ def test_layer_runs_on_two_devices():
 @pytest.mark.slow
 def test_gradients_flow_through_the_layer_to_both_maps():
     observed, future = tf.Variable(random_map(1, 1, 3, 4)), tf.Variable(random_map(2, 1, 5, 4))
-    layer = BidirectionalAttentionPooling()
+    layer = BidirectionalAttentionPooling(jit_compile=True)
 
     def gradients(pool):
         with tf.GradientTape() as tape:
@@ -219,19 +221,65 @@ def test_half_precision_model_ends_in_float32_pooling(policy):
 def compiled_pooling(layer: BidirectionalAttentionPooling) -> str:
     """What XLA is given for maps of 6 and 10 positions."""
     maps = [tf.constant(random_map(seed, 2, positions, 4)) for seed, positions in ((1, 6), (2, 10))]
+    assert layer.jit_compile is True
     function = layer._pool.get_concrete_function(*maps, layer.alpha, layer.chunk)
     assert function.function_def.attr["_XlaMustCompile"].b
     return layer._pool.experimental_get_compiler_ir(*maps, layer.alpha, layer.chunk)(stage="hlo")
 
 
+@pytest.mark.parametrize(("devices", "compiled"), [(["CPU"], False), (["CPU", "GPU"], True)])
+def test_layer_is_compiled_by_xla_where_there_is_a_gpu_unless_told_otherwise(monkeypatch, devices, compiled):
+    asked = []
+    seen = [tf.config.PhysicalDevice(name=f"{kind}:0", device_type=kind) for kind in devices]
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda: seen)
+    monkeypatch.setattr(
+        attention_pooling,
+        "compile_with_xla",
+        lambda function: lambda *arguments: asked.append(True) or function(*arguments),
+    )
+    maps = [random_map(1, 1, 3, 4), random_map(2, 1, 5, 4)]
+    for jit_compile, expected in (("auto", compiled), (True, True), (False, False)):
+        asked.clear()
+        layer = BidirectionalAttentionPooling(jit_compile=jit_compile)
+        pooled = layer(maps)["a_in_r"]
+        assert bool(asked) is expected
+        np.testing.assert_allclose(pooled, bidirectional_attention_pool(*maps)["a_in_r"], rtol=1e-6)
+        assert BidirectionalAttentionPooling.from_config(layer.get_config()).jit_compile == jit_compile
+
+
+@pytest.mark.parametrize(
+    ("chunk", "shape", "expected"),
+    [
+        (None, (2, 1023, 4), False),
+        (None, (2, 4, 16, 16, 4), True),
+        (None, (2, 4, None, None, 4), False),
+        (0, (2, 1024, 4), False),
+        (8, (2, 16, 4), True),
+    ],
+)
+def test_on_a_cpu_xla_compiles_what_is_pooled_in_blocks(chunk, shape, expected):
+    assert pays_to_compile(chunk, (2, 3, 4), shape) is expected
+
+
+def test_layer_saved_before_it_could_be_told_loads():
+    config = BidirectionalAttentionPooling(0.3).get_config()
+    del config["jit_compile"]
+    assert BidirectionalAttentionPooling.from_config(config).jit_compile == "auto"
+
+
+def test_layer_refuses_another_word_for_compiling():
+    with pytest.raises(ValueError, match=r"`jit_compile` should be True, False or 'auto'\. Received: 'xla'"):
+        BidirectionalAttentionPooling(jit_compile="xla")
+
+
 def test_layer_is_one_computation_of_seven_products():
-    program = compiled_pooling(BidirectionalAttentionPooling())
+    program = compiled_pooling(BidirectionalAttentionPooling(jit_compile=True))
     assert program.count(" dot(") == 7
     assert "f32[2,10,10]" in program
 
 
 def test_layer_in_blocks_is_one_computation_without_whole_matrices():
-    program = compiled_pooling(BidirectionalAttentionPooling(chunk=3))
+    program = compiled_pooling(BidirectionalAttentionPooling(chunk=3, jit_compile=True))
     assert program.count(" while(") == 4
     for whole in ("6,6", "6,10", "10,6", "10,10"):
         assert f"f32[2,{whole}]" not in program

@@ -9,6 +9,7 @@ from keras import layers
 from kdant_tf.models.i3d import build_i3d
 from kdant_tf.training.distiller import Distiller
 from kdant_tf.training.strategy import NOTHING, make_strategy
+from tf_records.augment import scale
 
 pytestmark = pytest.mark.slow
 
@@ -102,6 +103,23 @@ def test_loss_is_classification_plus_weighted_feature_loss(feature_loss):
     np.testing.assert_allclose(float(losses["classification_loss"]), classification, rtol=1e-4)
     np.testing.assert_allclose(float(losses["feature_loss"]), features, rtol=1e-4)
     np.testing.assert_allclose(float(losses["loss"]), classification + 0.7 * features, rtol=1e-4)
+
+
+@pytest.mark.parametrize("settings", [{}, {"gradient_accumulation": 2}, {"mixup": 0.4}])
+def test_clips_in_eight_bits_are_scaled_in_the_step(settings):
+    batch = random_batch()
+    clips = {name: tf.cast(127.5 * (batch[name] + 1.0), tf.uint8) for name in ("observed", "future")}
+    stored = batch | clips
+    scaled = {name: value if name == "label" else scale(value) for name, value in stored.items()}
+    found = []
+    for batch in (stored, scaled):
+        distiller = compiled(tiny_network(1), tiny_network(2), feature_loss="bidirectional", **settings)
+        found.append((distiller.update(batch), weights_of(distiller.student)))
+    (losses, weights), (expected, others) = found
+    for name, value in losses.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-6, err_msg=name)
+    for path, value in weights.items():
+        np.testing.assert_allclose(value, others[path], rtol=1e-6, atol=1e-7, err_msg=path)
 
 
 def test_counts_are_of_labelled_samples_only():

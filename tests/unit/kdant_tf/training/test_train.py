@@ -53,9 +53,10 @@ def test_the_result_as_json(teacher):
     printed = json.loads(json.dumps(teacher.to_dict(), allow_nan=False))
     assert printed["run"] == str(teacher.run.folder)
     assert printed["left_out"] == []
+    assert printed["xla"] == "nothing"
     assert set(printed) == {
         *("run", "epochs", "final_loss", "best_epoch", "validation_accuracy", "clips_per_second"),
-        "left_out",
+        *("left_out", "xla"),
     }
 
 

@@ -8,7 +8,7 @@ from test_update import run_steps, whole_batch
 from kdant_tf.config import Execution, TrainConfig
 from kdant_tf.runs import load_run
 from kdant_tf.training import assembly, distiller
-from kdant_tf.training.strategy import NOTHING, POOLING, STEP, choose_xla, make_strategy
+from kdant_tf.training.strategy import AUTO, NOTHING, POOLING, STEP, choose_xla, make_strategy
 from kdant_tf.training.train import train
 from tf_records.errors import KdantError
 
@@ -18,9 +18,11 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize(
     ("choice", "devices", "expected"),
     [
-        ("auto", "cpu", POOLING),
-        ("auto", "cpu:2", POOLING),
+        ("auto", "cpu", AUTO),
+        ("auto", "cpu:2", AUTO),
         ("on", "cpu", STEP),
+        ("pooling", "cpu", POOLING),
+        ("pooling", "cpu:2", POOLING),
         ("off", "cpu", NOTHING),
         ("off", "cpu:2", NOTHING),
     ],
@@ -33,28 +35,31 @@ def test_a_choice_that_cannot_be_is_refused_before_anything_is_built(record_fold
     config = TrainConfig(crop=32, width=0.0625, batch_size=8, epochs=1)
     for xla, message in (
         ("on", r"`--xla on` compiles for one CPU device, this training has 2"),
-        ("maybe", r"`--xla` should be one of auto, on, off\. Received: 'maybe'"),
+        ("maybe", r"`--xla` should be one of auto, on, pooling, off\. Received: 'maybe'"),
     ):
         with pytest.raises(KdantError, match=message):
             train(record_folder, tmp_path / "run", config, execution=Execution(devices="cpu:2", xla=xla))
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize(("choice", "compiled"), [("auto", 2), ("off", 0)])
-def test_a_training_compiles_its_feature_loss_and_what_measures_it(
-    record_folder, tiny_run, tmp_path, monkeypatch, choice: str, compiled: int
+@pytest.mark.parametrize(("choice", "compiled"), [("pooling", True), ("auto", "auto"), ("off", False)])
+def test_a_training_compiles_its_feature_loss_and_what_measures_it_where_asked(
+    record_folder, tiny_run, tmp_path, monkeypatch, choice: str, compiled: bool | str
 ):
-    parts = []
-    compile_with_xla = distiller.compile_with_xla
+    asked = []
+    compile_where_it_pays = distiller.compile_where_it_pays
     monkeypatch.setattr(
-        distiller, "compile_with_xla", lambda part: parts.append(part) or compile_with_xla(part)
+        distiller,
+        "compile_where_it_pays",
+        lambda part, jit: asked.append(jit) or compile_where_it_pays(part, jit),
     )
     monkeypatch.setattr(assembly, "choose_xla", choose_xla)
     config = TrainConfig(model="tiny_network:build", crop=32, batch_size=8, epochs=1)
     execution = Execution(devices="cpu", xla=choice)
     summary = train(record_folder, tmp_path / "run", config, teacher=load_run(tiny_run), execution=execution)
-    assert len(parts) == compiled
+    assert asked == [compiled, compiled]
     assert np.isfinite(summary.final_loss)
+    assert summary.xla == (POOLING if choice == "pooling" else NOTHING)
 
 
 def check_same(result: tuple, expected: tuple) -> None:
