@@ -242,7 +242,8 @@ def _predict_source(text: str, model: AnticipationModel, options: _Options) -> N
                 f"The model knows no frame rate, so that of {source.name} is taken: {fps:.4g}. Another one: "
                 f"--fps."
             )
-        latencies = Latencies(model.ahead_at(fps))
+        # The page tells of the head that it shows, which of several times is the last.
+        latencies = Latencies((model if page is None else _shown_of(model)).ahead_at(fps))
         try:
             _print_anticipations(source, model, options, latencies)
         except KeyboardInterrupt:
@@ -309,7 +310,9 @@ def _print_anticipations(
             # The last of several heads: an action says more than its verb.
             shown = [*answers.values()][-1]
             if options.page is not None:
-                options.page.expect(shown, shown.top(threshold=options.threshold), latencies)
+                likeliest = {head: answer.top(1, options.threshold) for head, answer in answers.items()}
+                others = dict([*likeliest.items()][:-1])
+                options.page.expect(shown, shown.top(threshold=options.threshold), latencies, others)
             if overlay is not None:
                 overlay.expect(shown.expected_s, shown.top(threshold=options.threshold))
     if overlay is not None:

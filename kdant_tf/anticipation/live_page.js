@@ -149,6 +149,18 @@ function showBars(answer) {
     track.firstChild.style.width = `${100 * value}%`;
     track.firstChild.style.background = colorOf(place)[0];
   });
+  showOthers(answer && answer.others ? answer.others : []);
+}
+
+function showOthers(others) {
+  // What the other heads of a model say: a verb and a noun, or what comes sooner.
+  find("others").hidden = !others.length;
+  find("others").replaceChildren(...others.map(([head, name, value]) => {
+    const row = document.createElement("div");
+    row.append(Object.assign(document.createElement("dt"), { textContent: head }));
+    row.append(Object.assign(document.createElement("dd"), { textContent: name === null ? "–" : `${name} ${percent(value)}` }));
+    return row;
+  }));
 }
 
 const colorOf = (place) => state.palette[place % state.palette.length];

@@ -11,7 +11,7 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
@@ -127,13 +127,25 @@ class LivePage(AbstractContextManager["LivePage"]):
         self.server.publish_picture(WebPicture(timed.time_s, encode, small))
 
     def expect(
-        self, each: Anticipation, likeliest: Sequence[tuple[str, float]], latencies: Latencies
+        self,
+        each: Anticipation,
+        likeliest: Sequence[tuple[str, float]],
+        latencies: Latencies,
+        others: Mapping[str, Sequence[tuple[str, float]]] | None = None,
     ) -> None:
-        """Takes the next answer, its likeliest classes, and what answering has cost up to now."""
+        """Takes the next answer, its likeliest classes, and what answering has cost up to now.
+
+        Args:
+            each, likeliest, latencies: see above.
+            others: of a model with several heads: each other one's name → its likeliest class, if any.
+        """
         self._extend_line(each, likeliest[0][0] if likeliest else None)
         top = [[self._places[name], name, round(value, 4)] for name, value in likeliest]
         answer = {"top": top, "latency_s": round(each.latency_s, 4), "dropped": each.dropped}
         answer |= {"time_s": round(each.time_s, 4), "expected_s": round(each.expected_s, 4)}
+        if others:
+            named = {head: own[0] if own else (None, 0.0) for head, own in others.items()}
+            answer["others"] = [[head, name, round(value, 4)] for head, (name, value) in named.items()]
         self._publish(answer=answer, line=[*self._line], latency=latencies.summary())
 
     def note(self, sentence: str) -> None:

@@ -131,6 +131,13 @@ def test_the_state_follows_the_source(page: LivePage) -> None:
     assert (told["status"], told["line"], told["answer"], told["note"]) == ("playing", [], None, "")
 
 
+def test_other_heads_say_their_likeliest(page: LivePage) -> None:
+    page.begin(PlayedSource(Frames(0.0), page), MODEL, stride_s=0.25)
+    each = answer(0.1, 0.25, 0.5, 0.25)
+    page.expect(each, each.top(), Latencies(0.4, answers=1), {"verb": [("take", 0.61234)], "noun": []})
+    assert state(page)["answer"]["others"] == [["verb", "take", 0.6123], ["noun", None, 0.0]]
+
+
 def test_the_time_line_joins_what_stays_and_forgets_what_is_a_minute_old(page: LivePage) -> None:
     page.begin(PlayedSource(Frames(0.0), page), MODEL, stride_s=0.25)
     likeliest = [(1, 0, 0), (1, 0, 0), (0, 1, 0), (0, 0, 0.9)]
