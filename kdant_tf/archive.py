@@ -298,7 +298,9 @@ def _fetch_from_hub(address: str, folder: Path) -> Path:
                 )
             (file,) = archives
         return Path(huggingface_hub.hf_hub_download(**chosen, filename=file, local_dir=folder))
-    except (OSError, ValueError) as error:
+    except RunError:
+        raise
+    except Exception as error:  # Also those of its HTTP client, which changes from version to version.
         raise RunError(f"{address} cannot be fetched: {first_line(error)}.") from error
 
 

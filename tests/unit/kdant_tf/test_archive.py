@@ -271,6 +271,10 @@ class _Hub(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class _ConnectError(Exception):
+    """As of the Hub's HTTP client: no OSError."""
+
+
 def test_an_archive_comes_from_the_hub(
     archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,5 +299,12 @@ def test_an_archive_comes_from_the_hub(
         with pytest.raises(RunError, match=r"should have one run archive.*Found: b\.zip, student\.zip"):
             local_run("hf://owner/name")
         server.shutdown()
+
+    def fail(**chosen: object) -> list[str]:
+        raise _ConnectError("Name or service not known")
+
+    monkeypatch.setattr(hub, "list_repo_files", fail)
+    with pytest.raises(RunError, match="hf://owner/again cannot be fetched: Name or service not known"):
+        local_run("hf://owner/again")
     with pytest.raises(RunError, match="should be hf://OWNER/NAME"):
         local_run("hf://owner")
