@@ -18,6 +18,8 @@ from tf_records.records import iterate_batches
 # At most: the picture has no room for more, and t-SNE takes minutes.
 _SAMPLES = 1000
 _BATCH_SIZE = 16
+# Of an I3D, tracing takes as long as some ten calls of its layers one by one.
+_TRACED_FROM = 10 * _BATCH_SIZE
 _PANELS_PER_ROW = 3
 _CLASSES_LISTED = 40
 
@@ -73,10 +75,11 @@ def pooled_features(run_view: RunView, *, seed: int = 0) -> tuple[np.ndarray, np
         maps = network(clips, training=False)[name]
         return tf.reduce_mean(maps, axis=list(range(1, len(maps.shape) - 1)))
 
-    traced = tf.function(pool, reduce_retracing=True, autograph=False)
+    if chosen.sum() > _TRACED_FROM:
+        pool = tf.function(pool, reduce_retracing=True, autograph=False)
     features, labels = [], []
     for batch in iterate_batches(batches, records, run_view.split):
-        features.append(traced(batch["clip"]).numpy())
+        features.append(pool(batch["clip"]).numpy())
         labels.append(batch["label"].numpy())
     return np.concatenate(features), np.concatenate(labels)
 

@@ -5,6 +5,8 @@ Unlike the length of the feature vectors, which is the same whatever is asked, i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import keras
 import numpy as np
 import tensorflow as tf
@@ -53,34 +55,39 @@ def class_activation(feature_map: np.ndarray, gradient: np.ndarray) -> np.ndarra
     return activation
 
 
-def grad_cam(network: keras.Model, clip: np.ndarray, class_index: int) -> np.ndarray:
-    """What in a clip speaks for a class.
+def grad_cam(network: keras.Model, clips: np.ndarray, class_indices: Sequence[int]) -> np.ndarray:
+    """What in each clip speaks for a class.
 
     Args:
         network: from a clip to the dict of "logits" and one map with places in the frame.
-        clip: float `(1, T, S, S, C)` as the network takes it.
-        class_index: of the class.
+        clips: float `(N, T, S, S, C)` as the network takes them, all at once.
+        class_indices: of the class that is asked of each clip.
 
     Returns:
-        float32 `(T', H', W')`, as `class_activation` gives it, with the places of the map.
+        float32 `(N, T', H', W')`, as `class_activation` gives it, with the places of the map.
 
     Raises:
         NoGradientError: the logits do not depend on the map.
     """
     output = network.output[feature_map_name(network)]
     tensors = {_MAP: _before_reshaping(output), LOGITS: network.output[LOGITS]}
-    given = tf.constant(clip)
+    given = tf.constant(clips)
     with tf.GradientTape() as tape:
         tape.watch(given)  # A frozen network has no other variable that would be.
         outputs = keras.Model(network.input, tensors)(given, training=False)
-        logit = outputs[LOGITS][0, class_index]
-    gradient = tape.gradient(logit, outputs[_MAP])
+        # No clip's map has a part in another's logits, so that the sum has the gradient of each.
+        asked = tf.reduce_sum(tf.gather(outputs[LOGITS], list(class_indices), batch_dims=1))
+    gradient = tape.gradient(asked, outputs[_MAP])
     if gradient is None:
         raise NoGradientError(
             "its logits are not made of its feature map, so no gradient leads from one to the other"
         )
-    activation = class_activation(outputs[_MAP].numpy(), gradient.numpy())
-    return activation.reshape(output.shape[1:-1]).astype(np.float32)
+    # A map may have a clip's frames one by one: (N · T', H', W', d) → (N, places, d)
+    maps, gradients = (
+        values.numpy().reshape(len(clips), -1, values.shape[-1]) for values in (outputs[_MAP], gradient)
+    )
+    found = [class_activation(*both) for both in zip(maps, gradients, strict=True)]
+    return np.stack(found).reshape(-1, *output.shape[1:-1]).astype(np.float32)
 
 
 def _before_reshaping(tensor: keras.KerasTensor) -> keras.KerasTensor:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from shlex import quote
-from typing import Any
+from typing import Any, TypeVar
 
 import keras
 import numpy as np
@@ -31,6 +31,9 @@ from tf_records.records import Records, naming_damage
 from tf_records.schema import FUTURE, OBSERVED
 
 FIRST_CLASSES = 8
+# That a network sees together: eight I3D clips of 16x224 would take some gigabytes.
+_CLIPS_AT_ONCE = 4
+_T = TypeVar("_T")
 _STARTS = {OBSERVED: schema.OBSERVED_START_S, FUTURE: schema.FUTURE_START_S}
 _TIMES = {key: tf.io.FixedLenFeature((), tf.float32) for key in (*_STARTS.values(), schema.FRAME_RATE)}
 
@@ -175,8 +178,19 @@ class RunView:
         if key not in self._maps:
             own = student.endpoint == self.run.config.endpoint
             network = self.network if own else load_teacher(self.run, student)
-            self._maps[key] = self._map(network, pair, view)
+            (self._maps[key],) = self._map(network, [pair], view)
         return self._maps[key]
+
+    def keep_maps(self, pairs: Sequence[ClipPair], view: str) -> None:
+        """Computes several samples' maps at once, which `map_of` then has.
+
+        Raises:
+            PictureError: see `map_of`.
+        """
+        for some in _several(pairs):
+            found = self._map(self.network, some, view)
+            for pair, feature_map in zip(some, found, strict=True):
+                self._maps[self.run.config.endpoint, pair.number, view] = feature_map
 
     def projected_map(self, pair: ClipPair, view: str, channels: int) -> np.ndarray:
         """Its map with the teacher's number of channels, through the projection that it was trained with.
@@ -196,32 +210,47 @@ class RunView:
             )
         return own
 
-    def class_activation(self, pair: ClipPair, view: str, class_index: int) -> np.ndarray:
-        """Grad-CAM of a class on a sample's clip: float32 `(T, H, W)`.
+    def class_activations(
+        self, pairs: Sequence[ClipPair], view: str, class_indices: Sequence[int]
+    ) -> list[np.ndarray]:
+        """Grad-CAM of a class on each sample's clip: float32 `(T, H, W)`.
 
         Raises:
             PictureError: the map has no places in the frame, or the logits are not made of it.
         """
-        self.map_of(pair, view)
-        clip = pair.clip(view, self.run.modality, self.run.config.crop)
+        self.map_of(pairs[0], view)
+        first = column_slices(self.run.heads)[self.run.heads[-1].name].start if self.run.heads else 0
+        found: list[np.ndarray] = []
+        columns = [first + index for index in class_indices]
         try:
-            first = column_slices(self.run.heads)[self.run.heads[-1].name].start if self.run.heads else 0
-            return grad_cam(self.network, clip, first + class_index)
+            for some, asked in zip(_several(pairs), _several(columns), strict=True):
+                found += list(grad_cam(self.network, self._clips(some, view), asked))
         except NoGradientError as error:
             raise PictureError(f"No Grad-CAM of {self.name}: {error}.") from error
+        return found
 
-    def _map(self, network: keras.Model, pair: ClipPair, view: str) -> np.ndarray:
-        clip = pair.clip(view, self.run.modality, self.run.config.crop)
-        outputs = network(clip, training=False)
-        found: np.ndarray = keras.ops.convert_to_numpy(outputs[feature_map_name(network)])[0]
-        if found.ndim != 4:
+    def _clips(self, pairs: Sequence[ClipPair], view: str) -> np.ndarray:
+        return np.concatenate([pair.clip(view, self.run.modality, self.run.config.crop) for pair in pairs])
+
+    def _map(self, network: keras.Model, pairs: Sequence[ClipPair], view: str) -> np.ndarray:
+        outputs = network(self._clips(pairs, view), training=False)
+        found: np.ndarray = keras.ops.convert_to_numpy(outputs[feature_map_name(network)])
+        if found.ndim != 5:
             raise PictureError(
-                f"The feature map of {self.name} has no places in the frame, its shape is {found.shape}: "
-                f"nothing can be drawn over a frame."
+                f"The feature map of {self.name} has no places in the frame, its shape is "
+                f"{found.shape[1:]}: nothing can be drawn over a frame."
             )
-        if not np.isfinite(found).all():
-            raise RunError(f"The feature map of {self.name} is not finite for sample {pair.id}. {DIVERGED}")
+        for pair, feature_map in zip(pairs, found, strict=True):
+            if not np.isfinite(feature_map).all():
+                raise RunError(
+                    f"The feature map of {self.name} is not finite for sample {pair.id}. {DIVERGED}"
+                )
         return found.astype(np.float32)
+
+
+def _several(items: Sequence[_T]) -> list[Sequence[_T]]:
+    """The items in order, as many together as a network sees at once."""
+    return [items[first : first + _CLIPS_AT_ONCE] for first in range(0, len(items), _CLIPS_AT_ONCE)]
 
 
 def teacher_of(student: RunView, teachers: Sequence[RunView]) -> RunView:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -203,6 +204,9 @@ def draw_heat_maps(
     def magnitude(each: RunView, pair: ClipPair, view: str) -> np.ndarray:
         return activation_magnitude(each.map_of(pair, view))
 
+    for each in views:
+        for view in (OBSERVED, FUTURE) if each.is_teacher else (OBSERVED,):
+            each.keep_maps(pairs, view)
     return plot_heat_maps(_heat_map_rows(views, pairs, classes, magnitude), path, note=_HEAT_MAPS_NOTE)
 
 
@@ -227,9 +231,15 @@ def draw_grad_cam(
         PictureError: a network has no map in space, or its logits are not made of it.
     """
 
+    asked_of = [pair.label if class_name is None else classes.index(class_name) for pair in pairs]
+    numbers = [pair.number for pair in pairs]
+
+    @functools.cache
+    def activations(each: RunView, view: str) -> dict[int, np.ndarray]:
+        return dict(zip(numbers, each.class_activations(pairs, view, asked_of), strict=True))
+
     def magnitude(each: RunView, pair: ClipPair, view: str) -> np.ndarray:
-        index = pair.label if class_name is None else classes.index(class_name)
-        activation = each.class_activation(pair, view, index).mean(axis=0)
+        activation = activations(each, view)[pair.number].mean(axis=0)
         largest = activation.max()
         shares: np.ndarray = activation / largest if largest > 0 else activation
         return shares

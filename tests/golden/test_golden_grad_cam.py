@@ -52,7 +52,7 @@ def test_with_a_linear_head_it_is_the_class_activation_map(clip: np.ndarray, cla
     (kernel, bias), (head, _) = weights(network, "map"), weights(network, "head")
     feature_map = np.float64(clip[0]) @ kernel + bias
     expected = np.maximum(feature_map @ head[:, class_index], 0) / np.prod(CLIP_SHAPE[:3])
-    found = grad_cam(network, clip, class_index)
+    found = grad_cam(network, clip, [class_index])[0]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
     assert 0 < (found > 0).mean() < 1
@@ -73,7 +73,7 @@ def test_with_any_head_it_follows_finite_differences(clip: np.ndarray) -> None:
 
     for class_index in range(CLASSES):
         expected = reference(feature_map, head, class_index)
-        np.testing.assert_allclose(grad_cam(network, clip, class_index), expected, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(grad_cam(network, clip, [class_index])[0], expected, rtol=1e-3, atol=1e-6)
 
 
 def test_a_map_that_was_reshaped_beside_the_logits_is_followed(clip: np.ndarray) -> None:
@@ -87,7 +87,8 @@ def test_a_map_that_was_reshaped_beside_the_logits_is_followed(clip: np.ndarray)
     network = keras.Model(given, {"logits": logits, "frames": shown})
     (kernel, bias), (head, _) = weights(network, "map"), weights(network, "head")
     expected = np.maximum((np.float64(clip[0]) @ kernel + bias) @ head[:, 2], 0) / np.prod(CLIP_SHAPE[:3])
-    np.testing.assert_allclose(grad_cam(network, clip, 2), expected, rtol=1e-4, atol=1e-6)
+    found = grad_cam(network, np.concatenate([-clip, clip]), [0, 2])
+    np.testing.assert_allclose(found[1], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_logits_that_are_not_made_of_the_map(clip: np.ndarray) -> None:
@@ -95,7 +96,7 @@ def test_logits_that_are_not_made_of_the_map(clip: np.ndarray) -> None:
     logits = layers.Dense(CLASSES)(layers.GlobalAveragePooling3D()(given))
     network = keras.Model(given, {"logits": logits, "map": layers.Dense(CHANNELS)(given)})
     with pytest.raises(NoGradientError, match="not made of its feature map"):
-        grad_cam(network, clip, 0)
+        grad_cam(network, clip, [0])
 
 
 def test_what_speaks_against_a_class_is_left_out() -> None:
@@ -105,3 +106,12 @@ def test_what_speaks_against_a_class_is_left_out() -> None:
     np.testing.assert_array_equal(class_activation(feature_map, -gradient), [[[0.0], [5.0]]])
     with pytest.raises(ValueError, match=r"Received: \(1, 2\) and \(2, 1\)"):
         class_activation(np.zeros((2, 1)), np.zeros((1, 2)))
+
+
+def test_several_clips_at_once_have_what_each_has_alone() -> None:
+    clips = np.random.default_rng(1).normal(size=(3, *CLIP_SHAPE)).astype(np.float32)
+    network = build(lambda x: layers.Dense(CLASSES, name="head")(layers.Flatten()(x)))
+    asked = [2, 0, 2]
+    alone = [grad_cam(network, clips[i : i + 1], asked[i : i + 1])[0] for i in range(3)]
+    np.testing.assert_allclose(grad_cam(network, clips, asked), alone, rtol=1e-5, atol=1e-7)
+    assert not np.array_equal(alone[0], alone[2])
