@@ -122,12 +122,10 @@ def time_all(folders: Sequence[Path], calls: int) -> dict[Path, list[float]]:
 
 def print_table(title: str, exports: dict[tuple[str, str], Path | str], seconds: Any) -> list[dict[str, Any]]:
     """Rows of Markdown; returns them for JSON."""
-    click.echo(f"\n| {title} | precision | median ms | least ms | MB | top-1 | named as by the run |")
-    click.echo("| --- | --- | ---: | ---: | ---: | ---: | ---: |")
     rows = []
     for (name, precision), out in exports.items():
         if isinstance(out, str):
-            click.echo(f"| `{name}` | `{precision}` | | | | | {out.splitlines()[0][:60]} |")
+            click.echo(f"| {title} | `{name}` | `{precision}` | | | | | |")
             continue
         parity = json.loads((out / "1" / "config.json").read_text())["parity"]
         megabytes = sum(path.stat().st_size for path in (out / "1").rglob("*") if path.is_file()) / 1e6
@@ -146,8 +144,8 @@ def print_table(title: str, exports: dict[tuple[str, str], Path | str], seconds:
         accuracy = f"{100 * parity['accuracy']:.1f} % of {100 * parity['run_accuracy']:.1f}" if known else ""
         same = f"{100 * parity['same_top1']:.1f} %" if precision != "float32" else ""
         click.echo(
-            f"| `{name}` | `{precision}` | {row['median_ms']:.1f} | {row['least_ms']:.1f} | {megabytes:.1f} "
-            f"| {accuracy} | {same} |"
+            f"| {title} | `{name}` | `{precision}` | {row['median_ms']:.1f} | {row['least_ms']:.1f} "
+            f"| {megabytes:.1f} | {accuracy} | {same} |"
         )
     return rows
 
@@ -185,6 +183,9 @@ def main(
             raise click.UsageError(f"{path} was trained on none of --records.")
         runs[path.name] = (path, fitting[0])
     rows = []
+    if not make_only:
+        click.echo("| | format | precision | median ms | least ms | MB | top-1 | named as by the run |")
+        click.echo("| --- | --- | --- | ---: | ---: | ---: | ---: | ---: |")
     for title, (run, own) in runs.items():
         exports = export_all(run, own, folder / title)
         if not make_only:
