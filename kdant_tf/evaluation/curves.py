@@ -35,7 +35,7 @@ from kdant_tf.runs import PREDICTIONS_NAME, Run, record_evaluation, result_name
 from tf_records.errors import RunError
 from tf_records.heads import Heads, are_times, column_slices
 from tf_records.records import Records
-from tf_records.schema import FUTURE, OBSERVED
+from tf_records.schema import FUTURE, OBSERVED, PER_CLIP
 
 # Head → its points; "" is a network with one answer.
 StreamingCurves = dict[str, list[CurvePoint]]
@@ -59,7 +59,8 @@ def evaluate_observed_shares(
         shares: in (0, 1]; of a video's frames, rounded up.
 
     Raises:
-        RunError: the records' future segments are not whole videos, or do not fit the run.
+        RunError: the records' future segments are not whole videos, are features of whole clips, or do not
+            fit the run.
     """
     (run,), records = read_inputs([run], records, split)
     check_one_head(run)
@@ -67,6 +68,13 @@ def evaluate_observed_shares(
         raise RunError(
             f"Accuracy against the observed share needs records whose test samples are whole videos, as "
             f"JHMDB's are. {records.folder} is of {records.manifest.dataset}."
+        )
+    features = records.manifest.features
+    if features is not None and features.per == PER_CLIP:
+        raise RunError(
+            f"Accuracy against the observed share needs records of frames, or features of each frame. "
+            f"{records.folder} has features of whole clips, which show no share of a video. Evaluate a run "
+            f"that was trained on frames."
         )
     seen = {share: {"share": share} for share in shares}
     return _evaluate_curve(run, records, "share", FUTURE, seen, split, network, engine, insist, on_batch)

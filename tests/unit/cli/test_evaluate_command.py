@@ -13,7 +13,7 @@ from kdant_cli.evaluate import evaluate
 
 from kdant_tf.models.inference import ENGINES, OPENVINO
 from kdant_tf.runs import load_run
-from tf_records.schema import ClipSpec
+from tf_records.schema import PER_CLIP, ClipSpec, FeatureInfo
 
 
 def run(*args: object) -> Result:
@@ -93,6 +93,16 @@ def test_what_a_user_can_mend_is_one_line(command, tmp_path):
         assert words in result.stderr
         assert result.stderr.startswith("Error: ")
         assert result.stderr.count("\n") == 1
+
+
+def test_features_of_whole_clips_show_no_share_of_a_video(command, edit_manifest, tmp_path):
+    run_folder, _, records = command
+    shutil.copytree(records, tmp_path / "features")
+    of_clips = FeatureInfo(shape=(2, 7, 7, 8), source="imagenet", per=PER_CLIP, endpoint="conv", windows=1)
+    edit_manifest(tmp_path / "features", options={"observed_fraction": 0.2}, features=of_clips)
+    refused = run(run_folder, "--records", tmp_path / "features", "--observe", "0.2,1")
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    assert "has features of whole clips, which show no share of a video" in refused.stderr
 
 
 @pytest.mark.slow
