@@ -193,6 +193,7 @@ class _LiteRt:
 
         with without_native_messages():
             interpreter = Interpreter(model_path=str(path), num_threads=os.cpu_count())
+            interpreter.allocate_tensors()  # It tells of its delegate, once.
             self._run = interpreter.get_signature_runner()
         self._lock = threading.Lock()
 
