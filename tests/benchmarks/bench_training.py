@@ -1,4 +1,5 @@
-"""The training loop beside its bare step, two logical devices beside one, resuming, and what XLA compiles.
+"""The training loop beside its bare step, two logical devices beside one, resuming, starting, and what XLA
+compiles.
 
     python tests/benchmarks/bench_training.py --size tiny --size small
 
@@ -41,7 +42,7 @@ from tf_records.records import Records
 from tf_records.sources.synthetic import SyntheticSpec, read_synthetic
 from tf_records.writer import build_records
 
-PARTS = ("loop", "devices", "resume", "xla")
+PARTS = ("loop", "devices", "resume", "start", "xla")
 CLASSES = 4
 
 
@@ -227,6 +228,41 @@ def measure_resume(name: str, size: Size, repeats: int) -> list[Row]:
     ]
 
 
+def measure_start(name: str, size: Size, repeats: int) -> list[Row]:
+    """From `train` to the end of the first step, of a student and of a teacher; tracing is most of it."""
+    config = TrainConfig(
+        crop=size.pixels, width=size.width, batch_size=size.batch_size, epochs=1, learning_rate=1e-5
+    )
+    begun = {"student": _Seconds(), "teacher": _Seconds()}
+    with tempfile.TemporaryDirectory() as name_of_folder:
+        folder = Path(name_of_folder)
+        _build(folder, size)
+        taught = train(folder / "records", folder / "taught", config).run
+        student = dataclasses.replace(config, feature_loss="bidirectional")
+        for _ in range(1 + max(2, repeats // 3)):
+            for who, seconds in begun.items():
+                began_s, used_s = time.perf_counter(), time.process_time()
+                with contextlib.suppress(_FirstStepError):
+                    train(
+                        folder / "records",
+                        folder / who,
+                        student if who == "student" else config,
+                        teacher=taught if who == "student" else None,
+                        overwrite=True,
+                        callbacks=[_EndAfterFirstStep()],
+                    )
+                seconds.add(time.perf_counter() - began_s, time.process_time() - used_s)
+    return [
+        Row(
+            name=f"a student's training to its first step, {name}",
+            pixels=size.pixels,
+            times=begun["student"].times(),
+            against="a teacher's",
+            against_times=begun["teacher"].times(),
+        )
+    ]
+
+
 class _FirstStepError(Exception):
     """Ends a training that is only timed."""
 
@@ -265,7 +301,13 @@ def measure_xla(name: str, size: Size, repeats: int) -> list[Row]:
     ]
 
 
-MEASURES = {"loop": measure_loop, "devices": measure_devices, "resume": measure_resume, "xla": measure_xla}
+MEASURES = {
+    "loop": measure_loop,
+    "devices": measure_devices,
+    "resume": measure_resume,
+    "start": measure_start,
+    "xla": measure_xla,
+}
 
 
 def make_distiller(size: Size, strategy: tf.distribute.Strategy, xla: str = NOTHING) -> Distiller:
