@@ -2,6 +2,7 @@
 
 import contextlib
 import gc
+import logging
 import os
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,8 @@ def start_tensorflow() -> None:
     Its first lines on file descriptor 2 heed no log level, so the descriptor is closed off meanwhile.
     Of the import's 10 seconds, searching a million new objects for garbage takes 2, and what Keras imports
     and kdant does not need of it 4. Searching them again and again afterwards took a tenth of a short
-    command's time. Exceptions still raise.
+    command's time. Exceptions still raise. Nor is it said that functions are traced
+    again: each network's are, once.
     """
     first = "tensorflow" not in sys.modules
     collection = _no_collection() if first else contextlib.nullcontext()
@@ -25,6 +27,12 @@ def start_tensorflow() -> None:
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3":
+        tf.get_logger().addFilter(_is_not_of_retracing)
+
+
+def _is_not_of_retracing(record: logging.LogRecord) -> bool:
+    return "triggered tf.function retracing" not in record.getMessage()
 
 
 @contextlib.contextmanager

@@ -9,12 +9,16 @@ import pytest
 pytestmark = pytest.mark.slow
 
 
+TRACE_SEVEN = "[tf.function(lambda x: x)(tf.constant(1)) for _ in range(7)]; "
+
+
 def start(level: str | None) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "TF_CPP_MIN_LOG_LEVEL"}
     if level is not None:
         environment["TF_CPP_MIN_LOG_LEVEL"] = level
     code = (
         "import sys; from tf_records.start_tensorflow import start_tensorflow; start_tensorflow(); "
+        f"import tensorflow as tf; {TRACE_SEVEN}"
         "print('tensorflow' in sys.modules); print('heard', file=sys.stderr)"
     )
     command = [sys.executable, "-c", code]
