@@ -274,7 +274,7 @@ def _belong(result: Mapping[str, Any], kept: Predictions) -> bool:
 
 
 def read_curves(run: Run, name: str) -> dict[str, list[CurvePoint]]:
-    """The curves that `kdant evaluate --observe`, `--tau` or `--streaming` kept in the run folder.
+    """The curves of top-1 accuracy that `kdant evaluate --observe`, `--tau` or `--streaming` kept.
 
     Args:
         name: "share", "tau" or "latency".
@@ -294,7 +294,7 @@ def read_curves(run: Run, name: str) -> dict[str, list[CurvePoint]]:
                 for point in result["top1"]
             ]
             for each, result in read_evaluation(run.folder).items()
-            if each.partition(",")[0] == name and "top1" in result and each not in stale
+            if each.partition(",")[0] == name and "mean_average_precision" not in result and each not in stale
         }
     except (KeyError, TypeError, AttributeError) as error:
         raise _unreadable(run, error) from error

@@ -482,7 +482,8 @@ def _compare(
 
 def _accuracy(probabilities: np.ndarray, labels: np.ndarray, heads: Heads) -> float | None:
     """Of a Parity."""
-    if are_times(heads):  # Each head is of a clip of its own.
+    # Several times: each head is of a clip of its own. Clips of noise have no label, whatever the heads.
+    if are_times(heads) or (labels < 0).all():
         return None
     if heads and heads[0].several:
         known = (labels >= 0).all(axis=1)
