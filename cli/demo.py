@@ -18,7 +18,7 @@ from .command import FOLDER, KdantCommand, command_line
 def demo(size: str, out: Path, overwrite: bool) -> None:
     """See an anticipation network learn from a recognition network, on videos made on the spot.
 
-    small takes about three minutes on two cores, tiny about one; tiny's networks learn next to nothing.
+    small takes about two minutes on two cores, tiny about one; tiny's networks learn next to nothing.
     """
     start_tensorflow()
     from kdant_tf.demo import run_demo
