@@ -22,7 +22,11 @@ def start_tensorflow() -> None:
     """
     first = "tensorflow" not in sys.modules
     collection = _no_collection() if first else contextlib.nullcontext()
-    quiet = _no_stderr() if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3" else contextlib.nullcontext()
+    quiet = (
+        without_native_messages()
+        if os.environ.get("TF_CPP_MIN_LOG_LEVEL") == "3"
+        else contextlib.nullcontext()
+    )
     with quiet, collection, _hidden(*_NOT_FOR_KERAS):
         import tensorflow as tf
 
@@ -36,8 +40,13 @@ def _is_not_of_retracing(record: logging.LogRecord) -> bool:
 
 
 @contextlib.contextmanager
-def _no_stderr() -> Iterator[None]:
-    kept = os.dup(2)
+def without_native_messages() -> Iterator[None]:
+    """What libraries write to stderr past Python within is dropped; their errors come as exceptions."""
+    try:
+        kept = os.dup(2)
+    except OSError:  # There is no stderr.
+        yield
+        return
     try:
         with open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)

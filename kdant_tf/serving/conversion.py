@@ -25,11 +25,12 @@ from kdant_tf.models.inference import FLOAT32, OPENVINO, import_openvino, withou
 from kdant_tf.models.pooling_in_2d import split_pooling
 from kdant_tf.private_apis import layers_within
 from kdant_tf.serving import RAW
-from kdant_tf.serving.formats import FLOAT16, FORMATS, INT8, LITERT, ONNX, without_native_messages
+from kdant_tf.serving.formats import FLOAT16, FORMATS, INT8, LITERT, ONNX
 from kdant_tf.serving.signatures import ServedModule, Stream, clips_spec, infer_once, input_names
 from kdant_tf.serving.trial_clips import TrialClip
 from tf_records import augment
 from tf_records.errors import RunError, first_line
+from tf_records.start_tensorflow import without_native_messages
 
 # Later ones are not read by runtimes of two years ago.
 _OPSET = 18

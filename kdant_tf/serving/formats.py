@@ -10,13 +10,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from kdant_tf.models.inference import BFLOAT16, FLOAT32, OPENVINO, OpenVinoNetwork, import_openvino
 from tf_records.errors import KdantError, RunError, first_line
+from tf_records.start_tensorflow import without_native_messages
 
 # `kdant export --help` names the formats, and is there at once.
 if TYPE_CHECKING:
@@ -147,23 +147,6 @@ def open_network(version: str | Path, name: str, precision: str = FLOAT32) -> An
         raise RunError(
             f"{path} cannot be loaded by {FORMATS[name].title}: {first_line(error)}. Export the run again."
         ) from error
-
-
-@contextmanager
-def without_native_messages() -> Iterator[None]:
-    """What libraries write to stderr past Python within is dropped; their errors come as exceptions."""
-    try:
-        kept = os.dup(2)
-    except OSError:  # There is no stderr.
-        yield
-        return
-    try:
-        with open(os.devnull, "w") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
 
 
 def _open_openvino(path: Path, precision: str) -> Answer:
