@@ -34,7 +34,7 @@ from tf_records.files import hash_file, json_text, parse_json_text, write_text_a
 from tf_records.heads import Heads, are_times, describe_heads, heads_from
 from tf_records.manifest import MANIFEST_NAME, Manifest
 from tf_records.remote_path import RecordPath, record_path
-from tf_records.schema import OBSERVED, ClipSpec, FeatureInfo, FlowInfo
+from tf_records.schema import OBSERVED, PER_CLIP, ClipSpec, FeatureInfo, FlowInfo
 
 CONFIG_NAME = "config.json"
 MODEL_NAME = "model.keras"
@@ -87,6 +87,7 @@ class Run:
             and in older runs.
         heads: of its network, whose columns `classes` are, where it has several or several labels a clip;
             see `tf_records.heads`.
+        stem: that makes the features which it was trained on, while it is used on frames; see `on_frames`.
     """
 
     folder: Path
@@ -107,10 +108,16 @@ class Run:
     execution: Execution = DEFAULT_EXECUTION
     network_sha256: str | None = None
     heads: Heads = ()
+    stem: FeatureInfo | None = None
 
     @property
     def model_path(self) -> Path:
         return self.folder / MODEL_NAME
+
+    @property
+    def crop(self) -> int | None:
+        """Pixels of the central square of a frame that is seen; None for whole frames."""
+        return self.config.crop if self.stem is None else self.stem.crop
 
     @property
     def has_other_network(self) -> bool:
@@ -131,14 +138,23 @@ class Run:
         return None if self.fps is None else self.clip.offset_at(self.fps) / self.fps
 
     def to_json(self) -> str:
-        """All fields but the folder, with what it was made with: versions, commit, command."""
-        unused = {"folder"} if self.heads else {"folder", "heads"}
+        """All fields but folder and stem, with what it was made with: versions, commit, command."""
+        unused = {"folder", "stem"} if self.heads else {"folder", "heads", "stem"}
         fields = {name: value for name, value in dataclasses.asdict(self).items() if name not in unused}
         return json_text({**fields, **describe_provenance()}, indent=1) + "\n"
 
     def save(self) -> None:
         """Writes config.json."""
         write_text_atomically(self.folder / CONFIG_NAME, self.to_json())
+
+    def on_frames(self) -> Run:
+        """The same run with the stem of its features in front of its network, so that it sees frames.
+
+        A run on frames, or on features of each frame whose network is not known, stays as it is.
+        """
+        if self.features is None or self.features.per != PER_CLIP:
+            return self
+        return dataclasses.replace(self, features=None, stem=self.features)
 
     def differences(self, manifest: Manifest, *, offset: bool = True) -> tuple[str, ...]:
         """In what network and records differ from the training's so that accuracies do not compare, in words.

@@ -234,7 +234,7 @@ def evaluation_batches(
     split: str,
     view: str,
     batch_size: int,
-    crop: int,
+    crop: int | None,
     windows: int,
     share: float = 1.0,
     tau_s: float | None = None,
@@ -247,7 +247,7 @@ def evaluation_batches(
         split: to read.
         view: segment to cut windows of, "observed" or "future".
         batch_size: windows a batch.
-        crop: pixels of the central square.
+        crop: pixels of the central square; None for whole frames, which may want a batch of one.
         windows: evenly spaced ones a segment, at most.
         share: of the segment's entries, from its start, that are looked at, rounded up; in (0, 1].
         tau_s: seconds from the end of the observed clip to the start of the action, in place of the
@@ -510,13 +510,17 @@ def cut_clip(
     context: dict[str, Any],
     encoded: tf.Tensor,
     start: tf.Tensor,
-    crop: int,
+    crop: int | None,
     decision: augment.Decision | None,
     eight_bits: bool = False,
 ) -> tf.Tensor:
-    """The clip that begins at `start`; of frames and maps, the square decided on, or the central one."""
+    """The clip that begins at `start`; of frames and maps, the square decided on, or the central one.
+
+    Without `crop` frames stay whole; a map always wants one.
+    """
     features, clip_frames = records.manifest.features, records.manifest.clip.clip_frames
     if features is not None and features.per == schema.PER_CLIP:
+        assert crop is not None
         side = features.map_side(crop)
         features_map = augment.decode_map(encoded[start], context[schema.FEATURE_SHAPE])
         cut = augment.crop_map(features_map, decision, side)
@@ -525,6 +529,8 @@ def cut_clip(
         indices = augment.clip_indices(tf.shape(encoded)[0], start, clip_frames)
         return augment.decode_features(encoded, indices, clip_frames, features.shape)
     frames = decode_clip(records, encoded, start)
+    if crop is None:
+        return augment.scale(frames)
     if decision is None:
         return augment.crop_centrally(frames, crop)
     cut = augment.crop_in_eight_bits if eight_bits else augment.crop_randomly

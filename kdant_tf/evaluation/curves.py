@@ -29,8 +29,8 @@ from kdant_tf.evaluation.metrics import (
     mean_average_precision_interval,
 )
 from kdant_tf.evaluation.predictions import Predictions, save_predictions
+from kdant_tf.models.i3d_stem import load_with_stem
 from kdant_tf.models.inference import DEFAULT, Engine, Inference, open_inference
-from kdant_tf.models.networks import load_network
 from kdant_tf.runs import PREDICTIONS_NAME, Run, record_evaluation, result_name
 from tf_records.errors import RunError
 from tf_records.heads import Heads, are_times, column_slices
@@ -73,8 +73,8 @@ def evaluate_observed_shares(
     if features is not None and features.per == PER_CLIP:
         raise RunError(
             f"Accuracy against the observed share needs records of frames, or features of each frame. "
-            f"{records.folder} has features of whole clips, which show no share of a video. Evaluate a run "
-            f"that was trained on frames."
+            f"{records.folder} has features of whole clips, which show no share of a video. Give the records "
+            f"of frames that they were made of: of a run on features, its stem is put before its network."
         )
     seen = {share: {"share": share} for share in shares}
     return _evaluate_curve(run, records, "share", FUTURE, seen, split, network, engine, insist, on_batch)
@@ -141,7 +141,7 @@ def evaluate_streaming(
     (run,), records = read_inputs([run], records, split)
     check_latencies(records, run.heads, latencies_s)
     differences = check_fit([run], records, insist=insist, offset=False)
-    network = load_network(run) if network is None else network
+    network = load_with_stem(run, network)
     inference = open_inference(network, engine, name=f"run {run.folder}", heads=run.heads)
     given: dict[str, Any] = {"split": split, "insist": insist, "on_batch": on_batch}
     given |= {"network": network, "inference": inference}
@@ -223,8 +223,8 @@ def streaming_curves(predictions: Mapping[str, Mapping[float, Predictions]]) -> 
 def _accuracy(predictions: Predictions) -> Interval:
     """Top-1 accuracy, or of several labels a clip, mean average precision."""
     if predictions.labels.ndim == 1:
-        return accuracy_interval(predictions.correct(), predictions.videos)
-    return mean_average_precision_interval(predictions.probabilities, predictions.labels, predictions.videos)
+        return accuracy_interval(predictions.correct(), predictions.sources)
+    return mean_average_precision_interval(predictions.probabilities, predictions.labels, predictions.sources)
 
 
 def _evaluate_at(
@@ -260,7 +260,7 @@ def _evaluate_curve(
 ) -> list[CurvePoint]:
     """A curve called `name`: x → what of each segment the network sees, as `predict_run` takes it."""
     differences = check_fit([run], records, insist=insist, offset=False)
-    network = load_network(run) if network is None else network
+    network = load_with_stem(run, network)
     inference = open_inference(network, engine, name=f"run {run.folder}")
     given: dict[str, Any] = {"view": view, "split": split, "insist": insist, "on_batch": on_batch}
     given |= {"network": network, "inference": inference}

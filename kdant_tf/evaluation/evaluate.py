@@ -20,6 +20,7 @@ from kdant_tf.evaluation.metrics import (
     mean_class_accuracy_interval,
 )
 from kdant_tf.evaluation.predictions import Predictions, fuse, save_predictions
+from kdant_tf.models.i3d_stem import load_with_stem
 from kdant_tf.models.inference import (
     DEFAULT,
     FLOAT32,
@@ -29,7 +30,6 @@ from kdant_tf.models.inference import (
     compile_inference,
     open_inference,
 )
-from kdant_tf.models.networks import load_network
 from kdant_tf.runs import (
     MODEL_NAME,
     PREDICTIONS_NAME,
@@ -220,7 +220,7 @@ def evaluate_run(
     check_one_head(run)
     view = default_view(run) if view is None else check_view(view)
     differences = check_fit([run], records, insist=insist, offset=view == OBSERVED)
-    network = load_network(run) if network is None else network
+    network = load_with_stem(run, network)
     inference = open_inference(network, engine, name=f"run {run.folder}")
     given: dict[str, Any] = {"network": network, "inference": inference, "insist": insist}
     predictions = predict_run(run, records, view=view, split=split, **given, on_batch=on_batch)
@@ -299,7 +299,7 @@ def evaluate_streams(
     given: dict[str, Any] = {"view": view, "split": split, "insist": insist, "on_batch": on_batch}
     streams, inferences = [], []
     for run in opened:
-        network = load_network(run)
+        network = load_with_stem(run)
         inferences.append(open_inference(network, engine, name=f"run {run.folder}"))
         streams.append(predict_run(run, records, network=network, inference=inferences[-1], **given))
     fused = fuse(streams, weights)
@@ -344,11 +344,10 @@ def digests(predictions: Predictions) -> dict[str, str]:
 def read_inputs(
     runs: Sequence[RunOrFolder], records: RecordsOrFolder, split: str
 ) -> tuple[list[Run], Records]:
-    """Reads what was given as folders."""
-    return (
-        [run if isinstance(run, Run) else load_run(run) for run in runs],
-        records if isinstance(records, Records) else Records.open(records, split=split),
-    )
+    """Reads what was given as folders; a run on features gets its stem where the records have frames."""
+    opened = records if isinstance(records, Records) else Records.open(records, split=split)
+    found = [run if isinstance(run, Run) else load_run(run) for run in runs]
+    return [run.on_frames() if opened.manifest.features is None else run for run in found], opened
 
 
 def check_view(view: str) -> str:
@@ -419,8 +418,9 @@ def predict_run(
         records,
         split=split,
         view=view,
-        batch_size=BATCH_SIZE,
-        crop=run.config.crop,
+        # Whole frames may differ in size.
+        batch_size=1 if run.crop is None else BATCH_SIZE,
+        crop=run.crop,
         windows=run.config.windows,
         share=share,
         tau_s=tau_s,
@@ -532,7 +532,7 @@ def summarize(
         view, split: noted in the result.
         train_counts: labelled training samples of a class, by name; decides which are many-shot.
     """
-    probabilities, labels, videos = predictions.probabilities, predictions.labels, predictions.videos
+    probabilities, labels, videos = predictions.probabilities, predictions.labels, predictions.sources
     accuracy, support = metrics.per_class_accuracy(probabilities, labels)
     counts = np.array([train_counts.get(name, 0) for name in classes])
     many_shot = metrics.mean_top_k_recall(probabilities, labels, classes=metrics.many_shot_classes(counts))

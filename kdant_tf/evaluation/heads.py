@@ -18,8 +18,8 @@ from kdant_tf.evaluation import evaluate, metrics
 from kdant_tf.evaluation.evaluate import Evaluation, OnBatch, RecordsOrFolder, RunOrFolder
 from kdant_tf.evaluation.metrics import Interval
 from kdant_tf.evaluation.predictions import Predictions, fuse
+from kdant_tf.models.i3d_stem import load_with_stem
 from kdant_tf.models.inference import DEFAULT, FLOAT32, TENSORFLOW, Engine, Inference, open_inference
-from kdant_tf.models.networks import load_network
 from kdant_tf.runs import Run, record_evaluation, result_name
 from tf_records.errors import RunError
 from tf_records.heads import Head, Heads, are_times, column_slices
@@ -137,7 +137,7 @@ def evaluate_heads(
     streams, inferences = [], []
     given: dict[str, Any] = {"view": view, "split": split, "insist": insist, "on_batch": on_batch}
     for each in runs:
-        own = network if network is not None and each is first else load_network(each)
+        own = load_with_stem(each, network if each is first else None)
         inferences.append(open_inference(own, engine, name=f"run {each.folder}", heads=each.heads))
         given |= {"network": own, "inference": inferences[-1]}
         if are_times(first.heads):
@@ -270,7 +270,7 @@ def summarize_labels(
         classes: names in index order.
         view, split: noted in the result.
     """
-    probabilities, labels, videos = predictions.probabilities, predictions.labels, predictions.videos
+    probabilities, labels, videos = predictions.probabilities, predictions.labels, predictions.sources
     precision = metrics.average_precision(probabilities, labels)
     return LabelsEvaluation(
         view=view,

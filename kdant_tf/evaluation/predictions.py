@@ -28,6 +28,7 @@ from kdant_tf.runs import (
 from tf_records.errors import RunError
 from tf_records.files import atomic_path, parse_json_text
 from tf_records.schema import FUTURE, OBSERVED
+from tf_records.sources.jhmdb import source_videos
 
 # What to do where a network answers with what is no number.
 DIVERGED = "Its training diverged; train it again with a lower --learning-rate or with --clip-norm."
@@ -43,7 +44,7 @@ class Predictions:
         probabilities: float64 `(N, classes)`, averaged over a sample's windows (§4.1).
         labels: int64 `(N,)`, indices of classes; of several labels a sample `(N, classes)`, 1 or 0.
         ids: of the samples, str `(N,)`.
-        videos: that the samples lie in, str `(N,)`.
+        videos: files that the samples lie in, str `(N,)`; see `sources`.
         weights_sha256: of the network, see `kdant_tf.runs.weights_sha256`; empty where it is not known.
         records_sha256: of the records' manifest; empty where it is not known.
     """
@@ -54,6 +55,14 @@ class Predictions:
     videos: np.ndarray
     weights_sha256: str = ""
     records_sha256: str = ""
+
+    @property
+    def sources(self) -> np.ndarray:
+        """The videos that these files were cut from, str `(N,)`: what intervals are bootstrapped over.
+
+        Of most data sets they are the files; see `tf_records.sources.jhmdb.source_videos`.
+        """
+        return source_videos(self.videos)
 
     def correct(self, k: int = 1) -> np.ndarray:
         """Whether the label is among the `k` most probable classes: bool `(N,)`."""

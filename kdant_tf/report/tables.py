@@ -107,7 +107,7 @@ def _same_samples(one: Predictions, other: Predictions) -> bool:
 
 
 def _difference_row(each: EvaluatedRun, before: Predictions, after: Predictions) -> list[TableCell]:
-    paired = compare_paired(before.correct(), after.correct(), after.videos)
+    paired = compare_paired(before.correct(), after.correct(), after.sources)
     difference = paired.difference
     return [
         TableCell(text=each.title),

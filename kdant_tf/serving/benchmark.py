@@ -358,10 +358,11 @@ def _check_streaming(
 ) -> dict[str, Any]:
     """Finds before any work what does not fit; returns measure and differences of a StreamingCurve."""
     from kdant_tf.evaluation.curves import check_latencies
-    from kdant_tf.evaluation.evaluate import check_fit
+    from kdant_tf.evaluation.evaluate import check_fit, read_inputs
 
     version = find_version(network)
     runs = [load_run(network)] if version is None else runs_of_export(read_export_config(version), version)
+    runs, _ = read_inputs(runs, records, split="test")
     differences = check_fit(runs, records, insist=insist, offset=False)
     heads = runs[0].heads
     check_latencies(records, heads, [0.0, *latencies_s])

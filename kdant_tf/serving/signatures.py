@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from kdant_tf.config import INITS
 from kdant_tf.losses.heads import head_probabilities
 from kdant_tf.models.batch_norm_folding import fold_batch_norm
-from kdant_tf.models.i3d_stem import load_stem
+from kdant_tf.models.i3d_stem import load_stem_of, middle_of_map
 from kdant_tf.models.inference import FLOAT32, freeze
 from kdant_tf.models.networks import LOGITS, feature_map_name, load_network
 from kdant_tf.runs import Run
@@ -221,13 +219,9 @@ class Stream:
         """The clips, or their features as records hold them: float16, of a map's middle."""
         if self.stem is None:
             return clips
-        maps = tf.cast(self.stem(clips, training=False), tf.float16)
         assert self.run.features is not None  # A stem is only there with them.
-        side = self.run.features.map_side(self.run.config.crop)
-        # (B, T, H, W, C): crop_map leaves the first axis of its four alone, so B and T can share it.
-        shape = tf.shape(maps)
-        cut = augment.crop_map(tf.reshape(maps, tf.concat([[-1], shape[2:]], axis=0)), None, side)
-        return tf.reshape(cut, (shape[0], maps.shape[1], side, side, maps.shape[4]))
+        maps = self.stem(clips, training=False)
+        return middle_of_map(maps, self.run.features.map_side(self.run.config.crop))
 
 
 def open_streams(
@@ -265,30 +259,8 @@ def open_streams(
 
 def _open_stream(run: Run, weight: float, stem: str | None, network: keras.Model | None) -> Stream:
     network = load_network(run) if network is None else network
-    return Stream(run=run, network=network, stem=_open_stem(run, stem), weight=weight)
-
-
-def _open_stem(run: Run, init: str | None) -> keras.Model | None:
-    if run.features is None:
-        return None
-    source = run.features.source if init is None else init
-    advice = "Say where the weights lie that made them: --stem INIT."
-    if source not in INITS and not Path(source).exists() and not Path(f"{source}.index").exists():
-        raise RunError(
-            f"Run {run.folder} was trained on features of a stem whose weights are not at {source}. {advice}"
-        )
-    stem = load_stem(
-        source,
-        modality=run.modality,
-        clip_frames=run.clip.clip_frames,
-        model=run.features.network,
-        endpoint=run.features.endpoint,
-    )
-    if stem.weights_sha256 != run.features.weights_sha256:
-        raise RunError(
-            f"Run {run.folder} was trained on features of another stem than that of {source}. {advice}"
-        )
-    return stem.network
+    own = None if run.features is None else load_stem_of(run, run.features, stem)
+    return Stream(run=run, network=network, stem=own, weight=weight)
 
 
 def _check_pair(runs: Sequence[Run]) -> None:

@@ -179,7 +179,7 @@ def _make_cell(
         own = reader.read(row, column, place)
         if own is None:
             continue
-        correct[place] = SampleValues(values=own.correct(column.k), videos=own.videos)
+        correct[place] = SampleValues(values=own.correct(column.k), videos=own.sources)
         other = None if reference is None else reader.read(reference, column, place)
         if other is not None:
             gained[place] = _gain(other, own, column.k)
@@ -198,7 +198,7 @@ def _gain(first: Predictions, second: Predictions, k: int) -> SampleValues:
     """What the second has right minus what the first has."""
     fuse([first, second], [1.0, 1.0])  # refuses other samples
     values = second.correct(k).astype(np.float64) - first.correct(k).astype(np.float64)
-    return SampleValues(values=values, videos=second.videos)
+    return SampleValues(values=values, videos=second.sources)
 
 
 def _means(samples: dict[Place, SampleValues]) -> dict[Place, float]:

@@ -43,6 +43,7 @@ from tf_records.manifest import Manifest
 from tf_records.records import Records
 from tf_records.remote_path import RecordPath
 from tf_records.schema import CHANNELS, EITHER, FLOW, FUTURE, OBSERVED, PER_FRAME, FeatureInfo
+from tf_records.sources.jhmdb import source_videos
 
 # Makes the draw of videos independent of that of labels, which has the same seed.
 _VIDEO_DRAW = 1
@@ -242,7 +243,7 @@ def choose_labels(records: Records, config: TrainConfig) -> TrainingLabels:
     held_out = None
     kept = np.ones(len(labels), dtype=bool)
     if config.validation_fraction > 0:
-        held_out = hold_out(labels, videos, config.validation_fraction, config.label_seed)
+        held_out = hold_out(labels, source_videos(videos), config.validation_fraction, config.label_seed)
         kept = ~held_out
     if config.label_fraction < 1:
         labels = reduce_labels(labels, kept, config.label_fraction, config.label_seed)
@@ -268,7 +269,8 @@ def hold_out(labels: np.ndarray, videos: np.ndarray, fraction: float, seed: int)
 
     Args:
         labels: int `(records,)`, -1 where there is none.
-        videos: bytes `(records,)`.
+        videos: that the records' files were cut from, str `(records,)`: clips of one video are too much
+            alike to train on some and judge by the others.
         fraction: of those videos, in (0, 1).
         seed: of the draw.
 

@@ -172,7 +172,7 @@ def plot_results(columns: Mapping[str, Sequence[Bar]], path: Path) -> Path:
 
 def _class_interval(predictions: Predictions, label: int) -> Interval:
     own = predictions.labels == label
-    return wilson_interval(predictions.correct()[own], predictions.videos[own])
+    return wilson_interval(predictions.correct()[own], predictions.sources[own])
 
 
 def _draw_bars(

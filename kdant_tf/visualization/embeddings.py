@@ -64,8 +64,8 @@ def pooled_features(run_view: RunView, *, seed: int = 0) -> tuple[np.ndarray, np
         records,
         split=run_view.split,
         view=run_view.view,
-        batch_size=_BATCH_SIZE,
-        crop=run_view.run.config.crop,
+        batch_size=1 if run_view.run.crop is None else _BATCH_SIZE,
+        crop=run_view.run.crop,
         windows=1,
         chosen=chosen,
     )

@@ -15,10 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from kdant_tf.config import STUDENT, TEACHER, TrainConfig
-from kdant_tf.evaluation.evaluate import check_fit, default_view, evaluate_run
+from kdant_tf.evaluation.evaluate import check_fit, default_view, evaluate_run, read_inputs
 from kdant_tf.evaluation.heads import evaluate_heads
 from kdant_tf.evaluation.predictions import DIVERGED, Predictions, load_predictions
-from kdant_tf.models.networks import feature_map_name, load_network, load_saved, load_teacher
+from kdant_tf.models.i3d_stem import load_with_stem
+from kdant_tf.models.networks import feature_map_name, load_saved, load_teacher
 from kdant_tf.runs import PREDICTIONS_NAME, PROJECTION_NAME, Run, manifest_sha256, result_name, weights_sha256
 from kdant_tf.visualization.grad_cam import NoGradientError, grad_cam
 from tf_records import schema
@@ -70,6 +71,7 @@ class RunView:
         *,
         insist: bool = False,
     ) -> None:
+        (run,), records = read_inputs([run], records, split)
         differences = check_fit([run], records, insist=insist)
         if are_times(run.heads):
             raise RunError(
@@ -105,7 +107,7 @@ class RunView:
 
     @cached_property
     def network(self) -> keras.Model:
-        return load_network(self.run) if self._network is None else self._network
+        return load_with_stem(self.run, self._network)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -177,7 +179,7 @@ class RunView:
         key = (student.endpoint, pair.number, view)
         if key not in self._maps:
             own = student.endpoint == self.run.config.endpoint
-            network = self.network if own else load_teacher(self.run, student)
+            network = self.network if own else load_with_stem(self.run, load_teacher(self.run, student))
             (self._maps[key],) = self._map(network, [pair], view)
         return self._maps[key]
 
@@ -230,7 +232,13 @@ class RunView:
         return found
 
     def _clips(self, pairs: Sequence[ClipPair], view: str) -> np.ndarray:
-        return np.concatenate([pair.clip(view, self.run.modality, self.run.config.crop) for pair in pairs])
+        crop, stem = self.run.crop, self.run.stem
+        if crop is None or (stem and stem.map_side(crop) != stem.map_side(self.run.config.crop)):
+            raise PictureError(
+                f"{self.name} learned from features of whole frames, of which it sees the middle of a map. "
+                f"Maps are drawn over frames for runs on features of a square: extract-features --crop."
+            )
+        return np.concatenate([pair.clip(view, self.run.modality, crop) for pair in pairs])
 
     def _map(self, network: keras.Model, pairs: Sequence[ClipPair], view: str) -> np.ndarray:
         outputs = network(self._clips(pairs, view), training=False)
@@ -350,7 +358,7 @@ def read_clip_pairs(records: Records, split: str, numbers: Sequence[int]) -> lis
     if records.manifest.features is not None:
         raise RecordError(
             f"{records.folder} holds features, over which no map can be drawn. Give the records of frames "
-            f"that they were made of, and a run that was trained on those."
+            f"that they were made of."
         )
     wanted = frozenset(numbers)
     found = {}

@@ -371,8 +371,8 @@ class _Pictures:
     def pairs(self) -> list[ClipPair]:
         if self.records.manifest.features is not None:
             raise PictureError(
-                f"{self.records.folder} holds features, over which no map can be drawn: that needs records "
-                f"of frames, and runs that were trained on them."
+                f"{self.records.folder} holds features, over which no map can be drawn. Give the records "
+                f"of frames that they were made of."
             )
         if self._pairs is None:
             self._pairs = read_clip_pairs(self.records, self.options.split, self._numbers())

@@ -220,8 +220,9 @@ def test_frames_for_a_head_and_features_for_a_network_of_frames(
     record_folder: Path, features: Path, finished_run: Path, teacher: Path, tmp_path: Path
 ) -> None:
     assert "sees frames" in refuse("evaluate", finished_run, "--records", features)
-    message = refuse("evaluate", teacher, "--records", record_folder)
-    assert f"kdant extract-features {record_folder} --init {finished_run}" in message
+    maps = ("--pictures", "heat-maps", "--out", tmp_path / "pictures")
+    message = refuse("visualize", teacher, "--records", record_folder, *maps)
+    assert "learned from features of whole frames" in message
     run = ("--records", record_folder, "--out", tmp_path / "run", *SMALL)
     assert "sees features" in refuse("distill", "--teacher", teacher, *run)
     assert "it is of another network" in refuse("train-teacher", "--init", teacher, *run)

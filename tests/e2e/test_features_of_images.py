@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
@@ -13,8 +14,9 @@ from kdant_cli.main import main
 from test_bad_input import refuse
 
 from kdant_tf.config import TrainConfig
-from kdant_tf.models.networks import build_network
-from kdant_tf.runs import load_run
+from kdant_tf.evaluation.predictions import load_predictions
+from kdant_tf.models.networks import build_network, load_network
+from kdant_tf.runs import PREDICTIONS_NAME, load_run, manifest_sha256, read_evaluation
 from tf_records.records import Records
 
 HEAD = ("--model", "features3d", "--width", 0.0625, "--crop", 64, "--batch-size", 8, "--epochs", 1)
@@ -64,6 +66,45 @@ def test_a_student_learns_from_maps_and_is_exported_with_the_stem(
     exported = kdant_json("export", student, "--out", features.parent / "served", "--records", record_folder)
     assert exported["parity"]["clips"] == 4
     assert exported["parity"]["difference"] <= 1e-5
+
+
+@pytest.mark.parametrize("crop", [None, 64])
+def test_a_run_on_features_says_the_same_of_the_frames_that_they_were_made_of(
+    record_folder: Path,
+    features: Path,
+    teacher: Path,
+    tmp_path: Path,
+    edit_manifest: Callable[..., None],
+    crop: int | None,
+) -> None:
+    run = dataclasses.replace(load_run(teacher), folder=Path(shutil.copytree(teacher, tmp_path / "run")))
+    seen = features
+    if crop is not None:
+        seen = tmp_path / "features"
+        cut = ("--endpoint", "block_6_expand_relu", "--crop", crop)
+        kdant_json("extract-features", record_folder, *STEM, *cut, "--out", seen)
+    network = load_network(run)
+    kernel = network.get_layer("Logits").kernel
+    kernel.assign(1e4 * kernel)  # So that its answers depend on what it sees.
+    network.save(run.model_path)
+    config = dataclasses.replace(run.config, windows=1)
+    sha256 = manifest_sha256(seen)
+    about = Records.open(seen).manifest.features
+    dataclasses.replace(run, config=config, features=about, records_sha256=sha256).save()
+    for records in (seen, record_folder):
+        kdant_json("evaluate", run.folder, "--records", records, "--view", "observed")
+    frames = f"observed, records {manifest_sha256(record_folder)[:8]}"
+    assert list(read_evaluation(run.folder)) == ["observed", frames]
+    of_features, of_frames = (
+        load_predictions(run.folder / PREDICTIONS_NAME, f"{name}/test") for name in ("observed", frames)
+    )
+    np.testing.assert_array_equal(of_frames.ids, of_features.ids)
+    np.testing.assert_allclose(of_frames.probabilities, of_features.probabilities, atol=1e-5)
+    assert np.ptp(of_frames.probabilities, axis=0).max() > 1e-3  # They depend on the clips.
+    videos = Path(shutil.copytree(record_folder, tmp_path / "videos"))
+    edit_manifest(videos, options={**Records.open(videos).manifest.options, "observed_fraction": 0.2})
+    points = kdant_json("evaluate", run.folder, "--records", videos, "--observe", "0.25,1")["share"]
+    assert [point["share"] for point in points] == [0.25, 1]
 
 
 def test_what_does_not_fit_is_said_before_anything_is_made(

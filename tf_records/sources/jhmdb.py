@@ -5,13 +5,19 @@ anticipation network the first 20 % of a test video. Layout and line format are 
 line of a split file is `NAME.avi 1` (training) or `NAME.avi 2` (test).
 """
 
+import re
 from pathlib import Path
+
+import numpy as np
 
 from tf_records.errors import AnnotationError
 from tf_records.sources.guards import FileFinder, compose
 from tf_records.sources.sample import Annotations, Sample, read_text, select_classes
 
 OBSERVED_FRACTION = 0.2
+# Clips of HMDB51, of which JHMDB's are, by their names: of one video, NAME_0.avi, NAME_1.avi and so on, where
+# NAME ends in what is seen: visible body, camera motion, number of people, viewpoint, quality.
+_CLIP = re.compile(r"(_[fhul]_(?:cm|nm)_np\d+_(?:fr|ba|le|ri)_(?:bad|med|goo))_\d+\.avi$")
 _SPLIT_OF_MARK = {"1": "train", "2": "test"}
 
 
@@ -63,6 +69,27 @@ def read_jhmdb(root: str | Path, split: int = 1, classes: tuple[str, ...] = ()) 
         options={"split": split, "observed_fraction": OBSERVED_FRACTION},
         absent={"classes": sorted(set(listed) - present), "videos": absent_videos},
     )
+
+
+def source_videos(names: np.ndarray) -> np.ndarray:
+    """The videos that clips were cut from, where their names say so, as HMDB51's do; other names stay.
+
+    Clips of one video show one place and one person: they are no independent samples, and the official splits
+    keep them together. JHMDB's 928 clips are of 571 videos.
+
+    Args:
+        names: of the clips' files, str or bytes `(N,)`.
+
+    Returns:
+        str `(N,)`.
+
+    Source: Kuehne et al. 2011, HMDB, §3.
+    """
+    different, places = np.unique(np.asarray(names), return_inverse=True)
+    texts = [name.decode() if isinstance(name, bytes) else str(name) for name in different.tolist()]
+    sources = np.array([_CLIP.sub(r"\1", text) for text in texts], dtype=str)
+    found: np.ndarray = sources[places]
+    return found
 
 
 def _sample(video: str, path: Path, split: str, label: str) -> Sample:

@@ -6,6 +6,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from kdant_tf.evaluation.evaluate import summarize
 from kdant_tf.evaluation.predictions import Predictions, fuse, load_predictions, save_predictions
 from tf_records.errors import RunError
 
@@ -114,3 +115,22 @@ def test_predictions_saved_at_once_are_all_kept(rgb, tmp_path):
     with concurrent.futures.ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda name: save_predictions(path, name, rgb), names))
     assert all(load_predictions(path, name) is not None for name in names)
+
+
+def test_intervals_take_the_clips_of_one_video_together():
+    """JHMDB's clips come of fewer videos, by their names; other files stand for themselves."""
+    labels, correct = np.zeros(12, np.int64), np.repeat([True, False, True, False], 3)
+    probabilities = np.where(correct[:, None], [0.9, 0.1], [0.1, 0.9])
+    names = {
+        "clips": [f"{video}_walk_f_cm_np1_ba_med_{clip}.avi" for video in "abcd" for clip in range(3)],
+        "videos": [f"{video}.avi" for video in "abcd" for clip in range(3)],
+        "files": [f"{video}_{clip}.avi" for video in "abcd" for clip in range(3)],
+    }
+    found = {}
+    for name, videos in names.items():
+        given = Predictions(probabilities=probabilities, labels=labels, ids=labels, videos=np.array(videos))
+        result = summarize(given, ("a", "b"), view="observed", split="test", train_counts={})
+        found[name] = (result.videos, result.top1_interval.low, result.top1_interval.high)
+    assert found["clips"] == found["videos"] == (4, 0, 1)
+    assert found["files"][0] == 12
+    assert 0 < found["files"][1] < found["files"][2] < 1

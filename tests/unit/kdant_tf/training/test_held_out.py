@@ -1,5 +1,7 @@
 """Which videos are kept out of training, and what that leaves."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -30,6 +32,15 @@ def test_whole_videos_are_held_out_whatever_the_order(pairs, fraction, seed, ran
     assert set(videos[held_out]) <= set(named)
     order = random.sample(range(len(labels)), len(labels))
     np.testing.assert_array_equal(hold_out(labels[order], videos[order], fraction, seed), held_out[order])
+
+
+def test_clips_cut_from_one_video_are_held_out_together():
+    names = [f"walk/{video}_walk_f_cm_np1_ba_med_{clip}.avi" for video in "abcd" for clip in range(3)]
+    records = mock.create_autospec(Records, instance=True)
+    records.labels_and_videos.return_value = (np.zeros(12, np.int64), np.array(names, dtype="S"))
+    chosen = choose_labels(records, TrainConfig(validation_fraction=0.5))
+    by_video = chosen.held_out.reshape(4, 3)
+    assert sorted(by_video.sum(axis=1)) == [0, 0, 3, 3]
 
 
 def test_labels_are_dropped_of_what_remains(record_folder):

@@ -3,10 +3,11 @@
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tf_records.errors import AnnotationError
-from tf_records.sources.jhmdb import read_jhmdb
+from tf_records.sources.jhmdb import read_jhmdb, source_videos
 
 ODD_NAMES = ("Boom  Clap!_(Challenge)_0.avi", "a & b_1.avi", "_@20 x__2.avi")
 
@@ -117,3 +118,36 @@ def test_no_real_video_is_in_both_parts(jhmdb: Path, split: int) -> None:
     train = {sample.video for sample in samples if sample.split == "train"}
     assert train.isdisjoint(sample.video for sample in samples if sample.split == "test")
     assert len(samples) == 276
+
+
+def test_clips_of_one_video_are_told_by_hmdb_names_alone() -> None:
+    names = [
+        "walk/A_walk_f_cm_np2_ba_med_0.avi",
+        "walk/A_walk_f_cm_np2_ba_med_11.avi",
+        "run/A_walk_f_cm_np2_ba_med_0.avi",
+        "clip_0.avi",
+        "clip_1.avi",
+        "P01_01.MP4",
+        "video_walk_f_cm_np2_ba_med_0.mp4",
+    ]
+    sources = ["walk/A_walk_f_cm_np2_ba_med", "walk/A_walk_f_cm_np2_ba_med", "run/A_walk_f_cm_np2_ba_med"]
+    assert source_videos(np.array(names)).tolist() == [*sources, *names[3:]]
+    of_bytes = source_videos(np.array([name.encode() for name in names], dtype=object))
+    assert of_bytes.tolist() == [*sources, *names[3:]]
+    assert source_videos(np.array([], dtype=str)).shape == (0,)
+
+
+@pytest.mark.parametrize("split", [1, 2, 3])
+def test_the_official_splits_keep_the_clips_of_one_video_together(jhmdb: Path, split: int) -> None:
+    """Of all 928 clips, by the split files alone; the copy has the videos of six classes."""
+    parts: dict[str, set[str]] = {"1": set(), "2": set()}
+    clips = 0
+    for path in (jhmdb / "splits").glob(f"*_test_split{split}.txt"):
+        rows = [line.rsplit(" ", 1) for line in path.read_text().splitlines() if line.strip()]
+        for name, mark in rows:
+            clips += 1
+            (source,) = source_videos(np.array([f"{path.stem}/{name}"]))
+            parts[mark.strip()].add(source)
+    assert clips == 928
+    assert not parts["1"] & parts["2"]
+    assert len(parts["1"] | parts["2"]) == 571
