@@ -44,7 +44,7 @@ class PairedDifference:
     Args:
         difference: of the two accuracies, with its bootstrap interval.
         only_first, only_second: samples that only one of them has correct.
-        p_value: McNemar's exact test, two-sided.
+        p_value: two-sided, see `sign_flip_test`.
     """
 
     difference: Interval
@@ -395,17 +395,32 @@ def compare_paired(
         difference=mean_interval(gained, videos, resamples=resamples, seed=seed),
         only_first=only_first,
         only_second=only_second,
-        p_value=mcnemar_exact(only_first, only_second),
+        p_value=sign_flip_test(gained, videos),
     )
 
 
-def mcnemar_exact(only_first: int, only_second: int) -> float:
-    """Two-sided p that two networks are equally good, given how many samples only one has correct.
+def sign_flip_test(gained: np.ndarray, videos: np.ndarray) -> float:
+    """Two-sided p that two networks are equally good, by the sum of each video's gains.
 
-    The discordant samples are then tosses of a fair coin.
+    Were they equally good, a video's gain might as well be its loss: p is the share of all ways to draw the
+    signs in which the sum is as far from zero as it is, or farther. It is computed exactly. Where each video
+    has one sample, this is McNemar's exact test.
 
-    Source: McNemar 1947; the exact binomial form.
+    Args:
+        gained: of the samples, 1 where only the second network is correct, -1 where only the first is, else
+            0; int `(N,)`.
+        videos: see `bootstrap_interval`.
+
+    Source: Fisher 1935, The Design of Experiments, §21; McNemar 1947.
     """
-    tosses, fewer = only_first + only_second, min(only_first, only_second)
-    tail = sum(math.comb(tosses, heads) for heads in range(fewer + 1))
-    return float(min(1.0, 2 * tail / 2**tosses))
+    _, inverse = np.unique(videos, return_inverse=True)
+    sums = np.rint(np.bincount(inverse, weights=gained)).astype(np.int64)
+    steps = np.abs(sums[sums != 0])
+    reach = int(steps.sum())
+    chances = np.zeros(2 * reach + 1)  # Of each sum from -reach to reach.
+    chances[reach] = 1.0
+    for step in steps:
+        # What lies beyond the ends is still 0, so that rolling brings nothing around.
+        chances = (np.roll(chances, step) + np.roll(chances, -step)) / 2
+    far = np.abs(np.arange(-reach, reach + 1)) >= abs(int(sums.sum()))
+    return float(min(1.0, chances[far].sum()))

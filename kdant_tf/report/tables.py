@@ -94,7 +94,7 @@ def difference_table(networks: Sequence[EvaluatedRun]) -> Table | None:
         columns=("network", "points", "p", "only this one right", "only the other right"),
         rows=rows,
         note="Sample by sample, in percentage points, with intervals of 95 % bootstrapped over videos; "
-        "p is McNemar's exact test, two-sided.",
+        "p is of an exact sign-flip test over videos, two-sided (McNemar's where each has one sample).",
     )
 
 

@@ -1,6 +1,7 @@
 """Metrics, intervals and paired tests against scikit-learn and SciPy, and where these have no answer."""
 
 import csv
+import itertools
 
 import numpy as np
 import pytest
@@ -19,13 +20,13 @@ from kdant_tf.evaluation.metrics import (
     expected_calibration_error,
     in_top_k,
     many_shot_classes,
-    mcnemar_exact,
     mean_class_accuracy,
     mean_class_accuracy_interval,
     mean_interval,
     mean_top_k_recall,
     negative_log_likelihood,
     per_class_accuracy,
+    sign_flip_test,
     top_k_accuracy,
     wilson_interval,
 )
@@ -180,15 +181,31 @@ def test_many_shot_classes_of_epic_kitchens_are_as_many_as_published(epic55, col
     assert len(many_shot_classes(np.bincount(labels))) == published
 
 
-@given(only_first=st.integers(0, 60), only_second=st.integers(0, 60))
-def test_mcnemar_is_the_exact_binomial_test(only_first, only_second):
-    tosses = only_first + only_second
-    expected = binomtest(only_first, tosses).pvalue if tosses else 1.0
-    assert mcnemar_exact(only_first, only_second) == pytest.approx(expected)
+def test_of_one_sample_a_video_the_sign_flip_test_is_mcnemars():
+    for only_first, only_second in itertools.product((0, 1, 2, 7, 30), (0, 1, 3, 12, 60)):
+        gained = np.repeat([-1, 1, 0], [only_first, only_second, 5])
+        tosses = only_first + only_second
+        expected = binomtest(only_first, tosses).pvalue if tosses else 1.0
+        assert sign_flip_test(gained, np.arange(len(gained))) == pytest.approx(expected)
 
 
-def test_mcnemar_knows_large_counts():
-    assert 0 < mcnemar_exact(2000, 2400) < 1e-8
+@given(st.lists(st.tuples(st.sampled_from([-1, 0, 1]), st.integers(0, 7)), min_size=1, max_size=40))
+def test_the_sign_flip_test_counts_all_ways_to_draw_the_signs(samples):
+    gained, videos = (np.array(column) for column in zip(*samples, strict=True))
+    sums = np.array([gained[videos == video].sum() for video in np.unique(videos)])
+    flipped = [abs(np.dot(signs, sums)) for signs in itertools.product((-1, 1), repeat=len(sums))]
+    assert sign_flip_test(gained, videos) == pytest.approx(np.mean(np.array(flipped) >= abs(sums.sum())))
+
+
+def test_the_sign_flip_test_knows_large_counts():
+    gained = np.repeat([-1, 1], [2000, 2400])
+    assert 0 < sign_flip_test(gained, np.arange(4400)) < 1e-8
+
+
+def test_samples_of_one_video_are_no_independent_evidence():
+    gained = np.ones(40, np.int64)
+    assert sign_flip_test(gained, np.arange(40)) == 2 / 2**40
+    assert sign_flip_test(gained, np.arange(40) // 10) == 2 / 2**4
 
 
 @given(seed=st.integers(0, 2**32 - 1), samples=st.integers(1, 60))
