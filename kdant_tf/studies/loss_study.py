@@ -28,7 +28,7 @@ _TEACHER = "teacher"
 _NONE = "none"
 # Hinton et al. 2015, beside eq. 2's probabilities on unlabelled pairs.
 _SOFT = {"feature_loss": _NONE, "soft_weight": 0.5, "temperature": 2.0}
-# Row → settings of its student. The weights were chosen on held-out training videos alone, see
+# Row → settings of its student. On held-out training videos no weight near these is better, see
 # docs/results/which-loss.md.
 WAYS: dict[str, dict[str, Any]] = {
     _NONE: {"feature_loss": _NONE},
