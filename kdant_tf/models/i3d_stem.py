@@ -22,7 +22,7 @@ I3D = "i3d"
 ENDPOINT = "MaxPool3d_4a_3x3"
 # The last maps of image networks.
 _MOBILENET_END, _RESNET_END = "out_relu", "conv5_block3_out"
-_ADVICE = "Put them there, or say where the weights lie that made them: --stem INIT."
+_ADVICE = "Put its weights there; kdant export also takes the place where they lie, as --stem INIT."
 
 
 class Stem(NamedTuple):

@@ -168,7 +168,7 @@ def test_a_head_whose_stem_is_elsewhere(features: Path, teacher: Path, tmp_path:
     config = json.loads((run / "config.json").read_text())
     stem = config["features"]["source"]
     for change, options, message in (
-        ({"source": "moved"}, (), "the weights lie that made them: --stem INIT"),
+        ({"source": "moved"}, (), "kdant export also takes the place where they lie, as --stem INIT"),
         ({"weights_sha256": "0" * 64}, ("--stem", stem), "features of another stem"),
     ):
         changed = {**config, "features": {**config["features"], **change}}

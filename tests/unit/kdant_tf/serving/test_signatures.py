@@ -175,7 +175,7 @@ def test_features_of_a_stem_that_is_gone_or_another(tiny_run: Path) -> None:
     with pytest.raises(RunError, match="--stem is for runs trained on features"):
         open_streams([run], stem="kinetics", network=network)
     gone = FeatureInfo(shape=(1, 4, 4, 8), source="/nowhere/stem", weights_sha256="0")
-    with pytest.raises(RunError, match=r"whose weights are not at /nowhere/stem. Put them"):
+    with pytest.raises(RunError, match=r"whose weights are not at /nowhere/stem. Put its"):
         open_streams([dataclasses.replace(run, features=gone)], network=network)
 
 
