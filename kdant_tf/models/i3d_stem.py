@@ -1,4 +1,7 @@
-"""Frozen stems, of which features are made once, and I3D's head that learns from them (§4.3)."""
+"""Frozen stems, of which features are made once, and I3D's head that learns from them (§4.3).
+
+A run that learned from features gets its stem back in front of its network where it is to see frames.
+"""
 
 import hashlib
 import json

@@ -222,7 +222,7 @@ def test_frames_for_a_head_and_features_for_a_network_of_frames(
     assert "sees frames" in refuse("evaluate", finished_run, "--records", features)
     maps = ("--pictures", "heat-maps", "--out", tmp_path / "pictures")
     message = refuse("visualize", teacher, "--records", record_folder, *maps)
-    assert "learned from features of whole frames" in message
+    assert "sees the middle of larger maps of features" in message
     run = ("--records", record_folder, "--out", tmp_path / "run", *SMALL)
     assert "sees features" in refuse("distill", "--teacher", teacher, *run)
     assert "it is of another network" in refuse("train-teacher", "--init", teacher, *run)
