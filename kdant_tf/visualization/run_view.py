@@ -235,8 +235,8 @@ class RunView:
         crop, stem = self.run.crop, self.run.stem
         if crop is None or (stem and stem.map_side(crop) != stem.map_side(self.run.config.crop)):
             raise PictureError(
-                f"{self.name} sees the middle of larger maps of features, and no square of the frame. Maps are "
-                f"drawn over frames for runs that see all of features of a square: extract-features --crop."
+                f"{self.name} sees the middle of larger maps of features, and no square of the frame. Maps "
+                f"are drawn over frames for runs seeing all of a square's features: extract-features --crop."
             )
         return np.concatenate([pair.clip(view, self.run.modality, crop) for pair in pairs])
 
